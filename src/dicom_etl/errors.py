@@ -1,0 +1,81 @@
+"""The errors that end a command, each with its exit code (architecture §6).
+
+    DicomEtlError                 70  a bug
+    ├── UsageError                64  the command line is wrong
+    ├── DataError                 65  the tables or the data are not what they must be
+    ├── ProtocolError             70  the service breaks its protocol
+    ├── StorageError              74  storage is full, read-only, cannot be written
+    ├── TemporaryError            75  try again later
+    │   ├── ServiceUnavailable        throttled, refused, or failing to the end of the retries
+    │   ├── AnotherWriter             somebody else holds the lake
+    │   └── Superseded                a newer run has taken over
+    ├── AccessDenied              77  401/403: a role assignment is missing
+    └── ConfigurationError        78  settings, address, lake
+
+Messages hold no value of a patient: no UIDs, no paths of files, no text of a foreign exception
+(architecture §8).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DicomEtlError(Exception):
+    """Base of every error that is reported as one line; by itself it means a bug (70)."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class UsageError(DicomEtlError):
+    """The command line does not make sense (64)."""
+
+    exit_code = 64
+
+
+class DataError(DicomEtlError):
+    """The tables are not what we write, or the data is refused (65)."""
+
+    exit_code = 65
+
+
+class ProtocolError(DicomEtlError):
+    """The service answered something its protocol does not allow (70)."""
+
+    exit_code = 70
+
+
+class StorageError(DicomEtlError):
+    """The lake's storage is full, read-only or cannot be written (74)."""
+
+    exit_code = 74
+
+
+class TemporaryError(DicomEtlError):
+    """Nothing is wrong that waiting would not mend (75)."""
+
+    exit_code = 75
+
+
+class ServiceUnavailable(TemporaryError):
+    """The service was throttled, unreachable or failing until the retries ended (75)."""
+
+
+class AnotherWriter(TemporaryError):
+    """Another run holds the claim of this lake (75)."""
+
+
+class Superseded(TemporaryError):
+    """A run with a higher id has written; this one changes nothing any more (75)."""
+
+
+class AccessDenied(DicomEtlError):
+    """The service or the storage refused our identity (77)."""
+
+    exit_code = 77
+
+
+class ConfigurationError(DicomEtlError):
+    """A setting, an address or the lake itself is wrong (78)."""
+
+    exit_code = 78
