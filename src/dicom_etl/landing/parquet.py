@@ -1,0 +1,140 @@
+"""One Parquet file of ``change``: written row group by row group, and cut at an instant."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dicom_etl.deltalog import NewFile, Statistics, TableFolder, sync_to_disk
+from dicom_etl.landing.schema import STATISTICS_COLUMNS, change_schema
+
+_SCHEMA = change_schema()
+# Headers repeat themselves, but not as whole strings: a dictionary of them would be written and given up.
+_DICTIONARY = [name for name in _SCHEMA.names if name != "metadata"]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """What is known of some rows without reading them; times in ticks of 100 ns since 1970."""
+
+    statistics: Statistics
+    first_ticks: int
+    last_ticks: int
+    max_sequence: int
+    max_sequence_ticks: int
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> Extent:
+        ticks = pc.min_max(rows["timestampTicks"])
+        highest = pc.max(rows["sequence"])
+        at = pc.index(rows["sequence"], highest).as_py()
+        return cls(
+            Statistics.of(rows, STATISTICS_COLUMNS),
+            ticks["min"].as_py(),
+            ticks["max"].as_py(),
+            highest.as_py(),
+            rows["timestampTicks"][at].as_py(),
+        )
+
+    def __or__(self, other: Extent) -> Extent:
+        highest = max(self, other, key=lambda extent: extent.max_sequence)
+        return Extent(
+            self.statistics | other.statistics,
+            min(self.first_ticks, other.first_ticks),
+            max(self.last_ticks, other.last_ticks),
+            highest.max_sequence,
+            highest.max_sequence_ticks,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A finished file and what it holds."""
+
+    file: NewFile
+    extent: Extent
+
+
+class FileWriter:
+    """A Parquet file being written; ``close`` gives the finished file, ``abort`` removes it.
+
+    Raises OSError when the storage fails. zstd, a dictionary on all columns but ``metadata``, bounds in the
+    footer for the key only (architecture §4).
+    """
+
+    def __init__(self, folder: TableFolder, path: str, modified_ms: int) -> None:
+        self.path = path
+        self._folder = folder
+        self._modified_ms = modified_ms
+        self._extent: Extent | None = None
+        self._sink: BinaryIO = folder.create(path)
+        try:
+            self._parquet = pq.ParquetWriter(
+                self._sink,
+                _SCHEMA,
+                compression="zstd",
+                use_dictionary=_DICTIONARY,
+                write_statistics=list(STATISTICS_COLUMNS),
+            )
+        except OSError:
+            self._remove()
+            raise
+
+    @property
+    def rows(self) -> int:
+        return self._extent.statistics.rows if self._extent else 0
+
+    def write(self, rows: pa.Table) -> None:
+        """Write the rows, at least one, as one row group."""
+        self._parquet.write_table(rows, row_group_size=rows.num_rows)
+        extent = Extent.of(rows)
+        self._extent = self._extent | extent if self._extent else extent
+
+    def close(self) -> WrittenFile:
+        """The finished file; at least one row must have been written."""
+        if self._extent is None:
+            raise ValueError("a file of `change` holds at least one row")
+        self._parquet.close()
+        sync_to_disk(self._sink)
+        self._sink.close()
+        size = self._folder.size_bytes(self.path)
+        return WrittenFile(NewFile(self.path, size, self._modified_ms, self._extent.statistics), self._extent)
+
+    def abort(self) -> None:
+        """Remove the file where that can be done; it may stay behind for vacuum."""
+        with contextlib.suppress(OSError):
+            self._parquet.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sink.close()
+        with contextlib.suppress(OSError):
+            self._folder.remove(self.path)
+
+
+def cut_file(folder: TableFolder, whole: WrittenFile, end_ticks: int, path: str) -> WrittenFile | None:
+    """The rows of ``whole`` before ``end_ticks``, as a new file at ``path``; None when there is none.
+
+    One row group is in memory at a time. ``whole`` itself stays.
+    """
+    writer = FileWriter(folder, path, whole.file.modified_ms)
+    try:
+        with folder.open(whole.file.path) as source, pq.ParquetFile(source) as parquet:
+            for group in range(parquet.num_row_groups):
+                rows = parquet.read_row_group(group)
+                rows = rows.filter(pc.less(rows["timestampTicks"], end_ticks))
+                if rows.num_rows:
+                    writer.write(rows)
+        if writer.rows:
+            return writer.close()
+    except BaseException:
+        writer.abort()
+        raise
+    writer.abort()
+    return None

@@ -1,0 +1,174 @@
+"""Entries of the feed as rows of ``change``, and the unusable ones among them (architecture §5.6, §5.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from dicom_etl.attributes import ATTRIBUTES, DEFAULT_PARTITION, Attribute
+from dicom_etl.entry import Entry
+from dicom_etl.landing.schema import TIMESTAMP, change_schema
+from dicom_etl.landing.values import UNDECODABLE, kept_value, stripped
+from dicom_etl.window import TICKS_PER_MICROSECOND
+
+UID_MISSING = "uid-missing"
+ACTION_UNKNOWN = "action-unknown"
+STATE_UNKNOWN = "state-unknown"
+FIELD_NOT_TEXT = "field-not-text"
+METADATA_MISSING = "metadata-missing"
+METADATA_INVALID = "metadata-invalid"
+METADATA_NOT_OBJECT = "metadata-not-object"
+METADATA_NOT_UTF8 = "metadata-not-utf8"
+
+# An entry with one of these is a reject whatever follows it: its key or its meaning is not known.
+BEFORE_FOLD = frozenset((UID_MISSING, ACTION_UNKNOWN, STATE_UNKNOWN, FIELD_NOT_TEXT))
+
+_ACTIONS = {name.lower(): name for name in ("Create", "Update", "Delete")}
+_STATES = {name.lower(): name for name in ("Current", "Replaced", "Deleted")}
+# Metadata with these reasons has no text that a string column could hold.
+_NOT_TEXT = frozenset((METADATA_MISSING, METADATA_NOT_UTF8))
+_SCHEMA = change_schema()
+_ROW_FIELDS = list(_SCHEMA)[2:]
+
+# One field per kept attribute, undecoded: numbers keep their text, and an odd element spoils only itself.
+_KEPT = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "KeptAttributes",
+        [(a.column, msgspec.Raw, msgspec.field(default=msgspec.Raw(), name=a.tag)) for a in ATTRIBUTES],
+        gc=False,
+    )
+)
+_NOTHING: tuple[str | date | None, ...] = (None,) * len(ATTRIBUTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """An entry that can be neither merged nor told to be harmless by itself; ``reason`` is a code.
+
+    ``ticks`` is its time in 100 ns since 1970. The UIDs are null where the entry has none.
+    """
+
+    sequence: int
+    ticks: int
+    partition: str
+    study: str | None
+    series: str | None
+    sop: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of some entries, one each, in their order, and the unusable ones among them."""
+
+    batch: pa.RecordBatch
+    unusable: tuple[Unusable, ...]
+
+
+def rows_of(entries: Sequence[Entry], *, run_id: int, read_at: datetime, keep_metadata: bool = True) -> Rows:
+    """The entries as rows of ``change``.
+
+    UIDs are stripped of padding, a missing partition is Microsoft.Default, action and state get the service's
+    own spelling; unknown ones stay as they came. Metadata that is no JSON object leaves the attributes null.
+    ``keep_metadata = False`` leaves the column ``metadata`` null. An Entry's ``ticks`` must be set.
+    """
+    rows: list[tuple[Any, ...]] = []
+    unusable: list[Unusable] = []
+    for entry in entries:
+        row, reason = _row(entry, keep_metadata)
+        rows.append(row)
+        if reason:
+            partition, study, series, sop = row[3:7]
+            unusable.append(Unusable(entry.sequence, entry.ticks, partition, study, series, sop, reason))
+    columns = list(zip(*rows, strict=True)) or [()] * len(_ROW_FIELDS)
+    arrays = [pa.repeat(pa.scalar(run_id), len(rows)), pa.repeat(pa.scalar(read_at, TIMESTAMP), len(rows))]
+    arrays += [_array(values, field.type) for values, field in zip(columns, _ROW_FIELDS, strict=True)]
+    return Rows(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA), tuple(unusable))
+
+
+def _array(values: Sequence[Any], wanted: pa.DataType) -> pa.Array:
+    # Metadata comes as bytes: made binary, its cast to string copies nothing and checks the UTF-8.
+    if any(isinstance(value, bytes) for value in values):
+        return pa.array(values, pa.binary()).cast(wanted)
+    return pa.array(values, wanted)
+
+
+def _row(entry: Entry, keep_metadata: bool) -> tuple[tuple[Any, ...], str | None]:
+    """The columns from ``sequence`` on, and why the entry is unusable."""
+    metadata = bytes(entry.metadata)
+    kept, metadata_reason = kept_values(metadata)
+    uids = (
+        stripped(entry.study_instance_uid),
+        stripped(entry.series_instance_uid),
+        stripped(entry.sop_instance_uid),
+    )
+    action = _ACTIONS.get((entry.action or "").lower(), entry.action)
+    state = _STATES.get((entry.state or "").lower(), entry.state)
+    row = (
+        entry.sequence,
+        entry.ticks // TICKS_PER_MICROSECOND,
+        entry.ticks,
+        entry.partition_name or DEFAULT_PARTITION,
+        *uids,
+        action,
+        state,
+        entry.file_path,
+        *kept,
+        metadata if keep_metadata and metadata_reason not in _NOT_TEXT else None,
+    )
+    return row, _reason(uids, action, state, entry.unreadable, metadata_reason)
+
+
+def _reason(
+    uids: tuple[str | None, ...],
+    action: str | None,
+    state: str | None,
+    unreadable: str | None,
+    metadata_reason: str | None,
+) -> str | None:
+    if None in uids:
+        return UID_MISSING
+    if action not in _ACTIONS.values():
+        return ACTION_UNKNOWN
+    # The version that a Delete removed cannot be the current one (service-protocol §2.5).
+    if state not in _STATES.values() or (action == "Delete" and state == "Current"):
+        return STATE_UNKNOWN
+    # A Deleted or Replaced entry needs no metadata, nor does a Delete (architecture §5.9).
+    if unreadable not in BEFORE_FOLD and (state != "Current" or action == "Delete"):
+        return None
+    return unreadable or metadata_reason
+
+
+def kept_values(metadata: bytes) -> tuple[tuple[str | date | None, ...], str | None]:
+    """The kept attributes, and the reason when the metadata cannot be used."""
+    if metadata in (b"", b"null"):
+        return _NOTHING, METADATA_MISSING
+    if not _is_utf8(metadata):
+        return _NOTHING, METADATA_NOT_UTF8
+    try:
+        elements = _KEPT.decode(metadata)
+    except msgspec.ValidationError:
+        return _NOTHING, METADATA_NOT_OBJECT
+    except UNDECODABLE:
+        return _NOTHING, METADATA_INVALID
+    return tuple([_value(attribute, getattr(elements, attribute.column)) for attribute in ATTRIBUTES]), None
+
+
+def _value(attribute: Attribute, element: msgspec.Raw) -> str | date | None:
+    return kept_value(attribute, element) if element else None
+
+
+def _is_utf8(text: bytes) -> bool:
+    # The service escapes everything else, so that the quick look nearly always decides.
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
