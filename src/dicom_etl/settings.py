@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import math
 import os
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from dicom_etl.errors import ConfigurationError
-from dicom_etl.window import TICKS_PER_SECOND, format_instant, from_datetime, parse_instant
+from dicom_etl.setting_rules import check_meaning, contradictions
+from dicom_etl.window import format_duration, format_instant, from_datetime, parse_duration, parse_instant
 
 ENVIRONMENT_PREFIX = "DICOM_ETL__"
 CONFIG_VARIABLE = "DICOM_ETL_CONFIG"
@@ -248,10 +245,10 @@ def _checked(values: dict[str, _Value]) -> Settings:
             continue
         try:
             good[key] = msgspec.convert(given.value, _TYPES[key], dec_hook=_decode)
-            _check_meaning(key, good[key])
+            check_meaning(key, good[key])
         except (msgspec.ValidationError, ValueError) as error:
             problems.append(f"{given.origin}: {key}: {_expected(key, error)}")
-    problems += [] if problems else _contradictions(good, values)
+    problems += [] if problems else contradictions(good, {key: given.origin for key, given in values.items()})
     if problems:
         raise ConfigurationError("\n".join(problems))
     sections: dict[str, Any] = {
@@ -288,79 +285,6 @@ def _bounds(meta: Meta) -> str:
     return f"of at least {meta.ge}" if meta.ge is not None else f"above {meta.gt}"
 
 
-def _check_meaning(key: str, value: Any) -> None:
-    if value == math.inf:
-        raise ValueError("expected a finite number")
-    if key == "feed.window" and value <= 0:
-        raise ValueError("expected a duration above 0")
-    if key == "dicom.base_url" and value:
-        _check_address(value)
-    if key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
-        _check_table_path(value)
-    if key == "spark.driver_memory" and not re.fullmatch(r"\d+[kmgtKMGT]", value):
-        raise ValueError("expected a size such as 2g")
-
-
-def _check_address(address: str) -> None:
-    # urlsplit takes blanks, and drops line ends without a word.
-    if re.search(r"[\s\x00-\x1f\x7f]", address):
-        raise ValueError("expected an address without blanks")
-    try:
-        parts = urlsplit(address)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError("expected an address such as https://ws-name.dicom.azurehealthcareapis.com") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("expected an address that starts with https:// (or http:// on loopback)")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("expected an address without user, password, query or fragment")
-    if re.search(r"/v\d[^/]*/?$", parts.path):
-        raise ValueError("expected the service root, without the version")
-
-
-def _check_table_path(path: str) -> None:
-    parts = path.split("/")
-    if not path or path.startswith("/") or any(p in ("", ".", "..") for p in parts) or "://" in path:
-        raise ValueError("expected a path below lake.root, such as instance")
-    if not re.fullmatch(r"[A-Za-z0-9_./=-]+", path) or parts[0].startswith("_"):
-        raise ValueError("expected letters, digits, _ - . / only, and no leading _")
-
-
-def _contradictions(good: dict[str, Any], values: dict[str, _Value]) -> list[str]:
-    problems = []
-    if good["dicom.auth"] != "none" and good["dicom.base_url"]:
-        parts = urlsplit(good["dicom.base_url"])
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            origin = values["dicom.base_url"].origin
-            problems.append(f"{origin}: dicom.base_url: expected https://, a token is sent to this address")
-    if good["maintenance.retention_hours"] < 168 and not good["maintenance.allow_short_retention"]:
-        origin = values["maintenance.retention_hours"].origin
-        problems.append(
-            f"{origin}: maintenance.retention_hours: expected at least 168; less can take files from under "
-            "a reader (maintenance.allow_short_retention = true allows it)"
-        )
-    taken = ["run", "change", "rejected"]
-    for key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
-        if any(_within(good[key], other) or _within(other, good[key]) for other in taken):
-            problems.append(f"{values[key].origin}: {key}: expected a folder that no other table uses")
-        taken.append(good[key])
-    return problems
-
-
-def _within(path: str, other: str) -> bool:
-    return path == other or path.startswith(other + "/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the host name stands for this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _decode(wanted: type, value: Any) -> Any:
     if wanted is Duration:
         return Duration(parse_duration(value))
@@ -369,25 +293,8 @@ def _decode(wanted: type, value: Any) -> Any:
     raise NotImplementedError(wanted)
 
 
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(value: object) -> int:
-    """Ticks of ``90s``, ``15m``, ``1h`` or ``2d``; raises ValueError for anything else."""
-    match = re.fullmatch(r"(\d{1,9})([smhd])", value.strip()) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError("expected a duration such as 90s, 15m or 1h")
-    return int(match.group(1)) * _UNIT_SECONDS[match.group(2)] * TICKS_PER_SECOND
-
-
-def format_duration(ticks: int) -> str:
-    """The duration in the largest unit that writes it whole: ``15m``."""
-    seconds = ticks // TICKS_PER_SECOND
-    unit = next(u for u in ("d", "h", "m", "s") if seconds % _UNIT_SECONDS[u] == 0)
-    return f"{seconds // _UNIT_SECONDS[unit]}{unit}" if seconds else "0s"
-
-
 def _instant(value: object) -> int:
+    """Ticks; what lies before 1970 is 1970: the template begins with the year 1, and no feed is that old."""
     if isinstance(value, datetime) and value.tzinfo is not None:
-        return from_datetime(value)
-    return parse_instant(value if isinstance(value, str) else "")
+        return max(0, from_datetime(value))
+    return max(0, parse_instant(value if isinstance(value, str) else ""))

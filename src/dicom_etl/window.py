@@ -127,3 +127,21 @@ def floor_to_grid(ticks: int, step: int) -> int:
 def ceil_to_grid(ticks: int, step: int) -> int:
     """The first multiple of ``step`` (since 1970 UTC) at or after ``ticks``."""
     return -(-ticks // step) * step
+
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> int:
+    """Ticks of ``90s``, ``15m``, ``1h`` or ``2d``; raises ValueError for anything else."""
+    match = re.fullmatch(r"(\d{1,9})([smhd])", value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("expected a duration such as 90s, 15m or 1h")
+    return int(match.group(1)) * _UNIT_SECONDS[match.group(2)] * TICKS_PER_SECOND
+
+
+def format_duration(ticks: int) -> str:
+    """The duration in the largest unit that writes it whole: ``15m``."""
+    seconds = ticks // TICKS_PER_SECOND
+    unit = next(u for u in ("d", "h", "m", "s") if seconds % _UNIT_SECONDS[u] == 0)
+    return f"{seconds // _UNIT_SECONDS[unit]}{unit}" if seconds else "0s"

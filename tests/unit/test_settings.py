@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 
 from dicom_etl.errors import ConfigurationError
+from dicom_etl.setting_rules import is_loopback
 from dicom_etl.settings import (
     Settings,
     flat,
-    format_duration,
-    is_loopback,
     load_settings,
-    parse_duration,
     shown,
 )
+from dicom_etl.window import format_duration, parse_duration
 
 SECOND = 10_000_000
 CANARY = "CANARY-7f3a"

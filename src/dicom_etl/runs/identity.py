@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from dicom_etl.errors import ConfigurationError, DataError
-from dicom_etl.settings import is_loopback
+from dicom_etl.setting_rules import is_loopback
 
 SCHEMA_VERSION = 1
 
