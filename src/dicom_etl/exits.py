@@ -1,0 +1,75 @@
+"""The end of a command: errors as one line on standard error, and as an exit code (architecture §6)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from dicom_etl.errors import DicomEtlError
+
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+
+class Terminated(BaseException):
+    """SIGTERM came; like KeyboardInterrupt it passes every handler of errors, and contexts close."""
+
+
+def ended(command: Callable[[], int]) -> int:
+    """The exit code of ``command``, whatever happens in it."""
+    signal.signal(signal.SIGTERM, _terminate)
+    # pyspark hands out timestamps in the process's zone, without saying which.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    try:
+        code = command()
+        sys.stdout.flush()
+    except DicomEtlError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted; the next run goes on where this one stopped")
+        return 130
+    except Terminated:
+        _say("terminated; the next run goes on where this one stopped")
+        return 143
+    except BrokenPipeError:
+        # The reader of our output went away (| head). Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _storage_or_bug(error)
+    except Exception as error:  # noqa: BLE001  the one place: a bug ends as one line, and never quotes a value
+        return _bug(error)
+    return code
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _storage_or_bug(error: OSError) -> int:
+    if error.errno not in _STORAGE:
+        return _bug(error)
+    _say(f"the storage cannot be written ({errno.errorcode[error.errno or 0]}): free or mend it and run again")
+    return 74
+
+
+def _bug(error: Exception) -> int:
+    """One line with the class and the place; the message of a foreign exception may quote a patient."""
+    ours = Path(__file__).parent
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ours)]
+    place = f"{Path(frames[-1].filename).relative_to(ours)}:{frames[-1].lineno}" if frames else "?"
+    _say(f"internal error ({type(error).__name__} at {place}); please report it, nothing was half-written")
+    return 70
+
+
+def _say(text: str) -> None:
+    for line in text.splitlines() or [""]:
+        print(f"dicom-etl: {line}", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,1 @@
+"""What talks to Spark: fold, MERGE, roll-ups, maintenance."""

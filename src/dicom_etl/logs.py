@@ -1,0 +1,65 @@
+"""Log lines on standard error: constant texts with fields (``extra=``), as text or as JSON.
+
+Fields hold counts, ids and names of ours only; values of patients, UIDs and paths never (architecture §8).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+LogFormat = Literal["text", "json"]
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def configure_logging(log_format: LogFormat) -> None:
+    """Send our own log lines to standard error, and those of all libraries nowhere.
+
+    A library's line can quote a URL, a predicate or an argument, and with it a patient.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    ours = logging.getLogger("dicom_etl")
+    ours.handlers[:] = [handler]
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    logging.getLogger().handlers[:] = [logging.NullHandler()]
+    logging.captureWarnings(True)
+    warnings.simplefilter("ignore")
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = "".join(f" {key}={_word(value)}" for key, value in _fields(record).items())
+        return f"{_moment(record)} {record.levelname:<7} {record.getMessage()}{fields}"
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        body = {
+            "time": _moment(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        return json.dumps(body, default=str)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What the caller gave as ``extra``."""
+    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+
+
+def _moment(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{record.msecs:03.0f}Z"
+
+
+def _word(value: object) -> str:
+    text = f"{value:.2f}" if isinstance(value, float) else str(value)
+    return json.dumps(text) if " " in text else text

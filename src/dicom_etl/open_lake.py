@@ -1,0 +1,153 @@
+"""Opens a lake: whose it is, whether its tables are ours, and how far its runs have come (architecture §4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from dicom_etl.deltalog import create_table, marker, open_table, properties
+from dicom_etl.errors import DataError
+from dicom_etl.landing.rejects import REJECTED_PROPERTIES, rejected_schema
+from dicom_etl.landing.schema import CHANGE_PROPERTIES, change_schema
+from dicom_etl.places import Places, places
+from dicom_etl.runs import ledger
+from dicom_etl.runs.identity import LAKE_ID, LakeIdentity, check_identity, new_identity
+from dicom_etl.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """A lake that is ours: where it lies and whose it is."""
+
+    places: Places
+    identity: LakeIdentity
+
+    def path(self, table: str) -> str:
+        """The path of one of its tables."""
+        return str(getattr(self.places, table))
+
+    def app_id(self, table: str) -> str:
+        """The name under which runs leave their marker in a table (architecture §5.2)."""
+        return self.identity.app_id(table)
+
+    def table(self, name: str) -> DeltaTable:
+        """The newest snapshot of a table. Raises DataError when it has vanished."""
+        table = open_table(self.path(name))
+        if table is None:
+            raise DataError(f"the table {name} has vanished: restore it from a backup, or make the lake anew")
+        return table
+
+    def marker(self, name: str) -> int:
+        """The id of the last run that committed to the table; 0 when there is no table or no such run."""
+        table = open_table(self.path(name))
+        return 0 if table is None else marker(table, self.app_id(name))
+
+    def rows(self) -> int:
+        """About how many rows the three shared tables hold, by their logs."""
+        counts = [pa.table(self.table(n).get_add_actions(flatten=True))["num_records"] for n in self.places.shared]
+        return sum(pc.sum(count).as_py() or 0 for count in counts)
+
+    def version(self, name: str) -> int:
+        """The newest version of the table."""
+        return int(self.table(name).version())
+
+    def runs(self) -> list[ledger.Run]:
+        """The ledger, by run id."""
+        return ledger.runs(self.table("run"))
+
+    def has(self, name: str) -> bool:
+        return open_table(self.path(name)) is not None
+
+    def landed_between(self, above_run: int, below_run: int) -> bool:
+        """Whether ``change`` may hold entries of runs in (above_run, below_run), by the bounds of its files."""
+        files = pa.table(self.table("change").get_add_actions(flatten=True))
+        if not files.num_rows:
+            return False
+        overlap = pc.and_(pc.greater(files["max.runId"], above_run), pc.less(files["min.runId"], below_run))
+        return bool(pc.any(overlap).as_py())
+
+
+TABLES = ("run", "change", "rejected", "instance", "series", "study")
+
+
+def find_lake(places: Places, service: str | None = None) -> Lake | None:
+    """The lake at ``places``, or None where none was made yet.
+
+    ``service`` is the fingerprint of the service that it must hold, if that matters. Raises DataError when a
+    table is not ours or has vanished, ConfigurationError when the lake holds another service.
+    """
+    run = open_table(places.run)
+    if run is None:
+        _refuse_strangers(places)
+        return None
+    lake = Lake(places, check_identity(properties(run), service))
+    for name in TABLES[1:]:
+        _check_table(lake, name)
+    return lake
+
+
+def existing_lake(settings: Settings, service: str | None = None) -> Lake:
+    """The lake that the settings name. Raises DataError when none was made there yet."""
+    lake = find_lake(places(settings.lake), service)
+    if lake is None:
+        raise DataError("there is no lake here yet: run dicom-etl sync first")
+    return lake
+
+
+def _refuse_strangers(places: Places) -> None:
+    for name in TABLES[1:]:
+        if open_table(getattr(places, name)) is not None:
+            raise DataError(
+                f"the table {name} was not made by dicom-etl (there is no table run beside it): set lake.root to "
+                "another folder, or move that table away"
+            )
+
+
+def _check_table(lake: Lake, name: str) -> None:
+    table = open_table(lake.path(name))
+    if table is None:
+        return
+    if properties(table).get(LAKE_ID) != str(lake.identity.lake_id):
+        raise DataError(f"the table {name} belongs to another lake: give each lake paths of its own")
+    check_identity(properties(table), lake.identity.service)
+
+
+def missing_tables(lake: Lake) -> list[str]:
+    """The shared tables that must still be made. Raises DataError when one vanished that a run had written."""
+    missing = [name for name in lake.places.shared if not lake.has(name)]
+    if missing and any(run.instance_version is not None for run in lake.runs()):
+        raise DataError(f"the table {missing[0]} has vanished: restore it from a backup, or make the lake anew")
+    return missing
+
+
+def make_lake(places: Places, service: str) -> Lake:
+    """A new lake: the table ``run``, which decides its identity."""
+    identity = new_identity(service)
+    ledger.create_ledger(places.run, identity)
+    return Lake(places, identity)
+
+
+def make_private_tables(lake: Lake) -> None:
+    """Make ``change`` and ``rejected`` where they are missing; their folders are for this user only."""
+    for name, schema, extra in (
+        ("change", change_schema(), CHANGE_PROPERTIES),
+        ("rejected", rejected_schema(), REJECTED_PROPERTIES),
+    ):
+        if not lake.has(name):
+            create_table(
+                lake.path(name),
+                schema,
+                name=name,
+                properties={**extra, **lake.identity.properties},
+                private=True,
+            )
+
+
+def highest_run_id(lake: Lake | None) -> int:
+    """The largest run id in the ledger and in the markers of all tables; 0 for a lake that is not there yet."""
+    if lake is None:
+        return 0
+    return max([0, *(run.run_id for run in lake.runs()), *(lake.marker(name) for name in TABLES)])

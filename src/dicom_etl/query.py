@@ -1,0 +1,121 @@
+"""Spark SQL over the tables of a lake, read only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession
+
+from dicom_etl.errors import UsageError
+from dicom_etl.lake.session import Engine
+from dicom_etl.lake.tables import read_table
+from dicom_etl.open_lake import TABLES, Lake, existing_lake
+from dicom_etl.settings import Settings
+
+# What Spark's parser makes of queries.
+_QUERY_NODES = frozenset(
+    [
+        "Aggregate",
+        "Deduplicate",
+        "Distinct",
+        "Except",
+        "Filter",
+        "Generate",
+        "GlobalLimit",
+        "Intersect",
+        "Join",
+        "LateralJoin",
+        "LocalLimit",
+        "LocalRelation",
+        "Offset",
+        "OneRowRelation",
+        "ParameterizedQuery",
+        "PipeOperator",
+        "Pivot",
+        "Project",
+        "Repartition",
+        "RepartitionByExpression",
+        "ResolvedInlineTable",
+        "Sample",
+        "Sort",
+        "SubqueryAlias",
+        "Tail",
+        "Transpose",
+        "Union",
+        "UnresolvedHaving",
+        "UnresolvedHint",
+        "UnresolvedInlineTable",
+        "UnresolvedRelation",
+        "UnresolvedSubqueryColumnAliases",
+        "UnresolvedTableValuedFunction",
+        "UnresolvedTVFAliases",
+        "UnresolvedWith",
+        "Unpivot",
+        "Window",
+        "WithWindowDefinition",
+    ]
+)
+
+
+@contextmanager
+def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -> Iterator[DataFrame]:
+    """The rows that ``sql`` asks for; instance, series, study, run, change and rejected are views.
+
+    Raises UsageError (64) when the text does not parse, names what is not there, or would write.
+    """
+    lake = existing_lake(settings)
+    with Engine(settings.spark, spark) as engine:
+        session = engine.session(lake.rows())
+        _make_views(session, lake)
+        yield _read_only(session, sql)
+
+
+def _make_views(spark: SparkSession, lake: Lake) -> None:
+    for name in TABLES:
+        if lake.has(name):
+            read_table(spark, lake.path(name)).createOrReplaceTempView(name)
+
+
+def _read_only(spark: SparkSession, sql: str) -> DataFrame:
+    """The frame of a query; anything that could change something is refused before it runs."""
+    try:
+        if not _reads_only(_parsed(spark, sql)):
+            raise UsageError("query: only statements that read are taken, such as SELECT, SHOW and DESCRIBE")
+        return spark.sql(sql)
+    except AnalysisException as error:  # ParseException is one too
+        raise UsageError(f"query: {_first_line(error)}") from error
+
+
+def _parsed(spark: SparkSession, sql: str) -> Any:
+    return spark._jsparkSession.sessionState().sqlParser().parsePlan(sql)
+
+
+def _reads_only(plan: Any) -> bool:
+    """Whether a parsed statement is a query through and through, or one that describes.
+
+    Known kinds are let in, not bad ones kept out: EXECUTE IMMEDIATE, CALL and scripts are no commands for
+    Spark's parser, and write all the same.
+    """
+    if _kind(plan).startswith(("Describe", "Show", "Explain")):
+        return True
+    return all(_kind(node) in _QUERY_NODES for node in _nodes(plan))
+
+
+def _kind(node: Any) -> str:
+    return str(node.getClass().getSimpleName())
+
+
+def _nodes(plan: Any) -> Iterator[Any]:
+    yield plan
+    children = plan.children()
+    for i in range(children.size()):
+        yield from _nodes(children.apply(i))
+
+
+def _first_line(error: AnalysisException) -> str:
+    """Spark's own words about the user's own text, without the plan that follows them."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else "it does not parse"

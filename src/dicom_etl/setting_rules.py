@@ -1,0 +1,85 @@
+"""What a setting must mean, beyond having the right type."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def check_meaning(key: str, value: Any) -> None:
+    """Raise ValueError, in the words of a message, when a setting of the right type makes no sense."""
+    if value == math.inf:
+        raise ValueError("expected a finite number")
+    if key == "feed.window" and value <= 0:
+        raise ValueError("expected a duration above 0")
+    if key == "dicom.base_url" and value:
+        _check_address(value)
+    if key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
+        _check_table_path(value)
+    if key == "spark.driver_memory" and not re.fullmatch(r"\d+[kmgtKMGT]", value):
+        raise ValueError("expected a size such as 2g")
+
+
+def _check_address(address: str) -> None:
+    # urlsplit takes blanks, and drops line ends without a word.
+    if re.search(r"[\s\x00-\x1f\x7f]", address):
+        raise ValueError("expected an address without blanks")
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("expected an address such as https://ws-name.dicom.azurehealthcareapis.com") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("expected an address that starts with https:// (or http:// on loopback)")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("expected an address without user, password, query or fragment")
+    if re.search(r"/v\d[^/]*/?$", parts.path):
+        raise ValueError("expected the service root, without the version")
+
+
+def _check_table_path(path: str) -> None:
+    parts = path.split("/")
+    if not path or path.startswith("/") or any(p in ("", ".", "..") for p in parts) or "://" in path:
+        raise ValueError("expected a path below lake.root, such as instance")
+    if not re.fullmatch(r"[A-Za-z0-9_./=-]+", path) or parts[0].startswith("_"):
+        raise ValueError("expected letters, digits, _ - . / only, and no leading _")
+
+
+def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    """One line for each pair of settings that do not go together."""
+    problems = []
+    if good["dicom.auth"] != "none" and good["dicom.base_url"]:
+        parts = urlsplit(good["dicom.base_url"])
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            origin = origins["dicom.base_url"]
+            problems.append(f"{origin}: dicom.base_url: expected https://, a token is sent to this address")
+    if good["maintenance.retention_hours"] < 168 and not good["maintenance.allow_short_retention"]:
+        origin = origins["maintenance.retention_hours"]
+        problems.append(
+            f"{origin}: maintenance.retention_hours: expected at least 168; less can take files from under "
+            "a reader (maintenance.allow_short_retention = true allows it)"
+        )
+    taken = ["run", "change", "rejected"]
+    for key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
+        if any(_within(good[key], other) or _within(other, good[key]) for other in taken):
+            problems.append(f"{origins[key]}: {key}: expected a folder that no other table uses")
+        taken.append(good[key])
+    return problems
+
+
+def _within(path: str, other: str) -> bool:
+    return path == other or path.startswith(other + "/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host name stands for this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

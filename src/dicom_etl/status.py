@@ -1,0 +1,84 @@
+"""How far the lake has come: lag, what is due, the last runs; without a JVM and without the service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from dicom_etl.clock import utc_now
+from dicom_etl.landing.rejects import read_open
+from dicom_etl.open_lake import existing_lake
+from dicom_etl.runs import due, ledger
+from dicom_etl.runs.ledger import Run
+from dicom_etl.settings import Settings
+from dicom_etl.window import TICKS_PER_SECOND, from_datetime
+
+LAST_RUNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """``covered_until`` in ticks: everything of the feed before it is in the tables.
+
+    ``entries_per_second`` is that of the last run that read any; ``eta_seconds`` how long what is due may take
+    at its pace, null when it cannot be told. ``last_error`` is the error class of the newest run, null when it
+    succeeded.
+    """
+
+    covered_until: int
+    lag_seconds: float
+    windows_due: int
+    entries_per_second: float | None
+    eta_seconds: float | None
+    open_rejects: int
+    last_error: str | None
+    last_runs: tuple[Run, ...]
+
+
+def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Status:
+    """The lake's state by its ledger, as of now. Raises DataError when there is no lake."""
+    lake = existing_lake(settings)
+    runs = lake.runs()
+    now = from_datetime(clock())
+    feed = settings.feed
+    covered = ledger.covered(runs)
+    covered_until = due.covered_until(feed.start, covered)
+    stretches = due.due(now, start=feed.start, window=feed.window, delay=feed.delay, covered=covered)
+    windows_due = due.windows_in(stretches, feed.window)
+    return Status(
+        covered_until=covered_until,
+        lag_seconds=max(0, now - covered_until) / TICKS_PER_SECOND,
+        windows_due=windows_due,
+        entries_per_second=_pace(runs),
+        eta_seconds=_eta_seconds(runs, windows_due, feed.window),
+        open_rejects=len(read_open(lake.table("rejected"))) if lake.has("rejected") else 0,
+        last_error=runs[-1].error_class if runs else None,
+        last_runs=tuple(runs[-LAST_RUNS:]),
+    )
+
+
+def all_runs(settings: Settings) -> list[Run]:
+    """The ledger, by run id. Raises DataError when there is no lake."""
+    return existing_lake(settings).runs()
+
+
+def _seconds(run: Run) -> float:
+    return (run.finished_at - run.started_at).total_seconds()
+
+
+def _pace(runs: list[Run]) -> float | None:
+    """Entries a second of the newest run that read any."""
+    reading = [run for run in runs if run.status == "succeeded" and run.entries_read and _seconds(run) > 0]
+    return reading[-1].entries_read / _seconds(reading[-1]) if reading else None
+
+
+def _eta_seconds(runs: list[Run], windows_due: int, window: int) -> float | None:
+    """Windows due at the newest run's pace in windows; what they hold is not known before they are read."""
+    if not windows_due:
+        return 0.0
+    for run in reversed(runs):
+        if run.covers and run.coverage is not None:
+            windows = max(1, due.windows_in([run.coverage], window))
+            return windows_due * _seconds(run) / windows
+    return None

@@ -1,0 +1,203 @@
+"""Brings the tables up to the service: every due window, or exactly one range (architecture §5)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from fsspec.implementations.local import LocalFileSystem
+from pyspark.sql import SparkSession
+
+from dicom_etl.azure import dicom_tokens
+from dicom_etl.clock import utc_now
+from dicom_etl.dicomweb.changefeed import service_now
+from dicom_etl.dicomweb.client import DicomClient, connect
+from dicom_etl.errors import DicomEtlError, Superseded, UsageError
+from dicom_etl.lake.session import Engine
+from dicom_etl.one_run import Task, refuse_a_feed_that_went_back, row_origin, run
+from dicom_etl.open_lake import Lake, find_lake, highest_run_id, make_lake, make_private_tables
+from dicom_etl.places import Places, places
+from dicom_etl.progress import Progress, Silent
+from dicom_etl.runs import due, ledger
+from dicom_etl.runs.claim import Claim, claim
+from dicom_etl.runs.identity import service_fingerprint
+from dicom_etl.runs.ledger import Run, Status
+from dicom_etl.settings import Settings
+from dicom_etl.window import Window, from_datetime, parse_instant
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to read: nothing given means every due window.
+
+    ``exactly`` is one range in one run (--start/--end); ``until`` every uncovered stretch before it, once
+    (--until, ticks). ``max_runs`` bounds the number of runs.
+    """
+
+    exactly: Window | None = None
+    until: int | None = None
+    max_runs: int | None = None
+
+
+def request(start: str | None, end: str | None, until: str | None, max_runs: int | None) -> Request:
+    """The request of a command line, instants as RFC 3339. Raises UsageError when they make no sense."""
+    begin, stop, last = (
+        _instant(name, text) for name, text in (("--start", start), ("--end", end), ("--until", until))
+    )
+    if begin is None and stop is None:
+        return Request(until=last, max_runs=max_runs)
+    if begin is None or stop is None:
+        raise UsageError("--start and --end go together")
+    if last is not None:
+        raise UsageError("--until does not go with --start and --end")
+    if stop <= begin:
+        raise UsageError("--end must be after --start")
+    return Request(exactly=Window(begin, stop), max_runs=max_runs)
+
+
+def _instant(option: str, text: str | None) -> int | None:
+    try:
+        # The template's parameter StartTime begins with the year 1; no feed is older than 1970.
+        return None if text is None else max(0, parse_instant(text))
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def sync(
+    settings: Settings,
+    request: Request,
+    *,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Run]:
+    """The runs, oldest windows first, each given when its row stands in the ledger; none when nothing is due.
+
+    ``spark`` is a cluster's own session; without it one is started when there is something to merge.
+    Raises AnotherWriter when somebody else writes this lake, and what a run raises.
+    """
+    where = places(settings.lake)
+    service = service_fingerprint(settings.dicom.base_url)
+    progress = progress or Silent()
+    left: list[Window] | None = None
+    now = 0
+    done = 0
+    with (
+        connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
+        Engine(settings.spark, spark) as engine,
+    ):
+        while left is None or (left and done != request.max_runs):
+            with _claimed(where, service, client, engine, clock, sleep) as held:
+                lake = find_lake(where, service)
+                if left is None:
+                    now = _now(client, clock)
+                    left = _stretches(settings, request, lake, now)
+                    if lake is not None:
+                        refuse_a_feed_that_went_back(client, lake)
+                if not left:
+                    return
+                lake = lake or make_lake(where, service)
+                make_private_tables(lake)
+                task = Task(held.run_id, "sync", left[0], request.exactly is not None, now, clock())
+                with _failure_recorded(task, settings, lake, clock):
+                    row = run(task, settings, lake, client, engine, clock=clock, progress=progress)
+            left = _rest(left, row)
+            progress.windows_left(due.windows_in(left, settings.feed.window))
+            done += 1
+            yield row
+
+
+def planned(settings: Settings, request: Request, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
+    """What `sync` would read now (--dry-run): no claim is taken and nothing is written."""
+    where = places(settings.lake)
+    lake = find_lake(where, service_fingerprint(settings.dicom.base_url))
+    with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
+        return _stretches(settings, request, lake, _now(client, clock))
+
+
+@contextmanager
+def _claimed(
+    where: Places,
+    service: str,
+    client: DicomClient,
+    engine: Engine,
+    clock: Callable[[], datetime],
+    sleep: Callable[[float], None],
+) -> Iterator[Claim]:
+    """The claim of the next run; its heart beats as long as the fetch moves or the JVM answers."""
+    with claim(
+        LocalFileSystem(),
+        where.claims,
+        verb="sync",
+        floor=highest_run_id(find_lake(where, service)),
+        clock=clock,
+        sleep=sleep,
+        progress=lambda: (client.requests, client.retries, engine.pulse()),
+    ) as held:
+        yield held
+
+
+def _now(client: DicomClient, clock: Callable[[], datetime]) -> int:
+    """The earlier of our clock and the service's, in ticks: neither may run ahead (architecture §5.3)."""
+    theirs = service_now(client)
+    ours = from_datetime(clock())
+    return ours if theirs is None else min(ours, theirs)
+
+
+def _stretches(settings: Settings, request: Request, lake: Lake | None, now: int) -> list[Window]:
+    """The ranges to read, oldest first."""
+    if request.exactly is not None:
+        return [request.exactly]
+    covered = ledger.covered(lake.runs()) if lake is not None else []
+    feed = settings.feed
+    if request.until is not None:
+        return due.until(request.until, start=feed.start, covered=covered)
+    return due.due(now, start=feed.start, window=feed.window, delay=feed.delay, covered=covered)
+
+
+def _rest(stretches: list[Window], row: Run) -> list[Window]:
+    """What is left after a run that may have been cut at a window's edge."""
+    first, *others = stretches
+    read_until = row.window_end if row.window_end is not None else first.end
+    return [Window(read_until, first.end), *others] if read_until < first.end else others
+
+
+@contextmanager
+def _failure_recorded(task: Task, settings: Settings, lake: Lake, clock: Callable[[], datetime]) -> Iterator[None]:
+    """Leave a row in the ledger for a run that fails; it covers nothing."""
+    try:
+        yield
+    except Exception as error:
+        status: Status = "superseded" if isinstance(error, Superseded) else "failed"
+        log.warning("run ended", extra={"run_id": task.run_id, "status": status, "error": type(error).__name__})
+        _record_failure(task, settings, lake, clock, status, type(error).__name__)
+        raise
+
+
+def _record_failure(
+    task: Task, settings: Settings, lake: Lake, clock: Callable[[], datetime], status: Status, error: str
+) -> None:
+    row = Run(
+        run_id=task.run_id,
+        verb=task.verb,
+        status=status,
+        window_start=task.stretch.start,
+        window_end=task.stretch.end,
+        covered_until=task.stretch.start,
+        started_at=task.started_at,
+        finished_at=clock(),
+        error_class=error,
+        **row_origin(settings),
+    )
+    try:
+        ledger.record(lake.table("run"), row, lake.identity)
+    except DicomEtlError as unrecorded:
+        # The run's own error matters more, and a newer run may have written its row already.
+        log.warning("failure not recorded", extra={"run_id": task.run_id, "error": type(unrecorded).__name__})
