@@ -1,0 +1,344 @@
+"""The command line: parses it, calls a verb, prints what comes back (architecture §6)."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dicom_etl import __version__
+from dicom_etl.errors import DataError, UsageError
+from dicom_etl.exits import ended
+from dicom_etl.logs import configure_logging
+from dicom_etl.printing import RowFormat, print_json, print_rows
+from dicom_etl.settings import Settings, flat, load_settings, shown
+from dicom_etl.window import Window, format_instant
+
+# Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every verb: where the settings come from, and how logs look."""
+
+    @click.option("--config", type=click.Path(path_type=Path), help="The one settings file to read.")
+    @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting.")
+    @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+    @functools.wraps(command)
+    def with_settings(
+        *args: Any, config: Path | None, overrides: tuple[str, ...], log_format: Any, **kwargs: Any
+    ) -> Any:
+        configure_logging(log_format)
+        return command(load_settings(config, overrides), *args, **kwargs)
+
+    return with_settings
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _print_versions(*a))
+def cli() -> None:
+    """Keep three Delta tables, instance, series and study, equal to what an Azure DICOM service holds."""
+
+
+def main() -> None:
+    """The entry point ``dicom-etl``."""
+    raise SystemExit(ended(_run))
+
+
+def _run() -> int:
+    try:
+        code = cli.main(standalone_mode=False, prog_name="dicom-etl")
+    except click.exceptions.Abort as abort:
+        raise KeyboardInterrupt from abort
+    except click.ClickException as error:
+        raise UsageError(error.format_message()) from error
+    return code if isinstance(code, int) else 0
+
+
+def _print_versions(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    click.echo(f"dicom-etl {__version__}")
+    for package in ("pyspark", "delta-spark"):
+        try:
+            click.echo(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            click.echo(f"{package} not installed")
+    ctx.exit()
+
+
+@cli.command()
+@common
+@click.option("--start", metavar="T", help="Read exactly [start, end), in one run.")
+@click.option("--end", metavar="T", help="T is RFC 3339 with a zone: 2026-01-31T08:00:00Z.")
+@click.option("--until", metavar="T", help="Read everything uncovered before T once, the open window included.")
+@click.option("--max-runs", type=click.IntRange(min=1), help="Stop after so many runs.")
+@click.option("--dry-run", is_flag=True, help="Say what would be read; take no claim, write nothing.")
+@click.option("--strict", is_flag=True, help="Exit with 65 when an entry was rejected.")
+@click.option("--adopt", is_flag=True, help="Take over the tables of the Data Factory template.")
+@json_option
+def sync(
+    settings: Settings,
+    start: str | None,
+    end: str | None,
+    until: str | None,
+    max_runs: int | None,
+    dry_run: bool,
+    strict: bool,
+    adopt: bool,
+    as_json: bool,
+) -> int:
+    """Read every due window, oldest first, and merge it; or exactly one range."""
+    from dicom_etl import sync as verb  # noqa: PLC0415
+    from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
+
+    if adopt:
+        raise UsageError("--adopt: this version cannot take over the template's tables yet")
+    request = verb.request(start, end, until, max_runs)
+    if dry_run:
+        _print_plan(verb.planned(settings, request), as_json)
+        return 0
+    rejected = runs = 0
+    with terminal_progress() as progress:
+        for run in verb.sync(settings, request, progress=progress):
+            runs += 1
+            rejected += run.rejected
+            _print_run(run, as_json)
+    if not runs and not as_json:
+        click.echo("nothing is due")
+    if strict and rejected:
+        raise DataError(f"{rejected} entries were rejected; see dicom-etl status and the table rejected")
+    return 0
+
+
+def _print_plan(stretches: list[Window], as_json: bool) -> None:
+    for stretch in stretches:
+        if as_json:
+            print_json({"start": format_instant(stretch.start), "end": format_instant(stretch.end)})
+        else:
+            click.echo(f"would read {stretch}")
+    if not stretches and not as_json:
+        click.echo("nothing is due")
+
+
+def _print_run(run: Any, as_json: bool) -> None:
+    if as_json:
+        print_json(run.as_row())
+        return
+    click.echo(
+        f"run {run.run_id}: {format_instant(run.window_start)} to {format_instant(run.window_end)}: "
+        f"{run.entries_read} entries, {run.inserted} inserted, {run.updated} updated, {run.deleted} deleted, "
+        f"{run.superseded} superseded, {run.rejected} rejected"
+    )
+
+
+@cli.command()
+@common
+@click.option("--max-lag", metavar="DURATION", help="Exit with 1 when the tables are further behind, such as 3h.")
+@json_option
+def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
+    """Say how far the tables have come; asks neither Spark nor the service."""
+    from dicom_etl.status import status as verb  # noqa: PLC0415
+    from dicom_etl.window import (
+        TICKS_PER_SECOND,
+        parse_duration,
+    )
+
+    try:
+        most = None if max_lag is None else parse_duration(max_lag) / TICKS_PER_SECOND
+    except ValueError as error:
+        raise UsageError(f"--max-lag: {error}") from error
+    found = verb(settings)
+    facts = {
+        "coveredUntil": format_instant(found.covered_until),
+        "lagSeconds": found.lag_seconds,
+        "windowsDue": found.windows_due,
+        "entriesPerSecond": found.entries_per_second,
+        "eta": found.eta_seconds,
+        "openRejects": found.open_rejects,
+        "lastError": found.last_error,
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        print_rows(["", ""], facts.items())
+        _print_runs(found.last_runs)
+    return 1 if most is not None and found.lag_seconds > most else 0
+
+
+@cli.command()
+@common
+@json_option
+def runs(settings: Settings, as_json: bool) -> int:
+    """Print the ledger: one row a run."""
+    from dicom_etl.status import all_runs  # noqa: PLC0415
+
+    found = all_runs(settings)
+    if as_json:
+        for run in found:
+            print_json(run.as_row())
+    else:
+        _print_runs(found)
+    return 0
+
+
+_SHOWN = (
+    "runId", "verb", "status", "windowStart", "windowEnd", "coveredUntil", "entriesRead", "inserted", "updated",
+    "deleted", "superseded", "rejected", "errorClass",
+)  # fmt: skip
+
+
+def _print_runs(found: Any) -> None:
+    rows = [run.as_row() for run in found]
+    print_rows(_SHOWN, [[row[name] for name in _SHOWN] for row in rows])
+
+
+@cli.command()
+@common
+@click.option("--metadata", is_flag=True, help="Compare every attribute, not only keys, sequences and paths.")
+@click.option("--show", is_flag=True, help="Print the keys that differ; they identify patients' studies.")
+@json_option
+def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int:
+    """Compare the tables with the service; writes nothing; exits with 65 when they differ."""
+    from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
+    from dicom_etl.verify import verify as verb  # noqa: PLC0415
+
+    if metadata:
+        raise UsageError("--metadata: this version compares keys, sequences and file paths only")
+    with terminal_progress() as progress:
+        found = verb(settings, progress=progress)
+    facts = {
+        "equal": found.equal,
+        "asOf": format_instant(found.as_of),
+        "coveredUntil": format_instant(found.covered_until),
+        "serviceInstances": found.service_instances,
+        "lakeInstances": found.lake_instances,
+        "serviceDigest": found.service_digest,
+        "lakeDigest": found.lake_digest,
+        "pending": found.pending,
+        "pendingDifferent": found.pending_different,
+        "openRejects": found.open_rejects,
+        **{f"{table}Differences": count for table, count in found.counts.items()},
+    }
+    if as_json:
+        print_json({**facts, **({"differences": [_difference(d) for d in found.differences]} if show else {})})
+    else:
+        print_rows(["", ""], facts.items())
+        if show and found.differences:
+            print_rows(["table", "difference", "key"], [list(_difference(d).values()) for d in found.differences])
+    if not found.equal:
+        hint = "" if show else "; --show prints their keys"
+        raise DataError(f"the lake and the service differ in {len(found.differences)} rows{hint}")
+    return 0
+
+
+def _difference(found: Any) -> dict[str, str]:
+    return {"table": found.table, "difference": found.kind, "key": "/".join(found.key)}
+
+
+@cli.command()
+@common
+@json_option
+def maintain(settings: Settings, as_json: bool) -> int:
+    """Compact and vacuum the tables."""
+    from dicom_etl.maintain import maintain as verb  # noqa: PLC0415
+    from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
+
+    columns = ["table", "filesCompacted", "filesWritten", "filesFreed", "bytesFreed"]
+    with terminal_progress() as progress:
+        rows = [
+            [m.table, m.files_compacted, m.files_written, m.files_freed, m.bytes_freed]
+            for m in verb(settings, progress=progress)
+        ]
+    print_rows(columns, rows, "json" if as_json else "table")
+    return 0
+
+
+@cli.command()
+@common
+@click.argument("sql")
+@click.option("--format", "row_format", type=click.Choice(["table", "csv", "json"]), default="table")
+def query(settings: Settings, sql: str, row_format: RowFormat) -> int:
+    """Ask the tables by Spark SQL (- reads the statement from standard input); read only."""
+    from dicom_etl.query import answer  # noqa: PLC0415
+
+    with answer(settings, sys.stdin.read() if sql == "-" else sql) as rows:
+        print_rows(rows.columns, (tuple(row) for row in rows.toLocalIterator()), row_format)
+    return 0
+
+
+@cli.command()
+@common
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--partition", help="The data partition to store into, where the service has them.")
+@json_option
+def upload(settings: Settings, paths: tuple[Path, ...], partition: str | None, as_json: bool) -> int:
+    """Store DICOM files in the service (STOW-RS), one outcome per file; 65 when any was refused."""
+    from dicom_etl.upload import upload as verb  # noqa: PLC0415
+
+    refused = total = 0
+    for done in verb(settings, paths, partition=partition):
+        total += 1
+        refused += done.outcome.refused
+        if as_json:
+            print_json({"path": str(done.path), "outcome": done.outcome.kind, "reason": done.outcome.reason})
+        else:
+            click.echo(
+                f"{done.outcome.kind}  {done.path}" + (f"  ({done.outcome.reason})" if done.outcome.reason else "")
+            )
+    if refused:
+        raise DataError(f"the service refused {refused} of {total} files")
+    return 0
+
+
+@cli.command()
+@common
+@json_option
+def config(settings: Settings, as_json: bool) -> int:
+    """Print every setting with the place it came from."""
+    rows = [(key, shown(value), origin) for key, value, origin in flat(settings)]
+    print_rows(["setting", "value", "from"], rows, "json" if as_json else "table")
+    return 0
+
+
+@cli.command()
+@common
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--lake", type=click.Path(path_type=Path), help="Folder that receives the DICOM files.")
+@click.option("--load", "paths", multiple=True, type=click.Path(path_type=Path, exists=True), help="Store these first.")
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path, exists=True))
+def emulator(
+    _settings: Settings, port: int, host: str, lake: Path | None, paths: tuple[Path, ...], more: tuple[Path, ...]
+) -> int:
+    """Serve a local DICOM service, for trying things out and for tests; what it holds lives in memory."""
+    from dicom_etl.emulator import serve  # noqa: PLC0415
+
+    try:
+        serve(
+            host=host,
+            port=port,
+            lake=lake,
+            load=[*paths, *more],
+            ready=lambda address: click.echo(f"DICOM service at {address}"),
+            loaded=_say_if_refused,
+        )
+    except OSError as error:
+        raise UsageError(f"cannot serve at {host}, port {port}: {error.strerror}") from error
+    return 0
+
+
+def _say_if_refused(path: Path, stored: Any) -> None:
+    if stored.failure is not None:
+        click.echo(f"refused  {path}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""The story of ``make demo``: real DICOM files into a service, through its change feed, into three tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from dicom_etl.deltalog import open_table, read_rows
+from dicom_etl.errors import DicomEtlError
+from dicom_etl.exits import ended
+
+FOLDER = Path("demo-lake")
+CONFIG = FOLDER / "demo.toml"
+PYDICOM_FILES = Path(pydicom.__file__).parent / "data"
+STEP_TICKS = 60 * 10_000_000  # the demo's service makes one change a minute
+KILLED_BEHIND = "instance merged"
+
+_COMMAND = [sys.executable, "-m", "dicom_etl.cli"]
+
+
+class DemoFailed(DicomEtlError):
+    """The demo did not show what it must show (70)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One living instance of the service, as its oracle tells."""
+
+    study: str
+    series: str
+    sop: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the demo changes: a study to update, one to delete, and two instances to delete."""
+
+    updated_study: str
+    deleted_study: str
+    last_of_series: Instance
+    one_of_many: Instance
+    uploaded_again: Path
+
+
+def main() -> int:
+    _fresh_folder()
+    with _service() as address:
+        _write_config(address)
+        say("1. Upload every DICOM file that the pydicom package ships")
+        _upload([PYDICOM_FILES])
+        say("2. Sync: the change feed, window by window, into the tables (--until now: this hour is still open)")
+        _run("sync", "--until", _now(address))
+        before = _sizes()
+        _print_sizes(before)
+        _run("query", "SELECT modality, count(*) AS instances, count(DISTINCT studyInstanceUid) AS studies "
+             "FROM instance GROUP BY modality ORDER BY instances DESC LIMIT 6")  # fmt: skip
+        say("3. An hour later things change in the service")
+        _control(address, "PUT", "clock", {"advance": 60 * STEP_TICKS})
+        _change(address, _plan(_instances(address)))
+        say("4. Sync again, and kill -9 it between the first MERGE and the others")
+        _killed_sync("--until", _now(address))
+        say("5. Run it once more: it takes over the dead run's claim and heals what it left")
+        _run("sync", "--until", _now(address))
+        _print_changes(before, _sizes())
+        _run("runs")
+        _open_one_file()
+        say("6. Do the tables equal the service?")
+        _verify()
+    _say_what_next()
+    return 0
+
+
+def say(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def _fresh_folder() -> None:
+    if FOLDER.exists() and not CONFIG.exists():
+        raise DemoFailed(f"the folder {FOLDER} is there and not the demo's: move it away and run again")
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+
+
+def _write_config(address: str) -> None:
+    start = _yesterday().isoformat().replace("+00:00", "Z")
+    CONFIG.write_text(
+        f"""[dicom]
+base_url = "{address}"
+[feed]
+start = "{start}"
+delay = "0s"  # nothing is late in a service that stands still; a real one needs its 15m
+[lake]
+root = "{(FOLDER / "tables").absolute()}"
+[files]
+root = "{(FOLDER / "files").absolute()}"
+"""
+    )
+
+
+def _yesterday() -> datetime:
+    return datetime.now(UTC).replace(hour=8, minute=0, second=0, microsecond=0) - timedelta(days=1)
+
+
+@contextmanager
+def _service() -> Iterator[str]:
+    """The address of a DICOM service of our own, on a free port, with its files in the demo's folder."""
+    command = [*_COMMAND, "emulator", "--port", "0", "--lake", str(FOLDER / "files")]
+    CONFIG.touch()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().rpartition(" ")[2].strip()
+            if not address.startswith("http"):
+                raise DemoFailed("the local DICOM service did not start")
+            print(f"A DICOM service answers at {address}, its files lie in {FOLDER / 'files'}", flush=True)
+            _control(address, "PUT", "clock", {"freeze": _yesterday().isoformat(), "step": STEP_TICKS})
+            yield address
+        finally:
+            process.terminate()
+
+
+def _control(address: str, method: str, what: str, body: Any = None) -> Any:
+    return httpx.request(method, f"{address}/_emulator/{what}", json=body).raise_for_status().json()
+
+
+def _now(address: str) -> str:
+    """The service's time."""
+    date = httpx.get(f"{address}/v2/changefeed", params={"limit": 1}).headers["date"]
+    moment = datetime.strptime(date, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _typed(*words: str) -> list[str]:
+    """A command as it would be typed, printed; the words to run it."""
+    shown = " ".join(f'"{word}"' if " " in word else word for word in words)
+    print(f"\n$ dicom-etl {shown}", flush=True)
+    return [*_COMMAND, words[0], "--config", str(CONFIG), *words[1:]]
+
+
+def _run(*words: str) -> None:
+    if code := subprocess.run(_typed(*words), check=False).returncode:
+        raise DemoFailed(f"dicom-etl {words[0]} ended with exit code {code}")
+
+
+def _upload(paths: list[Path]) -> None:
+    """Upload by the command line, and print what came of it: counts, and the service's reason for each refusal."""
+    words = _typed("upload", *(str(path.name) for path in paths))[: -len(paths)]
+    done = subprocess.run([*words, "--json", *map(str, paths)], capture_output=True, text=True, check=False)
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    if not outcomes:
+        raise DemoFailed("nothing was uploaded: " + done.stderr.strip())
+    for kind, count in Counter(outcome["outcome"] for outcome in outcomes).most_common():
+        print(f"{count:5} {kind}")
+    reasons = defaultdict(list)
+    for outcome in outcomes:
+        if outcome["outcome"] == "refused":
+            reasons[outcome["reason"]].append(Path(outcome["path"]).name)
+    for reason, names in reasons.items():
+        print(f"refused, {reason}: {', '.join(sorted(names))}")
+
+
+def _instances(address: str) -> list[Instance]:
+    return [
+        Instance(found["studyInstanceUid"], found["seriesInstanceUid"], found["sopInstanceUid"])
+        for found in _control(address, "GET", "instances")
+    ]
+
+
+def _plan(instances: list[Instance]) -> Plan:
+    """What to change, chosen by shape: the largest studies, a series of one instance, a series of many."""
+    studies: dict[str, list[Instance]] = defaultdict(list)
+    series: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        studies[instance.study].append(instance)
+        series[instance.series].append(instance)
+    several_series = [s for s, found in studies.items() if len({i.series for i in found}) > 1]
+    by_size = sorted(studies, key=lambda study: (-len(studies[study]), study))
+    lonely = next(i for i in instances if i.study in several_series and len(series[i.series]) == 1)
+    free = [study for study in by_size if study != lonely.study]
+    one = next(i for i in instances if i.study not in free[:2] and i != lonely and len(series[i.series]) > 1)
+    return Plan(free[0], free[1], lonely, one, _file_of(studies[free[1]][0]))
+
+
+def _file_of(instance: Instance) -> Path:
+    for path in sorted(PYDICOM_FILES.rglob("*")):
+        if path.is_file() and _sop_of(path) == instance.sop:
+            return path
+    raise DemoFailed("an instance of the service is not among the uploaded files")
+
+
+def _sop_of(path: Path) -> str | None:
+    try:
+        return str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).get("SOPInstanceUID"))
+    except (InvalidDicomError, EOFError, ValueError, NotImplementedError, AttributeError):
+        return None
+
+
+def _change(address: str, plan: Plan) -> None:
+    body = {
+        "studyInstanceUids": [plan.updated_study],
+        "changeDataset": {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Updated^In^Bulk"}]}},
+    }
+    httpx.post(f"{address}/v2/studies/$bulkUpdate", json=body).raise_for_status()
+    print("a study's patient name was changed by a bulk update")
+    studies = f"{address}/v2/studies"
+    _delete(f"{studies}/{plan.deleted_study}", "a whole study was deleted")
+    for instance, what in (
+        (plan.last_of_series, "the last instance of a series was deleted"),
+        (plan.one_of_many, "one instance of a series was deleted"),
+    ):
+        _delete(f"{studies}/{instance.study}/series/{instance.series}/instances/{instance.sop}", what)
+    print("one file of the deleted study was uploaded again")
+    _upload([plan.uploaded_again])
+
+
+def _delete(url: str, what: str) -> None:
+    httpx.delete(url).raise_for_status()
+    print(what)
+
+
+def _killed_sync(*words: str) -> None:
+    """Run sync and kill it as soon as it says that the first MERGE is done."""
+    with subprocess.Popen(_typed("sync", *words), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            if KILLED_BEHIND in line:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    if process.returncode != -signal.SIGKILL:
+        raise DemoFailed("the sync ended before it could be killed")
+    print(f"killed -9 (exit {process.returncode}): instance is new, series and study are old", flush=True)
+
+
+def _sizes() -> dict[str, int]:
+    """The rows of each table, read by delta-rs: what Spark writes, others read."""
+    return {name: len(_read(name, "studyInstanceUid")) for name in ("instance", "series", "study")}
+
+
+def _read(table: str, *columns: str) -> list[dict[str, Any]]:
+    opened = open_table(str((FOLDER / "tables" / table).absolute()))
+    if opened is None:
+        raise DemoFailed(f"there is no table {table}")
+    rows: list[dict[str, Any]] = read_rows(opened, columns).to_pylist()
+    return rows
+
+
+def _print_sizes(sizes: dict[str, int]) -> None:
+    print("the tables hold " + ", ".join(f"{count} rows in {name}" for name, count in sizes.items()))
+
+
+def _print_changes(before: dict[str, int], after: dict[str, int]) -> None:
+    for name, count in after.items():
+        print(f"{name}: {before[name]} rows before, {count} now")
+    count = sum(row["patientName"] == "Updated^In^Bulk" for row in _read("study", "patientName"))
+    print(f"study: {count} row carries the updated name", flush=True)
+    if count != 1:
+        raise DemoFailed("the bulk update is not in the table study")
+
+
+def _open_one_file() -> None:
+    row = next(row for row in _read("instance", "filePath", "modality") if row["modality"] == "CT")
+    dataset = pydicom.dcmread(FOLDER / "files" / row["filePath"])
+    print(
+        f"\nfilePath {row['filePath']}\n  opened with pydicom: {dataset.Modality}, {dataset.Rows} x {dataset.Columns}"
+    )
+
+
+def _verify() -> None:
+    done = subprocess.run([*_typed("verify"), "--json"], stdout=subprocess.PIPE, text=True, check=False)
+    found = json.loads(done.stdout or "{}")
+    for name, value in found.items():
+        print(f"  {name:20} {value}")
+    if done.returncode or not found.get("equal") or found.get("pending") or not found.get("lakeInstances"):
+        raise DemoFailed("the tables differ from the service")
+    print("the tables equal the service", flush=True)
+
+
+def _say_what_next() -> None:
+    program = Path(sys.executable).parent / "dicom-etl"
+    shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
+    print(
+        f"""
+The tables lie in {FOLDER / "tables"}, the DICOM files in {FOLDER / "files"}. What to type next:
+  {shown} query --config {CONFIG} "SELECT * FROM study LIMIT 5"
+  {shown} status --config {CONFIG}
+  {shown} --help"""
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(ended(main))
