@@ -1,0 +1,57 @@
+"""The body of an answer, whole or not at all."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import httpx
+
+from dicom_etl.dicomweb.retry import Failure, Kind
+
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class TooLarge(Exception):
+    """The body is longer than the caller takes."""
+
+
+def read_body(
+    response: httpx.Response, give_up_at: float, monotonic: Callable[[], float], max_bytes: int | None
+) -> bytes:
+    """The decoded body.
+
+    Raises Failure when it is cut, is no gzip where it says so, or is not there by ``give_up_at``: httpx's own
+    timeout starts anew with each byte, and its gzip decoder takes a cut stream for a whole one. Raises
+    TooLarge beyond ``max_bytes`` of decoded bytes, without having read the rest.
+    """
+    if response.is_stream_consumed:  # httpx.MockTransport, given a ready-made answer
+        return _within(response.content, max_bytes)
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip", ""):
+        raise Failure("an unknown content encoding", Kind.FAILING)
+    inflate = zlib.decompressobj(_GZIP) if "gzip" in encoding else None
+    body = bytearray()
+    for chunk in response.iter_raw():
+        if monotonic() > give_up_at:
+            raise Failure("an answer that took too long", Kind.FAILING, weight=2)
+        body += chunk if inflate is None else _inflated(inflate, chunk, max_bytes, len(body))
+        _within(body, max_bytes)
+    if inflate is not None and not inflate.eof:
+        raise Failure("a cut gzip body", Kind.FAILING)
+    return bytes(body)
+
+
+def _inflated(inflate: zlib._Decompress, chunk: bytes, max_bytes: int | None, so_far: int) -> bytes:
+    # One byte more than allowed is enough to know, and a bomb never unfolds.
+    limit = 0 if max_bytes is None else max(1, max_bytes + 1 - so_far)
+    try:
+        return inflate.decompress(chunk, limit)
+    except zlib.error as error:
+        raise Failure("a broken gzip body", Kind.FAILING) from error
+
+
+def _within(body: bytes | bytearray, max_bytes: int | None) -> bytes:
+    if max_bytes is not None and len(body) > max_bytes:
+        raise TooLarge
+    return body if isinstance(body, bytes) else b""

@@ -1,0 +1,129 @@
+"""The change feed of one window, read completely and each entry once (architecture §5.3, §5.4, §5.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from threading import Event
+
+from dicom_etl.dicomweb.client import DicomClient
+from dicom_etl.dicomweb.cut import Cut
+from dicom_etl.dicomweb.keyset import Cursor, advance
+from dicom_etl.dicomweb.page import Ask, request_page
+from dicom_etl.dicomweb.poison import REQUESTS_PER_RUN, Budget, Source, fetch_page
+from dicom_etl.dicomweb.retry import PATIENT, never
+from dicom_etl.dicomweb.slices import SliceReader
+from dicom_etl.dicomweb.unreadable import METADATA_NOT_TRIED
+from dicom_etl.entry import Entry
+from dicom_etl.window import TICKS_PER_MICROSECOND, Window, floor_to_grid
+
+Progress = Callable[[int, int], None]
+"""Called with the pages and entries taken so far, from the thread that reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read: every entry of ``window``, which is the one asked for or a cut of it.
+
+    ``entries`` are the distinct sequences in it, ``repeated`` the rows met more than once, ``pages`` the
+    pages asked for (retries not counted), ``slices`` the parts of the window read side by side.
+    """
+
+    window: Window
+    entries: int
+    repeated: int
+    pages: int
+    slices: int
+
+
+def read_feed(
+    client: DicomClient,
+    window: Window,
+    *,
+    batch_size: int,
+    connections: int,
+    sink: Callable[[list[Entry]], None],
+    include_metadata: bool = True,
+    max_entries: int | None = None,
+    grid_ticks: int | None = None,
+    progress: Progress | None = None,
+    poison_requests: int = REQUESTS_PER_RUN,
+) -> Reading:
+    """What was read, after ``sink`` has taken it all.
+
+    ``sink`` gets the entries of a page at a time, in this thread, pages in any order; while it works, the
+    connections wait. With ``max_entries`` the window is cut at the last multiple of ``grid_ticks`` that
+    leaves no more than that many entries before it, though never within its first window of the grid;
+    ``sink`` may have got entries at or after the cut.
+
+    Raises ServiceUnavailable, AccessDenied, ConfigurationError and ProtocolError; the sink's own errors and
+    KeyboardInterrupt pass through. No thread works on afterwards.
+    """
+    cut = Cut(window, max_entries, grid_ticks)
+    stop = Event()
+    source = Source(client, Budget(poison_requests), stop.is_set)
+    reader = SliceReader(
+        lambda ask: fetch_page(source, ask),
+        window.start,
+        cut,
+        stop=stop,
+        connections=connections,
+        batch_size=batch_size,
+        metadata=include_metadata,
+    )
+    taken = 0
+    with reader:
+        for entries in reader:
+            sink(entries)
+            taken += len(entries)
+            if progress is not None:
+                progress(reader.pages, taken)
+    return Reading(Window(window.start, cut.end), cut.entries, reader.repeated, reader.pages, reader.slices)
+
+
+def read_at(
+    client: DicomClient,
+    ticks: int,
+    sequences: Collection[int],
+    *,
+    batch_size: int = 200,
+    include_metadata: bool = True,
+) -> list[Entry]:
+    """Those of ``sequences`` that the service serves in the microsecond of ``ticks``, in the feed's order.
+
+    The whole microsecond, because that is what table columns remember of an instant. For rejects that are
+    tried again, and to see whether a stored entry is still served (then without metadata: one request). An
+    entry whose metadata cannot be had carries its code. Raises as ``read_feed``.
+    """
+    source = Source(client, Budget(), never)
+    start = floor_to_grid(ticks, TICKS_PER_MICROSECOND)
+    cursor = Cursor(start, start + TICKS_PER_MICROSECOND, batch_size, metadata=False)
+    served: list[Entry] = []
+    while advance(cursor, lambda ask: fetch_page(source, ask), served.extend):
+        pass
+    wanted = set(sequences)
+    found = [(offset, entry) for offset, entry in _offsets(served) if entry.sequence in wanted]
+    if not include_metadata:
+        return [entry for _, entry in found]
+    return [_alone(source, entry, offset) for offset, entry in found]
+
+
+def _offsets(entries: list[Entry]) -> Iterator[tuple[int, Entry]]:
+    """Each entry with the number of entries before it at the same timestamp; rows that came late in order."""
+    ordered = sorted(entries, key=lambda entry: (entry.ticks, entry.sequence))
+    for _, tie in groupby(ordered, key=lambda entry: entry.ticks):
+        yield from enumerate(tie)
+
+
+def _alone(source: Source, entry: Entry, offset: int) -> Entry:
+    """The entry with its metadata; in an open window a late row may stand in its place: then unread."""
+    page = fetch_page(source, Ask(entry.ticks, entry.ticks + 1, offset, 1))
+    same = [again for again in page.entries if again.sequence == entry.sequence]
+    return same[0] if same else entry.replace(unreadable=METADATA_NOT_TRIED)
+
+
+def service_now(client: DicomClient) -> int | None:
+    """The service's clock in ticks, by the ``Date`` header of one cheap page; None when it sends none."""
+    request_page(client, Ask(0, 1, 0, 1, metadata=False), PATIENT)
+    return client.service_time

@@ -1,0 +1,81 @@
+"""One page of the change feed: asked for, decoded, checked (service-protocol §2.1, §2.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from dicom_etl.dicomweb.answer import Answer
+from dicom_etl.dicomweb.client import DicomClient
+from dicom_etl.dicomweb.decode import NotJson, decode_page
+from dicom_etl.dicomweb.retry import Failure, Kind, Patience
+from dicom_etl.dicomweb.wire import Call
+from dicom_etl.entry import Entry
+from dicom_etl.errors import ProtocolError
+from dicom_etl.window import format_instant
+
+PATH = "/v2/changefeed"
+LARGEST_PAGE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a page is asked for: up to ``limit`` entries of [start, end) after the first ``offset``."""
+
+    start: int
+    end: int
+    offset: int
+    limit: int
+    metadata: bool = True
+
+    def bare(self) -> Ask:
+        return replace(self, metadata=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The entries of one answer in the service's order, and the size of its body."""
+
+    entries: list[Entry]
+    size_bytes: int
+
+
+def request_page(client: DicomClient, ask: Ask, patience: Patience) -> Page:
+    """The page, with the client's retries.
+
+    Raises body.TooLarge when more than one entry was asked for and the body is over LARGEST_PAGE_BYTES;
+    ProtocolError when the page is not what was asked for; else as ``DicomClient.send``.
+    """
+    call = Call(
+        PATH,
+        params={
+            "startTime": format_instant(ask.start),
+            "endTime": format_instant(ask.end),
+            "offset": str(ask.offset),
+            "limit": str(ask.limit),
+            "includeMetadata": "true" if ask.metadata else "false",
+        },
+        json=True,
+        # A single entry cannot be asked for in parts; it is taken whatever its size.
+        max_bytes=LARGEST_PAGE_BYTES if ask.limit > 1 else None,
+    )
+    return client.send(call, lambda answer: _read(answer, ask), patience)
+
+
+def _read(answer: Answer, ask: Ask) -> Page:
+    try:
+        entries = decode_page(answer.body)
+    except NotJson as error:
+        raise Failure("an answer that is not JSON", Kind.FAILING) from error
+    _check(entries, ask)
+    return Page(entries, len(answer.body))
+
+
+def _check(entries: list[Entry], ask: Ask) -> None:
+    if len(entries) > ask.limit:
+        raise ProtocolError("the change feed sent a page longer than its limit")
+    if any(not ask.start <= entry.ticks < ask.end for entry in entries):
+        raise ProtocolError("the change feed sent an entry outside the time that was asked for")
+    order = [(entry.ticks, entry.sequence) for entry in entries]
+    if any(earlier > later for earlier, later in pairwise(order)):
+        raise ProtocolError("the change feed sent a page that is not ordered by time and sequence")

@@ -1,0 +1,108 @@
+"""When a request is tried again, and how long to wait first (service-protocol §1)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+MAX_ATTEMPTS = 20
+FIRST_WAIT_SECONDS = 0.25
+LONGEST_WAIT_SECONDS = 30.0
+
+
+class Kind(Enum):
+    """Why an attempt failed, as far as it decides what to do next."""
+
+    UNREACHABLE = "cannot be reached"
+    THROTTLED = "asks for fewer requests"
+    FAILING = "keeps failing"
+    """An error of its own, or half an answer: may lie in what was asked for (service-protocol §2.6)."""
+
+
+class Failure(Exception):
+    """One attempt failed in a way that another attempt may not.
+
+    ``reason`` is a constant text without values. ``retry_after`` is what the service asked for, in seconds.
+    ``weight`` says how many quick failures this one counts for: an attempt that took the whole
+    ``dicom.timeout_seconds`` is not tried as often as one that failed at once.
+    """
+
+    def __init__(self, reason: str, kind: Kind, retry_after: float | None = None, weight: int = 1) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.kind = kind
+        self.retry_after = retry_after
+        self.weight = weight
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What is told before each wait: constant texts and numbers, nothing of the request."""
+
+    reason: str
+    attempt: int
+    wait_seconds: float
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long one request is tried.
+
+    ``since`` is when the trying began, on the client's monotonic clock; None for now. After
+    ``failing_attempts`` failures of kind FAILING the caller wants to look for the reason itself.
+    ``cancelled`` ends the waiting early.
+    """
+
+    since: float | None = None
+    failing_attempts: int | None = None
+    cancelled: Callable[[], bool] = never
+
+
+PATIENT = Patience()
+
+
+def wait_seconds(failure: Failure, attempt: int) -> float:
+    """Seconds before the next attempt: exponential, but not less than the service asked for; jittered.
+
+    ``attempt`` is the number of the one that failed, from 1.
+    """
+    # Never earlier than asked; the spread keeps many connections from coming back at one moment.
+    asked = (failure.retry_after or 0.0) * random.uniform(1.0, 1.05)  # noqa: S311
+    longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2.0 ** (attempt - 1))
+    # The longer of the two: a service that always asks for one second would use the attempts up in no time.
+    return max(asked, longest * random.uniform(0.5, 1.0))  # noqa: S311
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """Seconds of a ``Retry-After`` header, given in seconds or as a date; None when absent or unreadable.
+
+    ``now`` is the service's own time where known: a date means its clock. A date in the past is 0.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        # More than a day is never waited for; the cut also keeps absurd numbers out of float arithmetic.
+        return float(min(int(text[:9]), 10**8))
+    moment = http_date(text)
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
+
+
+def http_date(value: str | None) -> datetime | None:
+    """The instant of an HTTP date header, aware UTC; None when absent or unreadable."""
+    if not value:
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,17 @@
+"""Addresses of studies, series and instances below the service's root (service-protocol §4)."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+VERSION = "/v2"
+
+
+def route(partition: str | None, *parts: str) -> str:
+    """The path of ``parts`` in a partition; without one, where the service has no partitions."""
+    segments = ("partitions", partition, *parts) if partition else parts
+    return "/".join((VERSION, *(quote(part, safe="") for part in segments)))
+
+
+def instance_route(partition: str | None, study: str, series: str, instance: str) -> str:
+    return route(partition, "studies", study, "series", series, "instances", instance)
