@@ -7,7 +7,7 @@ STAMP := $(VENV)/.dicom-etl-ready
 LOCKS := requirements.lock requirements-build.lock requirements-java.lock
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup demo test check lint types clean lock
+.PHONY: help setup demo test check lint types docs clean lock
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: setup ## ruff: style and layout
 
 types: setup ## mypy --strict
 	@$(VENV)/bin/mypy
+
+docs: setup ## docs/tables.md, from the schemas
+	@$(PY) -m dicom_etl.table_docs > docs/tables.md
 
 clean: ## remove .venv and what the demo left
 	rm -rf $(VENV) demo-lake

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from dicom_etl.errors import DataError
 from dicom_etl.exits import ended
-from dicom_etl.logs import configure_logging
-from dicom_etl.settings import load_settings
+from dicom_etl.job_options import job_parser, job_settings
 from dicom_etl.sync import request, sync
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--start", "--end", "--until", "--max-runs"):
-        parser.add_argument(name, type=int if name == "--max-runs" else str)
+    parser = job_parser(__doc__)
+    for name in ("--start", "--end", "--until"):
+        parser.add_argument(name, metavar="T")
+    parser.add_argument("--max-runs", type=int)
     parser.add_argument("--strict", action="store_true", help="fail when an entry was rejected")
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
-    parser.add_argument("--log-format", choices=["text", "json"], default="text")
     given = parser.parse_args()
-    configure_logging(given.log_format)
-    settings = load_settings(given.config, given.overrides)
+    settings = job_settings(given)
     asked = request(given.start, given.end, given.until, given.max_runs)
     rejected = 0
     for run in sync(settings, asked, spark=SparkSession.builder.getOrCreate()):

@@ -10,7 +10,7 @@ import logging
 import sys
 import warnings
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 LogFormat = Literal["text", "json"]
 
@@ -22,7 +22,7 @@ def configure_logging(log_format: LogFormat) -> None:
 
     A library's line can quote a URL, a predicate or an argument, and with it a patient.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(_Json() if log_format == "json" else _Text())
     ours = logging.getLogger("dicom_etl")
     ours.handlers[:] = [handler]
@@ -31,6 +31,17 @@ def configure_logging(log_format: LogFormat) -> None:
     logging.getLogger().handlers[:] = [logging.NullHandler()]
     logging.captureWarnings(True)
     warnings.simplefilter("ignore")
+
+
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to whatever standard error is by then: a progress line on the terminal puts itself in between."""
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _value: TextIO) -> None: ...
 
 
 class _Text(logging.Formatter):

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from fsspec.implementations.local import LocalFileSystem
 from pyspark.sql import SparkSession
 
 from dicom_etl.clock import utc_now
-from dicom_etl.lake.maintenance import Maintained, maintain_table
+from dicom_etl.lake.maintenance import Maintained, maintain_table, purge_changes
 from dicom_etl.lake.session import Engine
 from dicom_etl.one_run import row_origin
-from dicom_etl.open_lake import TABLES, existing_lake, highest_run_id
+from dicom_etl.landing.highest import highest_landed
+from dicom_etl.open_lake import TABLES, Lake, existing_lake, highest_run_id
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.runs import ledger
 from dicom_etl.runs.claim import claim
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 def maintain(
@@ -48,6 +52,7 @@ def maintain(
             progress=engine.pulse,
         ) as held,
     ):
+        _purge(settings, lake, engine, clock(), progress)
         for name in TABLES:
             if lake.has(name):
                 progress.step(f"maintain {name}")
@@ -67,3 +72,21 @@ def maintain(
             **row_origin(settings),
         )
         ledger.record(lake.table("run"), row, lake.identity)
+
+
+def _purge(settings: Settings, lake: Lake, engine: Engine, now: datetime, progress: Progress) -> None:
+    """Drop from ``change`` what was read longer ago than ``maintenance.change_retention_days``.
+
+    Never what the roll-ups have not taken yet: a dead run's entries say which series and studies to mend.
+    """
+    days = settings.maintenance.change_retention_days
+    highest = highest_landed(lake.table("change")) if days and lake.has("change") else None
+    if highest is None:
+        return
+    cutoff = now - timedelta(days=days)
+    old = [run.run_id for run in lake.runs() if run.finished_at < cutoff]
+    up_to_run = min(max(old, default=0), lake.marker("series"), lake.marker("study"))
+    if lake.landed_between(0, up_to_run + 1):
+        progress.step("purge change")
+        deleted = purge_changes(engine.session(lake.rows()), lake.path("change"), up_to_run, highest[0])
+        log.info("change purged", extra={"entries": deleted, "up_to_run": up_to_run})

@@ -29,7 +29,7 @@ from dicom_etl.runs import ledger
 from dicom_etl.runs.due import coverage_end
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
-from dicom_etl.window import TICKS_PER_MICROSECOND, Window, from_datetime
+from dicom_etl.window import Window, from_datetime
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClie
             progress=progress.read,
         )
         for reject in _to_try_again([r for s, r in rejects.items() if s not in met], task.run_id):
-            _read_again(client, settings, reject, land)
+            land(read_at(client, _ticks(reject), [reject.sequence]))
         fetched = time.monotonic()
         landed = landing.finish(reading.window.end)
     if landed.entries:
@@ -157,21 +157,6 @@ def _to_try_again(rejects: list[Reject], run_id: int) -> list[Reject]:
     """Some of the open rejects; when there are many, each run takes others: its id says where it begins."""
     first = run_id * MOST_REJECTS_RETRIED % len(rejects) if rejects else 0
     return (rejects[first:] + rejects[:first])[:MOST_REJECTS_RETRIED]
-
-
-def _read_again(client: DicomClient, settings: Settings, reject: Reject, land: Callable[[list[Entry]], None]) -> None:
-    """Land what the service says now of an entry that could not be used before.
-
-    Its time is known to the microsecond, its sequence tells it from others of that time.
-    """
-    moment = _ticks(reject)
-    read_feed(
-        client,
-        Window(moment, moment + TICKS_PER_MICROSECOND),
-        batch_size=settings.feed.batch_size,
-        connections=1,
-        sink=lambda entries: land([entry for entry in entries if entry.sequence == reject.sequence]),
-    )
 
 
 def _ticks(reject: Reject) -> int:

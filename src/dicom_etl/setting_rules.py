@@ -63,6 +63,8 @@ def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[
             f"{origin}: maintenance.retention_hours: expected at least 168; less can take files from under "
             "a reader (maintenance.allow_short_retention = true allows it)"
         )
+    if good["metrics.prometheus_file"]:
+        problems.append(f"{origins['metrics.prometheus_file']}: metrics.prometheus_file: this version writes none yet")
     taken = ["run", "change", "rejected"]
     for key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
         if any(_within(good[key], other) or _within(other, good[key]) for other in taken):

@@ -103,6 +103,7 @@ def sync(
                         refuse_a_feed_that_went_back(client, lake)
                 if not left:
                     return
+                progress.windows_left(due.windows_in(left, settings.feed.window))
                 lake = lake or make_lake(where, service)
                 make_private_tables(lake)
                 task = Task(held.run_id, "sync", left[0], request.exactly is not None, now, clock())
@@ -131,7 +132,7 @@ def _claimed(
     clock: Callable[[], datetime],
     sleep: Callable[[float], None],
 ) -> Iterator[Claim]:
-    """The claim of the next run; its heart beats as long as the fetch moves or the JVM answers."""
+    """The claim of the next run; its heart beats as long as the fetch moves, or waits as told, or the JVM answers."""
     with claim(
         LocalFileSystem(),
         where.claims,
@@ -139,7 +140,7 @@ def _claimed(
         floor=highest_run_id(find_lake(where, service)),
         clock=clock,
         sleep=sleep,
-        progress=lambda: (client.requests, client.retries, engine.pulse()),
+        progress=lambda: (client.requests, client.waited_slices, engine.pulse()),
     ) as held:
         yield held
 

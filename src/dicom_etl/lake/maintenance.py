@@ -37,6 +37,17 @@ class Maintained:
     bytes_freed: int
 
 
+def purge_changes(spark: SparkSession, path: str, up_to_run: int, kept_sequence: int) -> int:
+    """How many entries of ``change`` were deleted: those that runs up to ``up_to_run`` read.
+
+    The entry ``kept_sequence`` stays: by the highest one that was ever read, a run sees whether the feed went back.
+    """
+    statement = f"DELETE FROM delta.`{_quoted(path)}` WHERE runId <= {up_to_run:d} AND sequence <> {kept_sequence:d}"
+    with named_errors("change"):
+        rows = spark.newSession().sql(statement).collect()
+    return int(rows[0]["num_affected_rows"])
+
+
 def maintain_table(spark: SparkSession, name: str, path: str, retention_hours: int) -> Maintained:
     """Compact and vacuum one table; files that the retention still protects stay.
 

@@ -1,0 +1,24 @@
+"""The options that every job for spark-submit takes; the jobs do without the command line's libraries."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dicom_etl.logs import configure_logging
+from dicom_etl.settings import Settings, load_settings
+
+
+def job_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that knows --config, --set and --log-format; a job adds its own."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--config", type=Path, help="the one settings file to read")
+    parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    return parser
+
+
+def job_settings(given: argparse.Namespace) -> Settings:
+    """The settings of the job; logging is set up as asked."""
+    configure_logging(given.log_format)
+    return load_settings(given.config, given.overrides)
