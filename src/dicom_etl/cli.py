@@ -42,7 +42,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda *a: _print_versions(*a))
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda ctx, option, given: _print_versions(ctx, option, given))
 def cli() -> None:
     """Keep three Delta tables, instance, series and study, equal to what an Azure DICOM service holds."""
 
@@ -337,7 +337,7 @@ def emulator(
 
 def _say_if_refused(path: Path, stored: Any) -> None:
     if stored.failure is not None:
-        click.echo(f"refused  {path}", err=True)
+        click.echo(f"refused  {path}  ({'; '.join(stored.comments) or stored.failure})", err=True)
 
 
 if __name__ == "__main__":
