@@ -17,7 +17,7 @@ from dicom_etl.exits import ended
 from dicom_etl.logs import configure_logging
 from dicom_etl.printing import RowFormat, print_json, print_rows
 from dicom_etl.settings import Settings, flat, load_settings, shown
-from dicom_etl.window import Window, format_instant
+from dicom_etl.window import TICKS_PER_SECOND, Window, format_instant, parse_duration
 
 # Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
 
@@ -41,10 +41,16 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=lambda ctx, option, given: _print_versions(ctx, option, given))
-def cli() -> None:
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.option("--version", is_flag=True, help="Our version, Spark's and Delta's.")
+@click.pass_context
+def cli(ctx: click.Context, version: bool) -> None:
     """Keep three Delta tables, instance, series and study, equal to what an Azure DICOM service holds."""
+    if version:
+        _print_versions()
+    elif ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(UsageError.exit_code)
 
 
 def main() -> None:
@@ -62,16 +68,13 @@ def _run() -> int:
     return code if isinstance(code, int) else 0
 
 
-def _print_versions(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    if not wanted or ctx.resilient_parsing:
-        return
+def _print_versions() -> None:
     click.echo(f"dicom-etl {__version__}")
     for package in ("pyspark", "delta-spark"):
         try:
             click.echo(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             click.echo(f"{package} not installed")
-    ctx.exit()
 
 
 @cli.command()
@@ -146,10 +149,6 @@ def _print_run(run: Any, as_json: bool) -> None:
 def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
     """Say how far the tables have come; asks neither Spark nor the service."""
     from dicom_etl.status import status as verb  # noqa: PLC0415
-    from dicom_etl.window import (
-        TICKS_PER_SECOND,
-        parse_duration,
-    )
 
     try:
         most = None if max_lag is None else parse_duration(max_lag) / TICKS_PER_SECOND
@@ -312,7 +311,7 @@ def config(settings: Settings, as_json: bool) -> int:
 @common
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--lake", type=click.Path(path_type=Path), help="Folder that receives the DICOM files.")
+@click.option("--lake", type=click.Path(path_type=Path, file_okay=False), help="Folder that receives the DICOM files.")
 @click.option("--load", "paths", multiple=True, type=click.Path(path_type=Path, exists=True), help="Store these first.")
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path, exists=True))
 def emulator(

@@ -11,22 +11,20 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pydicom
-from pydicom.errors import InvalidDicomError
 
 from dicom_etl.deltalog import open_table, read_rows
+from dicom_etl.demo_plan import PYDICOM_FILES, Instance, Plan, plan
 from dicom_etl.errors import DicomEtlError
 from dicom_etl.exits import ended
 
 FOLDER = Path("demo-lake")
 CONFIG = FOLDER / "demo.toml"
-PYDICOM_FILES = Path(pydicom.__file__).parent / "data"
 STEP_TICKS = 60 * 10_000_000  # the demo's service makes one change a minute
 KILLED_BEHIND = "instance merged"
 
@@ -37,27 +35,9 @@ class DemoFailed(DicomEtlError):
     """The demo did not show what it must show (70)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One living instance of the service, as its oracle tells."""
-
-    study: str
-    series: str
-    sop: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the demo changes: a study to update, one to delete, and two instances to delete."""
-
-    updated_study: str
-    deleted_study: str
-    last_of_series: Instance
-    one_of_many: Instance
-    uploaded_again: Path
-
-
 def main() -> int:
+    for name in [name for name in os.environ if name.startswith("DICOM_ETL")]:
+        del os.environ[name]  # the demo's settings are the demo's
     _fresh_folder()
     with _service() as address:
         _write_config(address)
@@ -71,7 +51,7 @@ def main() -> int:
              "FROM instance GROUP BY modality ORDER BY instances DESC LIMIT 6")  # fmt: skip
         say("3. An hour later things change in the service")
         _control(address, "PUT", "clock", {"advance": 60 * STEP_TICKS})
-        _change(address, _plan(_instances(address)))
+        _change(address, plan(_instances(address)))
         say("4. Sync again, and kill -9 it between the first MERGE and the others")
         _killed_sync("--until", _now(address))
         say("5. Run it once more: it takes over the dead run's claim and heals what it left")
@@ -105,9 +85,9 @@ base_url = "{address}"
 start = "{start}"
 delay = "0s"  # nothing is late in a service that stands still; a real one needs its 15m
 [lake]
-root = "{(FOLDER / "tables").absolute()}"
+root = {json.dumps(str((FOLDER / "tables").absolute()))}
 [files]
-root = "{(FOLDER / "files").absolute()}"
+root = {json.dumps(str((FOLDER / "files").absolute()))}
 """
     )
 
@@ -147,9 +127,9 @@ def _now(address: str) -> str:
 
 def _typed(*words: str) -> list[str]:
     """A command as it would be typed, printed; the words to run it."""
-    shown = " ".join(f'"{word}"' if " " in word else word for word in words)
-    print(f"\n$ dicom-etl {shown}", flush=True)
-    return [*_COMMAND, words[0], "--config", str(CONFIG), *words[1:]]
+    words = (words[0], "--config", str(CONFIG), *words[1:])
+    print("\n$ dicom-etl " + " ".join(f'"{word}"' if " " in word else word for word in words), flush=True)
+    return [*_COMMAND, *words]
 
 
 def _run(*words: str) -> None:
@@ -159,8 +139,8 @@ def _run(*words: str) -> None:
 
 def _upload(paths: list[Path]) -> None:
     """Upload by the command line, and print what came of it: counts, and the service's reason for each refusal."""
-    words = _typed("upload", *(str(path.name) for path in paths))[: -len(paths)]
-    done = subprocess.run([*words, "--json", *map(str, paths)], capture_output=True, text=True, check=False)
+    words = _typed("upload", "--json", *map(str, paths))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     if not outcomes:
         raise DemoFailed("nothing was uploaded: " + done.stderr.strip())
@@ -181,51 +161,22 @@ def _instances(address: str) -> list[Instance]:
     ]
 
 
-def _plan(instances: list[Instance]) -> Plan:
-    """What to change, chosen by shape: the largest studies, a series of one instance, a series of many."""
-    studies: dict[str, list[Instance]] = defaultdict(list)
-    series: dict[str, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        studies[instance.study].append(instance)
-        series[instance.series].append(instance)
-    several_series = [s for s, found in studies.items() if len({i.series for i in found}) > 1]
-    by_size = sorted(studies, key=lambda study: (-len(studies[study]), study))
-    lonely = next(i for i in instances if i.study in several_series and len(series[i.series]) == 1)
-    free = [study for study in by_size if study != lonely.study]
-    one = next(i for i in instances if i.study not in free[:2] and i != lonely and len(series[i.series]) > 1)
-    return Plan(free[0], free[1], lonely, one, _file_of(studies[free[1]][0]))
-
-
-def _file_of(instance: Instance) -> Path:
-    for path in sorted(PYDICOM_FILES.rglob("*")):
-        if path.is_file() and _sop_of(path) == instance.sop:
-            return path
-    raise DemoFailed("an instance of the service is not among the uploaded files")
-
-
-def _sop_of(path: Path) -> str | None:
-    try:
-        return str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).get("SOPInstanceUID"))
-    except (InvalidDicomError, EOFError, ValueError, NotImplementedError, AttributeError):
-        return None
-
-
-def _change(address: str, plan: Plan) -> None:
+def _change(address: str, planned: Plan) -> None:
     body = {
-        "studyInstanceUids": [plan.updated_study],
+        "studyInstanceUids": [planned.updated_study],
         "changeDataset": {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Updated^In^Bulk"}]}},
     }
     httpx.post(f"{address}/v2/studies/$bulkUpdate", json=body).raise_for_status()
     print("a study's patient name was changed by a bulk update")
     studies = f"{address}/v2/studies"
-    _delete(f"{studies}/{plan.deleted_study}", "a whole study was deleted")
+    _delete(f"{studies}/{planned.deleted_study}", "a whole study was deleted")
     for instance, what in (
-        (plan.last_of_series, "the last instance of a series was deleted"),
-        (plan.one_of_many, "one instance of a series was deleted"),
+        (planned.last_of_series, "the last instance of a series was deleted"),
+        (planned.one_of_many, "one instance of a series was deleted"),
     ):
         _delete(f"{studies}/{instance.study}/series/{instance.series}/instances/{instance.sop}", what)
     print("one file of the deleted study was uploaded again")
-    _upload([plan.uploaded_again])
+    _upload([planned.uploaded_again])
 
 
 def _delete(url: str, what: str) -> None:

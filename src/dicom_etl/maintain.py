@@ -13,8 +13,8 @@ from pyspark.sql import SparkSession
 from dicom_etl.clock import utc_now
 from dicom_etl.lake.maintenance import Maintained, maintain_table, purge_changes
 from dicom_etl.lake.session import Engine
-from dicom_etl.one_run import row_origin
 from dicom_etl.landing.highest import highest_landed
+from dicom_etl.one_run import row_origin
 from dicom_etl.open_lake import TABLES, Lake, existing_lake, highest_run_id
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.runs import ledger

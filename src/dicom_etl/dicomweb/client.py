@@ -187,7 +187,9 @@ class DicomClient:
         with self._lock:
             self.retries += 1
         retry = Retry(_failure_of(state).reason, state.attempt_number, round(state.upcoming_sleep, 3))
-        log.warning(
+        # Before the first answer the error itself will say it, in one line: nothing was under way that waits.
+        log.log(
+            logging.WARNING if self._wire.answered else logging.DEBUG,
             "the service is asked again",
             extra={"reason": retry.reason, "attempt": retry.attempt, "wait_seconds": retry.wait_seconds},
         )
