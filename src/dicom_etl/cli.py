@@ -13,7 +13,6 @@ import click
 
 from dicom_etl import __version__
 from dicom_etl.errors import DataError, UsageError
-from dicom_etl.exits import ended
 from dicom_etl.logs import configure_logging
 from dicom_etl.printing import RowFormat, print_json, print_rows
 from dicom_etl.settings import Settings, flat, load_settings, shown
@@ -53,12 +52,8 @@ def cli(ctx: click.Context, version: bool) -> None:
         ctx.exit(UsageError.exit_code)
 
 
-def main() -> None:
-    """The entry point ``dicom-etl``."""
-    raise SystemExit(ended(_run))
-
-
-def _run() -> int:
+def run() -> int:
+    """The exit code of the command that the process was called with."""
     try:
         code = cli.main(standalone_mode=False, prog_name="dicom-etl")
     except click.exceptions.Abort as abort:
@@ -338,6 +333,3 @@ def _say_if_refused(path: Path, stored: Any) -> None:
     if stored.failure is not None:
         click.echo(f"refused  {path}  ({'; '.join(stored.comments) or stored.failure})", err=True)
 
-
-if __name__ == "__main__":
-    main()

@@ -28,7 +28,7 @@ CONFIG = FOLDER / "demo.toml"
 STEP_TICKS = 60 * 10_000_000  # the demo's service makes one change a minute
 KILLED_BEHIND = "instance merged"
 
-_COMMAND = [sys.executable, "-m", "dicom_etl.cli"]
+_COMMAND = [sys.executable, "-m", "dicom_etl"]
 
 
 class DemoFailed(DicomEtlError):

@@ -45,6 +45,9 @@ def ended(command: Callable[[], int]) -> int:
         return 0
     except OSError as error:
         return _storage_or_bug(error)
+    except ModuleNotFoundError as error:
+        _say(f"the package {error.name} is not installed: pip install 'dicom-etl[cli,spark,emulator]' brings all")
+        return 78
     except Exception as error:  # noqa: BLE001  the one place: a bug ends as one line, and never quotes a value
         return _bug(error)
     return code

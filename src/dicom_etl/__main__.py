@@ -1,0 +1,20 @@
+"""The entry point ``dicom-etl`` (and ``python -m dicom_etl``): the command line, or one line on what it lacks."""
+
+from __future__ import annotations
+
+from dicom_etl.exits import ended
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    raise SystemExit(ended(_command_line))
+
+
+def _command_line() -> int:
+    from dicom_etl.cli import run  # noqa: PLC0415  click is an extra: without it there is one line, no traceback
+
+    return run()
+
+
+if __name__ == "__main__":
+    main()
