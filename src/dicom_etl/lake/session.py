@@ -33,9 +33,10 @@ _SESSION = {
 }
 
 
-# Below this, most of the work is loading and compiling classes: the JVM's quick compiler alone takes half the
-# processor time of a small window (measured with the demo's files: 9.6 s of 17.7 s up to the empty tables).
-QUICK_ROWS = 200_000
+# Below this, most of the work is loading and compiling classes (ADR 4): the JVM's quick compiler alone took half the
+# processor time up to the empty tables, and plans that are interpreted another fifth of a run's.
+QUICK_ROWS = 50_000
+_QUICK = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 
 # pyspark logs every failed statement with its text and plan, on a handler of its own: a patient could be in it.
 logging.getLogger("SQLQueryContextLogger").disabled = True
@@ -107,6 +108,7 @@ def _local_settings(settings: Spark, scratch: Path, quick: bool) -> dict[str, st
     return {
         **_SESSION,
         **jar_settings(),
+        **(_QUICK if quick else {}),
         "spark.master": settings.master,
         "spark.app.name": "dicom-etl",
         "spark.driver.memory": settings.driver_memory,

@@ -65,14 +65,17 @@ def create_table(
             builder.clusterBy("studyInstanceUid").execute()
 
 
-def merge_instance(spark: SparkSession, path: str, source: Source, ranges: Ranges, fence: Fence) -> Merged:
+def merge_instance(
+    spark: SparkSession, path: str, source: Source, ranges: Ranges, fence: Fence, *, guarded: bool = True
+) -> Merged:
     """Merge folded changes into ``instance``; ``source`` gives columns of ``instance`` and ``effect``.
 
     The guard stands in WHEN and not in ON: a row that it refuses would be inserted a second time there.
     ``<=`` and not ``<``: what this very entry wrote is refreshed when it is read again, since its state,
-    metadata and path are rewritten by later events (service-protocol §2.5).
+    metadata and path are rewritten by later events (service-protocol §2.5). Without the guard, for a repair that
+    has just compared each row with the service, any stored sequence gives way, and a removal may have none.
     """
-    newer = F.col("t.sequence").isNull() | (F.col("t.sequence") <= F.col("s.sequence"))
+    newer = F.col("t.sequence").isNull() | (F.col("t.sequence") <= F.col("s.sequence")) if guarded else F.lit(True)
     upsert = F.col("s.effect") == UPSERT
     assignments: Assignments = {name: F.col(f"s.{name}") for name in INSTANCE.columns.names}
 
@@ -130,7 +133,7 @@ def _merge(
     fence: Fence,
     merge: Callable[[DeltaTable, DataFrame], DataFrame],
 ) -> Merged:
-    session = _fenced_session(spark, fence)
+    session = fenced_session(spark, fence)
     with named_errors(table.name):
         rows = merge(DeltaTable.forPath(session, path), source(session)).collect()
     # A MERGE whose marker is not above the table's is skipped in silence: it returns no row (spark.md §3.1).
@@ -141,8 +144,8 @@ def _merge(
     return Merged(row["num_inserted_rows"], row["num_updated_rows"], row["num_deleted_rows"], version)
 
 
-def _fenced_session(spark: SparkSession, fence: Fence) -> SparkSession:
-    """A session of its own, since the confs apply to every Delta write in it and must meet one MERGE only."""
+def fenced_session(spark: SparkSession, fence: Fence) -> SparkSession:
+    """A session whose writes are fenced; one of its own for each write, since its confs apply to all of them."""
     session = spark.newSession()
     session.conf.set("spark.databricks.delta.write.txnAppId", fence.app_id)
     session.conf.set("spark.databricks.delta.write.txnVersion", str(fence.run_id))
