@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from azure.core.exceptions import ClientAuthenticationError
+from azure.core.exceptions import AzureError, ClientAuthenticationError
 from azure.identity import CredentialUnavailableError, DefaultAzureCredential
 
-from dicom_etl.errors import AccessDenied, ConfigurationError
+from dicom_etl.errors import AccessDenied, ConfigurationError, ServiceUnavailable
 from dicom_etl.settings import Dicom
 
 # The same for all instances of the service (service-protocol §1).
@@ -29,7 +29,8 @@ def dicom_tokens(dicom: Dicom, environment: Mapping[str, str] | None = None) -> 
 def _from_environment(name: str, environment: Mapping[str, str]) -> TokenSource:
     token = environment.get(name, "").strip()
     if not token:
-        raise ConfigurationError(f"dicom.auth is token, but the variable {name} is not set")
+        # The name is not repeated: somebody may have put the token itself there.
+        raise ConfigurationError("dicom.auth is token, but the variable that dicom.token_env names is not set")
     return lambda _renew: token
 
 
@@ -45,5 +46,7 @@ def _from_azure_identity() -> TokenSource:
                 "no Azure identity gave a token for the DICOM service: sign in (az login), or give this machine "
                 "a managed identity or a service principal"
             ) from error
+        except AzureError as error:
+            raise ServiceUnavailable("the identity's token could not be fetched; run again later") from error
 
     return token

@@ -14,7 +14,7 @@ from types import FrameType
 
 from dicom_etl.errors import DicomEtlError
 
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
 
 class Terminated(BaseException):

@@ -57,7 +57,10 @@ def maintain(
             if lake.has(name):
                 progress.step(f"maintain {name}")
                 yield maintain_table(
-                    engine.session(lake.rows()), name, lake.path(name), settings.maintenance.retention_hours
+                    engine.session(lake.rows()),
+                    name,
+                    lake.path(name),
+                    settings.maintenance.retention_hours,
                 )
         row = Run(
             run_id=held.run_id,

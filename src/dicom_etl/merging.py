@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.errors import Superseded
 from dicom_etl.lake import changes, rollup
+from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.pruning import study_ranges
 from dicom_etl.lake.schema import INSTANCE, SERIES, STUDY, TABLES, Table, table_properties
 from dicom_etl.lake.tables import Fence, Merged, create_table, merge_instance, merge_rollup, read_table
@@ -101,13 +103,31 @@ def merge_landed(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, p
         )
         return _version_of(merged, table)
 
-    with ThreadPoolExecutor(2) as pool:
+    with _two_threads() as pool:
         series = pool.submit(roll_up, SERIES, rollup.series_rows)
         study = pool.submit(roll_up, STUDY, rollup.study_rows)
         series_version, study_version = series.result(), study.result()
     rollup_seconds = time.monotonic() - began
     log.info("series and study merged", extra={"run_id": run_id, "seconds": round(rollup_seconds, 2)})
     return Outcome(instance, series_version, study_version, rejected, merge_seconds, rollup_seconds)
+
+
+@contextmanager
+def _two_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that are waited for, but not by a signal: a scheduler's patience is shorter than a MERGE.
+
+    What a MERGE still commits then is fenced, and the next run heals it.
+    """
+    pool = ThreadPoolExecutor(2)
+    try:
+        yield pool
+    except Exception:
+        pool.shutdown()
+        raise
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def _changes(spark: SparkSession, lake: Lake) -> DataFrame:
@@ -123,15 +143,17 @@ def _studies_left_behind(spark: SparkSession, lake: Lake, floor: int, run_id: in
     """The studies of what dead runs landed; none, and no job, when every landing was rolled up."""
     if not lake.landed_between(floor, run_id):
         return frozenset()
-    touched = rollup.touched_series(_changes(spark, lake), floor, run_id - 1)
-    return frozenset(row[0] for row in touched.select("studyInstanceUid").distinct().collect())
+    with named_errors("change"):
+        touched = rollup.touched_series(_changes(spark, lake), floor, run_id - 1)
+        return frozenset(row[0] for row in touched.select("studyInstanceUid").distinct().collect())
 
 
 def _rejected(spark: SparkSession, lake: Lake, run_id: int, unusable: Set[int], unfit: Set[int]) -> frozenset[int]:
     """The rejects: entries that are unfit for the fold, and last entries of a key without usable metadata."""
     if not unusable:
         return frozenset(unfit)
-    found = changes.rejected_sequences(_changes(spark, lake), run_id, unusable, unfit).collect()
+    with named_errors("change"):
+        found = changes.rejected_sequences(_changes(spark, lake), run_id, unusable, unfit).collect()
     return frozenset(unfit | {row["sequence"] for row in found})
 
 

@@ -83,7 +83,7 @@ def run(
         return _record(task, settings, lake, read, None, client.retries - retries_before, 0.0, clock)
     began = time.monotonic()
     progress.step("start Spark")
-    spark = engine.session(read.landed.entries)
+    spark = engine.session(max(read.landed.entries, lake.rows()))
     make_shared_tables(spark, lake, settings)
     start_seconds = time.monotonic() - began
     outcome = merge_landed(spark, lake, task.run_id, read.landed, progress)
@@ -111,7 +111,7 @@ def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClie
     began = time.monotonic()
     progress.step("read")
     rejects = {reject.sequence: reject for reject in read_open(lake.table("rejected"))}
-    met: set[int] = set()
+    met: dict[int, int] = {}
     with Landing(
         local_folder(lake.path("change"), private=True),
         run_id=task.run_id,
@@ -120,7 +120,7 @@ def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClie
     ) as landing:
 
         def land(entries: list[Entry]) -> None:
-            met.update(rejects.keys() & {entry.sequence for entry in entries})
+            met.update((entry.sequence, entry.ticks) for entry in entries if entry.sequence in rejects)
             landing.add(entries)
 
         reading = read_feed(
@@ -134,7 +134,8 @@ def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClie
             progress=progress.read,
         )
         for reject in _to_try_again([r for s, r in rejects.items() if s not in met], task.run_id):
-            land(read_at(client, _ticks(reject), [reject.sequence]))
+            again = read_at(client, from_datetime(reject.timestamp), [reject.sequence])
+            land([entry for entry in again if not _as_bad_as_before(entry)])
         fetched = time.monotonic()
         landed = landing.finish(reading.window.end)
     if landed.entries:
@@ -149,7 +150,7 @@ def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClie
         "landed",
         extra={"run_id": task.run_id, "entries": landed.entries, "pages": reading.pages, "window": reading.window},
     )
-    met_again = tuple(r for r in rejects.values() if r.sequence in met and _ticks(r) < reading.window.end)
+    met_again = tuple(rejects[sequence] for sequence, ticks in met.items() if ticks < reading.window.end)
     return Read(reading, landed, met_again, fetched - began, time.monotonic() - fetched)
 
 
@@ -159,8 +160,9 @@ def _to_try_again(rejects: list[Reject], run_id: int) -> list[Reject]:
     return (rejects[first:] + rejects[:first])[:MOST_REJECTS_RETRIED]
 
 
-def _ticks(reject: Reject) -> int:
-    return from_datetime(reject.timestamp)
+def _as_bad_as_before(entry: Entry) -> bool:
+    """Whether there is nothing new to merge: the metadata still cannot be had of an entry that is still current."""
+    return entry.unreadable is not None and (entry.state or "").lower() == "current"
 
 
 def _record_rejects(task: Task, lake: Lake, read: Read, rejected: Collection[int], moment: datetime) -> None:

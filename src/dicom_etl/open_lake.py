@@ -37,8 +37,13 @@ class Lake:
         """The newest snapshot of a table. Raises DataError when it has vanished."""
         table = open_table(self.path(name))
         if table is None:
-            raise DataError(f"the table {name} has vanished: restore it from a backup, or make the lake anew")
+            raise self._missing(name)
         return table
+
+    def _missing(self, name: str) -> DataError:
+        if name != "run" and not any(run.status == "succeeded" for run in self.runs()):
+            return DataError("no run has finished here yet: run dicom-etl sync")
+        return DataError(f"the table {name} has vanished: restore it from a backup, or make the lake anew")
 
     def marker(self, name: str) -> int:
         """The id of the last run that committed to the table; 0 when there is no table or no such run."""
@@ -46,8 +51,9 @@ class Lake:
         return 0 if table is None else marker(table, self.app_id(name))
 
     def rows(self) -> int:
-        """About how many rows the three shared tables hold, by their logs."""
-        counts = [pa.table(self.table(n).get_add_actions(flatten=True))["num_records"] for n in self.places.shared]
+        """About how many rows those of the shared tables hold that are there, by their logs."""
+        tables = [self.table(name) for name in self.places.shared if self.has(name)]
+        counts = [pa.table(table.get_add_actions(flatten=True))["num_records"] for table in tables]
         return sum(pc.sum(count).as_py() or 0 for count in counts)
 
     def version(self, name: str) -> int:
@@ -117,9 +123,15 @@ def _check_table(lake: Lake, name: str) -> None:
 
 def missing_tables(lake: Lake) -> list[str]:
     """The shared tables that must still be made. Raises DataError when one vanished that a run had written."""
-    missing = [name for name in lake.places.shared if not lake.has(name)]
-    if missing and any(run.instance_version is not None for run in lake.runs()):
-        raise DataError(f"the table {missing[0]} has vanished: restore it from a backup, or make the lake anew")
+    return _not_yet_made(lake, list(lake.places.shared))
+
+
+def _not_yet_made(lake: Lake, names: list[str]) -> list[str]:
+    """Those of the tables that are not there; a table that a finished run had written must be there."""
+    missing = [name for name in names if not lake.has(name)]
+    if missing and any(run.status == "succeeded" and run.instance_version is not None for run in lake.runs()):
+        # Made anew, an empty `rejected` would forget what is open, and an empty `change` what is to be rolled up.
+        raise DataError(f"the table {missing[0]} has vanished: mount or restore its folder, or make the lake anew")
     return missing
 
 
@@ -132,11 +144,12 @@ def make_lake(places: Places, service: str) -> Lake:
 
 def make_private_tables(lake: Lake) -> None:
     """Make ``change`` and ``rejected`` where they are missing; their folders are for this user only."""
+    missing = _not_yet_made(lake, ["change", "rejected"])
     for name, schema, extra in (
         ("change", change_schema(), CHANGE_PROPERTIES),
         ("rejected", rejected_schema(), REJECTED_PROPERTIES),
     ):
-        if not lake.has(name):
+        if name in missing:
             create_table(
                 lake.path(name),
                 schema,

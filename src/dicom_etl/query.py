@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pyspark.errors import AnalysisException
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.errors import UsageError
@@ -70,7 +71,13 @@ def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -
     with Engine(settings.spark, spark) as engine:
         session = engine.session(lake.rows())
         _make_views(session, lake)
-        yield _read_only(session, sql)
+        frame = _read_only(session, sql)
+        try:
+            yield frame
+        except (PySparkException, Py4JJavaError) as error:
+            # Found out only as the rows are made (1/0, a cast); the message may quote a value, its name does not.
+            condition = error.getCondition() if isinstance(error, PySparkException) else None
+            raise UsageError(f"query: it failed as it ran ({condition or type(error).__name__})") from error
 
 
 def _make_views(spark: SparkSession, lake: Lake) -> None:

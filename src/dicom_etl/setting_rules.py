@@ -14,6 +14,8 @@ def check_meaning(key: str, value: Any) -> None:
     """Raise ValueError, in the words of a message, when a setting of the right type makes no sense."""
     if value == math.inf:
         raise ValueError("expected a finite number")
+    if key == "dicom.token_env" and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
+        raise ValueError("expected the name of a variable in capitals, not the token itself")
     if key == "feed.window" and value <= 0:
         raise ValueError("expected a duration above 0")
     if key == "dicom.base_url" and value:
@@ -65,6 +67,10 @@ def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[
         )
     if good["metrics.prometheus_file"]:
         problems.append(f"{origins['metrics.prometheus_file']}: metrics.prometheus_file: this version writes none yet")
+    root, private = good["lake.root"].rstrip("/"), good["lake.private_root"].rstrip("/")
+    for key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
+        if private and _within(private, f"{root}/{good[key]}"):
+            problems.append(f"{origins['lake.private_root']}: lake.private_root: lies in the folder of a shared table")
     taken = ["run", "change", "rejected"]
     for key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
         if any(_within(good[key], other) or _within(other, good[key]) for other in taken):

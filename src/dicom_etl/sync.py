@@ -18,6 +18,7 @@ from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import DicomClient, connect
 from dicom_etl.errors import DicomEtlError, Superseded, UsageError
 from dicom_etl.lake.session import Engine
+from dicom_etl.merging import rollups_outstanding
 from dicom_etl.one_run import Task, refuse_a_feed_that_went_back, row_origin, run
 from dicom_etl.open_lake import Lake, find_lake, highest_run_id, make_lake, make_private_tables
 from dicom_etl.places import Places, places
@@ -50,6 +51,8 @@ def request(start: str | None, end: str | None, until: str | None, max_runs: int
     begin, stop, last = (
         _instant(name, text) for name, text in (("--start", start), ("--end", end), ("--until", until))
     )
+    if max_runs is not None and max_runs < 1:
+        raise UsageError("--max-runs: expected a number of at least 1")
     if begin is None and stop is None:
         return Request(until=last, max_runs=max_runs)
     if begin is None or stop is None:
@@ -96,23 +99,29 @@ def sync(
         while left is None or (left and done != request.max_runs):
             with _claimed(where, service, client, engine, clock, sleep) as held:
                 lake = find_lake(where, service)
-                if left is None:
-                    now = _now(client, clock)
-                    left = _stretches(settings, request, lake, now)
-                    if lake is not None:
-                        refuse_a_feed_that_went_back(client, lake)
-                if not left:
-                    return
-                progress.windows_left(due.windows_in(left, settings.feed.window))
-                lake = lake or make_lake(where, service)
-                make_private_tables(lake)
-                task = Task(held.run_id, "sync", left[0], request.exactly is not None, now, clock())
-                with _failure_recorded(task, settings, lake, clock):
+                with _failure_recorded(held.run_id, left, settings, lake, clock):
+                    if left is None:
+                        now = _now(client, clock)
+                        left = _stretches(settings, request, lake, now)
+                        _refuse_what_cannot_be(client, lake)
+                    if not left and lake is not None and rollups_outstanding(lake):
+                        left = [Window(now, now)]  # nothing to read, but a dead run's work to finish
+                    if not left:
+                        return
+                    progress.windows_left(due.windows_in(left, settings.feed.window))
+                    lake = lake or make_lake(where, service)
+                    make_private_tables(lake)
+                    task = Task(held.run_id, "sync", left[0], request.exactly is not None, now, clock())
                     row = run(task, settings, lake, client, engine, clock=clock, progress=progress)
             left = _rest(left, row)
             progress.windows_left(due.windows_in(left, settings.feed.window))
             done += 1
             yield row
+
+
+def _refuse_what_cannot_be(client: DicomClient, lake: Lake | None) -> None:
+    if lake is not None:
+        refuse_a_feed_that_went_back(client, lake)
 
 
 def planned(settings: Settings, request: Request, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
@@ -140,7 +149,8 @@ def _claimed(
         floor=highest_run_id(find_lake(where, service)),
         clock=clock,
         sleep=sleep,
-        progress=lambda: (client.requests, client.waited_slices, engine.pulse()),
+        # Whole seconds of processor time: landing files are cut, which neither the service nor the JVM sees.
+        progress=lambda: (client.pulse(), int(time.process_time()), engine.pulse()),
     ) as held:
         yield held
 
@@ -171,34 +181,40 @@ def _rest(stretches: list[Window], row: Run) -> list[Window]:
 
 
 @contextmanager
-def _failure_recorded(task: Task, settings: Settings, lake: Lake, clock: Callable[[], datetime]) -> Iterator[None]:
-    """Leave a row in the ledger for a run that fails; it covers nothing."""
+def _failure_recorded(
+    run_id: int, stretches: list[Window] | None, settings: Settings, lake: Lake | None, clock: Callable[[], datetime]
+) -> Iterator[None]:
+    """Leave a row in the ledger for a run that fails, where there is a lake yet; it covers nothing."""
+    started = clock()
     try:
         yield
     except Exception as error:
         status: Status = "superseded" if isinstance(error, Superseded) else "failed"
-        log.warning("run ended", extra={"run_id": task.run_id, "status": status, "error": type(error).__name__})
-        _record_failure(task, settings, lake, clock, status, type(error).__name__)
+        log.warning("run ended", extra={"run_id": run_id, "status": status, "error": type(error).__name__})
+        lake = lake or find_lake(places(settings.lake))
+        if lake is not None:
+            stretch = stretches[0] if stretches else None
+            _record_failure(
+                Run(
+                    run_id=run_id,
+                    verb="sync",
+                    status=status,
+                    window_start=stretch.start if stretch else None,
+                    window_end=stretch.end if stretch else None,
+                    covered_until=stretch.start if stretch else None,
+                    started_at=started,
+                    finished_at=clock(),
+                    error_class=type(error).__name__,
+                    **row_origin(settings),
+                ),
+                lake,
+            )
         raise
 
 
-def _record_failure(
-    task: Task, settings: Settings, lake: Lake, clock: Callable[[], datetime], status: Status, error: str
-) -> None:
-    row = Run(
-        run_id=task.run_id,
-        verb=task.verb,
-        status=status,
-        window_start=task.stretch.start,
-        window_end=task.stretch.end,
-        covered_until=task.stretch.start,
-        started_at=task.started_at,
-        finished_at=clock(),
-        error_class=error,
-        **row_origin(settings),
-    )
+def _record_failure(row: Run, lake: Lake) -> None:
     try:
         ledger.record(lake.table("run"), row, lake.identity)
     except DicomEtlError as unrecorded:
         # The run's own error matters more, and a newer run may have written its row already.
-        log.warning("failure not recorded", extra={"run_id": task.run_id, "error": type(unrecorded).__name__})
+        log.warning("failure not recorded", extra={"run_id": row.run_id, "error": type(unrecorded).__name__})

@@ -30,10 +30,8 @@ def upload(settings: Settings, paths: Iterable[Path], *, partition: str | None =
     A folder stands for the DICOM files below it. Raises UsageError when a path is not there or no file is found.
     """
     files = dicom_files(paths)
-    with (
-        connect(settings.dicom, dicom_tokens(settings.dicom)) as client,
-        ThreadPoolExecutor(settings.dicom.connections) as pool,
-    ):
+    with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
+        pool = ThreadPoolExecutor(settings.dicom.connections)
         outcomes = pool.map(lambda file: store(client, file.read_bytes(), partition=partition), files)
         try:
             yield from (Uploaded(file, outcome) for file, outcome in zip(files, outcomes, strict=True))

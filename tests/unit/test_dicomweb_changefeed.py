@@ -536,7 +536,8 @@ def test_an_odd_entry_is_one_entry_with_its_reason(odd: dict[str, object], reaso
     ("broken", "reason"),
     [
         (b'"metadata": {"00100010": "\xff\xfe"}', "metadata-not-utf8"),
-        (b'"metadata": {}, "action": "Cr\xffeate"', "metadata-not-utf8"),
+        (b'"metadata": {}, "action": "Cr\xffeate"', "field-not-text"),
+        (b'"metadata": {}, "partitionName": "cl\xffinic"', "field-not-text"),
         (b'"metadata": {"00100010": "\xc3\xa4\xf0\x9f\x98\x80"}', None),
         (b'"metadata": ' + b'{"a":[' * 60 + b"]}" * 60, None),
     ],
@@ -634,14 +635,24 @@ def test_a_bad_entry_alone_in_its_window_is_found() -> None:
     assert (entry.sequence, entry.unreadable, entry.has_metadata) == (9, "metadata-unavailable", False)
 
 
-def test_thousands_of_bad_entries_cost_a_bounded_number_of_requests() -> None:
-    """Every one of 20 000 entries is bad: after the run's budget the rest is taken without looking closer."""
+def test_a_service_without_any_metadata_is_unavailable() -> None:
+    """When 20 000 entries in a row, and one that was read before, come without metadata, it is no night of rejects."""
     rows = [(NOON + n * SECOND // 10, n) for n in range(1, 20_001)]
     feed = Feed(rows, poison=set(range(1, 20_001)))
+    with pytest.raises(ServiceUnavailable, match="cannot give any metadata"):
+        read(feed, Window(NOON, NOON + HOUR), poison_requests=500)
+    assert 0 < len(feed.asked) <= 4_000
+
+
+def test_thousands_of_bad_entries_cost_a_bounded_number_of_requests() -> None:
+    """20 000 bad entries after good ones: after the run's budget the rest is taken without looking closer."""
+    rows = [(NOON + n * SECOND // 10, n) for n in range(1, 21_001)]
+    feed = Feed(rows, poison=set(range(1001, 21_001)))
     reading, got = read(feed, Window(NOON, NOON + HOUR), poison_requests=500)
-    assert len(got) == 20_000
+    assert len(got) == 21_000
     reasons = Counter(e.unreadable for e in got)
-    assert set(reasons) == {"metadata-unavailable", "metadata-not-tried"}
+    assert set(reasons) == {None, "metadata-unavailable", "metadata-not-tried"}
+    assert reasons[None] == 1_000
     assert reasons["metadata-unavailable"] >= 100
     assert len(feed.asked) <= 6 * reading.pages + 4 * 500
 

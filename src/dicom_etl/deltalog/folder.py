@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def protect_log(table: DeltaTable, version: int) -> None:
 def sync_to_disk(sink: BinaryIO) -> None:
     """Make the bytes outlive a power cut before a log names their file; does nothing on other storage."""
     sink.flush()
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(io.UnsupportedOperation, AttributeError):
         os.fsync(sink.fileno())
 
 

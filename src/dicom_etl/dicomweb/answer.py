@@ -35,8 +35,9 @@ def judge(answer: Answer, method: str, expected: frozenset[int], json: bool, hos
             raise Failure("an answer that is not JSON", Kind.FAILING, answer.retry_after)
         return
     if status in RETRYABLE_STATUSES:
-        throttled = status == 429 or answer.retry_after is not None
-        kind = Kind.THROTTLED if throttled else Kind.FAILING
+        # A 5xx may lie in what was asked for even when it says when to come back (service-protocol §2.6): its wait
+        # is honoured, and it counts as failing.
+        kind = Kind.THROTTLED if status == 429 else Kind.FAILING
         raise Failure(f"status {status}", kind, answer.retry_after)
     if status in (401, 403):
         raise AccessDenied(_denied(status, method, host))

@@ -127,3 +127,9 @@ def service_now(client: DicomClient) -> int | None:
     """The service's clock in ticks, by the ``Date`` header of one cheap page; None when it sends none."""
     request_page(client, Ask(0, 1, 0, 1, metadata=False), PATIENT)
     return client.service_time
+
+
+def any_entry(client: DicomClient, window: Window) -> bool:
+    """Whether the window holds an entry: one request. Raises as ``DicomClient.send``."""
+    page = request_page(client, Ask(window.start, window.end, 0, 1, metadata=False), PATIENT)
+    return bool(page.entries)

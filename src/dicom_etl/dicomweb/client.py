@@ -87,7 +87,8 @@ class DicomClient:
         self.host = wire.host
         self.monotonic = monotonic
         self.retries = 0
-        self.waited_slices = 0
+        self._waited_slices = 0
+        self._pulse = 0
         self._wire = wire
         self._sleep = sleep
         self._on_retry = on_retry
@@ -109,6 +110,12 @@ class DicomClient:
     def requests(self) -> int:
         """How many requests were sent, retries included."""
         return self._wire.requests
+
+    def pulse(self) -> int:
+        """A number that changes as long as requests go out, are answered within their time, or wait as told."""
+        if self._wire.waiting_in_time:
+            self._pulse += 1
+        return self._pulse + self._wire.requests + self._waited_slices
 
     @property
     def service_time(self) -> int | None:
@@ -164,7 +171,7 @@ class DicomClient:
         while seconds > 0 and not cancelled():
             self._sleep(min(seconds, _PAUSE_SLICE_SECONDS))
             seconds -= _PAUSE_SLICE_SECONDS
-            self.waited_slices += 1
+            self._waited_slices += 1
 
     def _attempt(self, call: Call, read: Callable[[Answer], T], cancelled: Callable[[], bool]) -> T:
         # What the service asked of one connection holds for all of them.
@@ -176,7 +183,7 @@ class DicomClient:
         try:
             judge(answer, call.method, call.expected, call.json, self.host)
         except Failure as failure:
-            if failure.kind is Kind.THROTTLED:
+            if failure.kind is Kind.THROTTLED or failure.retry_after is not None:
                 closed = min(failure.retry_after or 0.0, self.settings.retry_seconds)
                 self._throttle.throttled(self.monotonic() + closed)
             raise

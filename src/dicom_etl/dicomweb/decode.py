@@ -112,9 +112,9 @@ def _text(raw: msgspec.Raw | None) -> tuple[str | None, str | None]:
         return None, None
     try:
         return _TEXT.decode(raw), None
-    except UnicodeDecodeError:
-        return None, METADATA_NOT_UTF8
-    except msgspec.DecodeError:
+    # Bytes that are not UTF-8 in a field are no text either: of an entry whose partition cannot be read the key
+    # is not known, whatever its metadata says.
+    except (UnicodeDecodeError, msgspec.DecodeError):
         return None, FIELD_NOT_TEXT
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from threading import Lock
 
 from dicom_etl.dicomweb.body import TooLarge
@@ -13,13 +14,15 @@ from dicom_etl.dicomweb.page import Ask, Page, request_page
 from dicom_etl.dicomweb.retry import Patience
 from dicom_etl.dicomweb.unreadable import METADATA_NOT_TRIED, METADATA_UNAVAILABLE
 from dicom_etl.entry import ABSENT, Entry
-from dicom_etl.errors import ProtocolError
+from dicom_etl.errors import ProtocolError, ServiceUnavailable
 
 REQUESTS_PER_RUN = 2000
 _QUICK_ATTEMPTS = 4
 _SINGLE_ATTEMPTS = 2
 _BARE_ATTEMPTS = 2
 _READINGS = 3
+# So many entries without metadata in a row, and it is asked whether the service is well.
+_DOUBTFUL = 400
 _MOST_ROUNDS = 20
 _LONGEST_PAUSE_SECONDS = 30.0
 
@@ -39,6 +42,39 @@ class Budget:
             return self._left >= 0
 
 
+class Health:
+    """Whether the service can give any metadata at all; shared by the threads of one reading.
+
+    Bad entries and a service whose store of metadata is down look alike, entry by entry. What tells them apart is
+    an entry that was read before: a service that cannot give it any more is not well.
+    """
+
+    def __init__(self) -> None:
+        self._good: Ask | None = None
+        self._unread_in_a_row = 0
+        self._lock = Lock()
+
+    def read(self, entries: list[Entry]) -> None:
+        """These came with what they have; remembers one that is the first of its instant."""
+        with self._lock:
+            for before, entry in pairwise(entries):
+                if entry.ticks != before.ticks and entry.has_metadata:
+                    self._good = Ask(entry.ticks, entry.ticks + 1, 0, 1)
+            if any(entry.has_metadata for entry in entries):
+                self._unread_in_a_row = 0
+
+    def unread(self, count: int) -> bool:
+        """Takes note of entries without metadata; whether it is time to doubt the service."""
+        with self._lock:
+            before, self._unread_in_a_row = self._unread_in_a_row, self._unread_in_a_row + count
+            return before // _DOUBTFUL < self._unread_in_a_row // _DOUBTFUL
+
+    @property
+    def good(self) -> Ask | None:
+        with self._lock:
+            return self._good
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where pages come from: the client, the budget for poisoned ones, and whether still wanted."""
@@ -46,6 +82,7 @@ class Source:
     client: DicomClient
     budget: Budget
     cancelled: Callable[[], bool]
+    health: Health = field(default_factory=Health)
 
 
 class _Shifted(Exception):
@@ -65,13 +102,38 @@ def fetch_page(source: Source, ask: Ask) -> Page:
     for _ in range(_READINGS):
         page, complete = _with_or_without(source, ask, _QUICK_ATTEMPTS)
         if complete:
+            source.health.read(page.entries)
             return page
         log.warning("a page of the change feed fails with metadata; looking for the entry")
         try:
-            return Page(_bisected(_Poisoned(source, ask, page.entries)), page.size_bytes)
+            entries = _bisected(_Poisoned(source, ask, page.entries))
         except _Shifted:
             continue
+        _refuse_an_outage(source, entries)
+        return Page(entries, page.size_bytes)
     raise ProtocolError("the change feed shows other entries each time the same page is asked for")
+
+
+def _refuse_an_outage(source: Source, entries: list[Entry]) -> None:
+    """Raise ServiceUnavailable when the service cannot give the metadata of anything.
+
+    Else a failure of its store, which the feed without metadata does not show, would turn every entry of a run
+    into a reject, and count as read.
+    """
+    source.health.read(entries)
+    unread = sum(entry.unreadable is not None for entry in entries)
+    if not source.health.unread(unread if unread == len(entries) else 0):
+        return
+    good = source.health.good
+    try:
+        well = good is not None and bool(request_page(source.client, good, Patience(None, _SINGLE_ATTEMPTS)).entries)
+    except KeepsFailing:
+        well = False
+    if not well:
+        raise ServiceUnavailable(
+            f"the DICOM service at {source.client.host} cannot give any metadata, of entries that it gave before "
+            "neither; run again later"
+        )
 
 
 def _with_or_without(source: Source, ask: Ask, attempts: int) -> tuple[Page, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +16,7 @@ from dicom_etl import __version__
 from dicom_etl.dicomweb.answer import Answer
 from dicom_etl.dicomweb.body import read_body
 from dicom_etl.dicomweb.retry import RETRYABLE_STATUSES, Failure, Kind, http_date, retry_after_seconds
-from dicom_etl.errors import AccessDenied
+from dicom_etl.errors import AccessDenied, ConfigurationError
 from dicom_etl.setting_rules import is_loopback
 from dicom_etl.settings import Dicom
 from dicom_etl.window import from_datetime
@@ -74,20 +75,17 @@ class Wire:
         self._wall_clock = wall_clock
         self._lock = Lock()
         self._token_lock = Lock()
-        connect_seconds = min(CONNECT_SECONDS, settings.timeout_seconds)
-        self._http = httpx.Client(
-            transport=transport,
-            timeout=httpx.Timeout(settings.timeout_seconds, connect=connect_seconds),
-            limits=httpx.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections),
-            # A token goes to the configured host only (architecture §8).
-            follow_redirects=False,
-            # A hospital's proxy is not asked for a service on this very machine.
-            trust_env=not is_loopback(address.hostname or ""),
-            headers={"Accept-Encoding": "gzip", "User-Agent": f"dicom-etl/{__version__}"},
-        )
+        self._in_flight = 0
+        self._in_time_until = 0.0
+        self._http = _http_client(settings, transport, address.hostname or "")
 
     def close(self) -> None:
         self._http.close()
+
+    @property
+    def waiting_in_time(self) -> bool:
+        """Whether an answer is awaited whose time (``dicom.timeout_seconds``) is not over yet."""
+        return self._in_flight > 0 and self._monotonic() < self._in_time_until
 
     def exchange(self, call: Call) -> Answer:
         """The answer, whatever its status; a refused token is renewed and the request repeated, once.
@@ -112,9 +110,11 @@ class Wire:
         headers = dict(call.headers)
         if token is not None:
             headers["Authorization"] = f"Bearer {_printable(token)}"
+        give_up_at = self._monotonic() + self._timeout_seconds
         with self._lock:
             self.requests += 1
-        give_up_at = self._monotonic() + self._timeout_seconds
+            self._in_flight += 1
+            self._in_time_until = give_up_at
         url = self._base_url + call.path
         try:
             with self._http.stream(
@@ -126,6 +126,11 @@ class Wire:
                 body = read_body(response, give_up_at, self._monotonic, most)
         except httpx.RequestError as error:
             raise _failure(error) from error
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise ConfigurationError("dicom.base_url: expected an address that can be called") from error
+        finally:
+            with self._lock:
+                self._in_flight -= 1
         now = http_date(response.headers.get("date")) or self._wall_clock()
         wait = retry_after_seconds(response.headers.get("retry-after"), now)
         return Answer(response.status_code, response.headers, body, wait)
@@ -138,13 +143,42 @@ class Wire:
                 self.service_time = from_datetime(moment)
 
 
+def _http_client(settings: Dicom, transport: httpx.BaseTransport | None, host: str) -> httpx.Client:
+    """The pooled connections. Raises ConfigurationError for a proxy or a certificate file that cannot be used."""
+    connect_seconds = min(CONNECT_SECONDS, settings.timeout_seconds)
+    try:
+        return httpx.Client(
+            transport=transport,
+            timeout=httpx.Timeout(settings.timeout_seconds, connect=connect_seconds),
+            limits=httpx.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections),
+            # A token goes to the configured host only (architecture §8).
+            follow_redirects=False,
+            # A hospital's proxy is not asked for a service on this very machine.
+            trust_env=not is_loopback(host),
+            headers={"Accept-Encoding": "gzip", "User-Agent": f"dicom-etl/{__version__}"},
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigurationError(
+            f"the connection cannot be set up ({type(error).__name__}): check the environment's proxy and SSL_CERT_FILE"
+        ) from error
+
+
 def _failure(error: httpx.RequestError) -> Failure:
     """httpx's error in a word of ours: its own text may quote what was sent."""
+    if isinstance(_cause(error), ssl.SSLError):
+        return Failure("a certificate that this machine does not trust (see SSL_CERT_FILE)", Kind.UNREACHABLE)
     if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
         return Failure("an answer that took too long", Kind.FAILING, weight=2)
     if isinstance(error, httpx.TimeoutException | httpx.ConnectError | httpx.ProxyError):
         return Failure("no connection", Kind.UNREACHABLE)
     return Failure("a cut connection", Kind.FAILING)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What lies at the bottom of a chain of errors."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return error
 
 
 def _printable(token: str) -> str:

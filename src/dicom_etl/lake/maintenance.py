@@ -8,8 +8,9 @@ from typing import Any
 from delta.tables import DeltaTable
 from pyspark.sql import Row, SparkSession
 
+from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.schema import retention_properties
-from dicom_etl.lake.tables import named_errors
+from dicom_etl.lake.session import cluster_session
 
 _GIB = 1024**3
 _MIB = 1024**2
@@ -53,7 +54,7 @@ def maintain_table(spark: SparkSession, name: str, path: str, retention_hours: i
 
     The retention goes into the table's properties, because ``RETAIN`` is ignored since Delta 4.1.
     """
-    session = spark.newSession()
+    session = cluster_session(spark)
     for key, value in _CONFS.items():
         session.conf.set(key, value)
     with named_errors(name):

@@ -142,10 +142,10 @@ def _start(options: dict[str, str], scratch: Path) -> SparkSession:
     try:
         with _stderr_into(scratch / "jvm.log"):
             return builder.getOrCreate()
-    except PySparkException as error:
+    except (PySparkException, Py4JError) as error:
         raise StorageError(
-            f"Spark did not start ({error.getCondition() or type(error).__name__}): see that spark.driver_memory "
-            "fits this machine and that its temporary folder can be written"
+            f"Spark did not start ({type(error).__name__}): see that spark.master is right, spark.driver_memory "
+            "fits this machine and its temporary folder can be written"
         ) from error
 
 
@@ -170,11 +170,13 @@ def _stderr_into(path: Path) -> Iterator[None]:
 def _stop(spark: SparkSession) -> None:
     """Stop Spark and wait for its JVM, so that the spill folder can go."""
     gateway = SparkContext._gateway
-    spark.stop()
+    with suppress(Py4JError, OSError):  # a JVM that has ended cannot be asked to
+        spark.stop()
     if gateway is None:
         return
     process = getattr(gateway, "proc", None)
-    gateway.shutdown()
+    with suppress(Py4JError, OSError):
+        gateway.shutdown()
     SparkContext._gateway = None
     SparkContext._jvm = None
     if process is not None:

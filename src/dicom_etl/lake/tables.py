@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
-from delta.exceptions import ConcurrentTransactionException, DeltaConcurrentModificationException
 from delta.tables import DeltaTable
-from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl.errors import StorageError, Superseded
 from dicom_etl.lake.changes import REMOVE, UPSERT
+from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.pruning import within
 from dicom_etl.lake.schema import INSTANCE, PARTITION_COLUMN, Table
+from dicom_etl.lake.session import cluster_session
 
 Source = Callable[[SparkSession], DataFrame]
 Ranges = list[tuple[str, str]]
@@ -98,9 +96,6 @@ def merge_rollup(spark: SparkSession, table: Table, path: str, source: Source, r
     Rows that are equal already are left alone, so that a repeated window rewrites no files.
     """
     alive = F.col("s.instanceCount") > 0
-    differs = ~reduce(
-        lambda same, name: same & F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}")), table.values, F.lit(True)
-    )
     assignments: Assignments = {name: F.col(f"s.{name}") for name in table.columns.names}
 
     def merge(target: DeltaTable, rows: DataFrame) -> DataFrame:
@@ -108,12 +103,29 @@ def merge_rollup(spark: SparkSession, table: Table, path: str, source: Source, r
             target.alias("t")
             .merge(rows.alias("s"), _on(table, ranges))
             .whenMatchedDelete(~alive)
-            .whenMatchedUpdate(differs, set=assignments)
+            .whenMatchedUpdate(set=assignments)
             .whenNotMatchedInsert(alive, values=assignments)
             .execute()
         )
 
-    return _merge(spark, table, path, source, fence, merge)
+    def changed(session: SparkSession) -> DataFrame:
+        return _not_stored(source(session), read_table(session, path), table, ranges)
+
+    return _merge(spark, table, path, changed, fence, merge)
+
+
+def _not_stored(rows: DataFrame, stored: DataFrame, table: Table, ranges: Ranges) -> DataFrame:
+    """The rows that the table does not hold in just this form.
+
+    A condition in WHEN MATCHED would not do: Delta rewrites the files of all rows that match in ON, where
+    there is an insert clause too (tried with 4.4.0).
+    """
+    same = reduce(
+        lambda both, name: both & F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}")),
+        table.values,
+        _on(table, ranges),
+    )
+    return rows.alias("s").join(stored.alias("t"), on=same, how="left_anti")
 
 
 def _on(table: Table, ranges: Ranges) -> Column:
@@ -146,23 +158,9 @@ def _merge(
 
 def fenced_session(spark: SparkSession, fence: Fence) -> SparkSession:
     """A session whose writes are fenced; one of its own for each write, since its confs apply to all of them."""
-    session = spark.newSession()
+    session = cluster_session(spark)
     session.conf.set("spark.databricks.delta.write.txnAppId", fence.app_id)
     session.conf.set("spark.databricks.delta.write.txnVersion", str(fence.run_id))
     # `change` is immutable and the fold deterministic, so a copy of the source buys nothing (spark.md §3.3).
     session.conf.set("spark.databricks.delta.merge.materializeSource", "none")
-    session.conf.set("spark.sql.session.timeZone", "UTC")
     return session
-
-
-@contextmanager
-def named_errors(table: str) -> Iterator[None]:
-    """Spark's errors as ours, without their text: Delta's messages quote predicates and paths."""
-    try:
-        yield
-    except (ConcurrentTransactionException, DeltaConcurrentModificationException) as error:
-        raise Superseded(f"{table}: another run has written; this one stops") from error
-    except PySparkException as error:
-        raise StorageError(
-            f"{table}: Spark could not write the table ({error.getCondition() or type(error).__name__})"
-        ) from error

@@ -1,0 +1,48 @@
+"""Spark's, py4j's and the JVM's errors as ours, without their text: it quotes predicates, rows and paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from delta.exceptions import DeltaConcurrentModificationException
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.errors import PySparkException
+
+from dicom_etl.errors import ConfigurationError, DicomEtlError, StorageError, Superseded, TemporaryError
+
+
+@contextmanager
+def named_errors(table: str) -> Iterator[None]:
+    """Raises one of our errors for whatever Spark ends with while it works on ``table``.
+
+    Superseded when another run has committed, StorageError for the storage (and what is not known better),
+    ConfigurationError when memory is short, TemporaryError when the JVM is gone.
+    """
+    try:
+        yield
+    except DeltaConcurrentModificationException as error:
+        raise Superseded(f"{table}: another run has written; this one stops") from error
+    except PySparkException as error:
+        raise _named(table, error.getCondition() or type(error).__name__, str(error)) from error
+    except Py4JJavaError as error:
+        # What pyspark has no class for: an aborted job, a file that is gone, a log that cannot be read.
+        raise _named(table, *_told(error)) from error
+    except (Py4JError, ConnectionError) as error:
+        raise TemporaryError(f"{table}: Spark's JVM has ended (killed, or out of memory); run again") from error
+
+
+def _told(error: Py4JJavaError) -> tuple[str, str]:
+    """The Java class, and all that the JVM says; nothing when it does not answer any more."""
+    try:
+        return str(error.java_exception.getClass().getSimpleName()), str(error)
+    except (Py4JError, ConnectionError, OSError):
+        return "Py4JJavaError", ""
+
+
+def _named(table: str, what: str, told: str) -> DicomEtlError:
+    if "No space left on device" in told or "Disk quota exceeded" in told:
+        return StorageError(f"{table}: the storage is full; free space and run again")
+    if "OutOfMemoryError" in told:
+        return ConfigurationError(f"{table}: Spark ran out of memory: raise spark.driver_memory")
+    return StorageError(f"{table}: Spark could not read or write the table ({what}); see to its storage and run again")
