@@ -122,7 +122,6 @@ def test_bad_studies_are_refused_in_text(api, studies):
     [
         {"00080020": {"vr": "DA", "Value": ["20240101"]}},
         {"00080060": {"vr": "CS", "Value": ["MR"]}},
-        {"0020000D": {"vr": "UI", "Value": ["1.2"]}},
         {"00100030": {"vr": "DA", "Value": ["yesterday"]}},
         {"00100010": {"vr": "LO", "Value": ["wrong VR"]}},
         {"00100020": {"vr": "LO", "Value": ["x" * 65]}},

@@ -17,9 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 from dicom_etl.emulator import bulkupdate, control, deletion, feed, qido, roots, stow, wado
 from dicom_etl.emulator.errors import ServiceError, UnsupportedVersion
-from dicom_etl.emulator.faults import FaultRaised
-from dicom_etl.emulator.middleware import FaultSwitches, OwnHeaders, RequestLogging
-from dicom_etl.emulator.routing import is_unsupported, service_of
+from dicom_etl.emulator.middleware import Bearers, FaultSwitches, OwnHeaders, RequestLogging
+from dicom_etl.emulator.routing import is_unsupported
 from dicom_etl.emulator.service import DicomService
 
 _log = logging.getLogger(__name__)
@@ -44,15 +43,16 @@ def make_app(service: DicomService) -> Starlette:
             Middleware(RequestLogging, service=service),
             Middleware(OwnHeaders, service=service),
             Middleware(FaultSwitches, service=service),
+            Middleware(Bearers, service=service),
         ],
         exception_handlers={
             ServiceError: _refused,
             UnsupportedVersion: _unsupported_version,
-            FaultRaised: _fault_raised,
             Exception: _internal_error,
         },
     )
     app.state.service = service
+    app.state.connections = set()
     app.router.default = _no_route
     return app
 
@@ -119,12 +119,6 @@ def _unsupported_version(_request: Request, error: Exception) -> Response:
     """What the versioning library answers (service-protocol §1, inferred)."""
     message = f"The HTTP resource does not support the API version '{error}'."
     return JSONResponse({"error": {"code": "UnsupportedApiVersion", "message": message}}, 400)
-
-
-def _fault_raised(request: Request, error: Exception) -> Response:
-    fault = cast("FaultRaised", error).fault
-    headers = fault.answer_headers(service_of(request).clock.now_ticks())
-    return Response(fault.body, fault.status, headers)
 
 
 def _internal_error(_request: Request, error: Exception) -> Response:

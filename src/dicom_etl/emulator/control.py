@@ -1,4 +1,4 @@
-"""The control routes `/_emulator/...`: clock, faults, request log, histories and the oracle, over HTTP.
+"""The control routes `/_emulator/...`: clock, faults, tokens, request log, histories, the oracle, over HTTP.
 
 They never count in the request log and never fail by a fault. Bodies are JSON; 400 text for bad ones.
 """
@@ -24,7 +24,8 @@ from dicom_etl.emulator.jsontext import dumps
 from dicom_etl.emulator.lake import check_health
 from dicom_etl.emulator.routing import service_of
 from dicom_etl.emulator.service import DicomService
-from dicom_etl.emulator.timestamps import ticks_of, timestamp_text
+from dicom_etl.emulator.timestamps import TICKS_PER_SECOND, ticks_of, timestamp_text
+from dicom_etl.emulator.tokens import OWNER
 from dicom_etl.emulator.uids import DEFAULT_PARTITION, InstanceKey
 
 CONTROL_PREFIX = "/_emulator"
@@ -83,7 +84,7 @@ async def fault(request: Request) -> Response:
 
 def read_fault(wanted: dict[str, Any]) -> Fault:
     """The fault of a JSON object, names as the fields of Fault. Raises BadRequest (400)."""
-    unknown = wanted.keys() - {one.name for one in fields(Fault)}
+    unknown = wanted.keys() - ({one.name for one in fields(Fault)} - {"rewrite"})
     if unknown:
         raise BadRequest(f"fault: unknown {', '.join(sorted(unknown))}")
     if "sequences" in wanted:
@@ -149,6 +150,36 @@ _ACTIONS: dict[str, Callable[[DicomService], Callable[..., FeedRow]]] = {
 }
 
 
+async def tokens(request: Request) -> Response:
+    """POST {"role", "seconds", "requests"}, all optional: a new token, wanted from now on. DELETE: revokes all."""
+    service = service_of(request)
+    if request.method == "DELETE":
+        service.tokens.revoke()
+        return Response(status_code=204)
+    wanted = await _body(request)
+    try:
+        seconds = wanted.get("seconds")
+        expires = None if seconds is None else service.clock.now_ticks() + int(seconds * TICKS_PER_SECOND)
+        token = service.tokens.issue(wanted.get("role", OWNER), expires=expires, requests=wanted.get("requests"))
+    except (ValueError, TypeError) as error:
+        raise BadRequest(f"token: {error}") from None
+    return plain_json({"token": token}, 201)
+
+
+async def held(request: Request) -> Response:
+    """POST {"sequence", "until"}: the row is not served, before that time if given. DELETE: all are served again."""
+    service = service_of(request)
+    if request.method == "DELETE":
+        service.release()
+        return Response(status_code=204)
+    wanted = await _body(request)
+    try:
+        service.hold(int(wanted["sequence"]), until=ticks_of(wanted["until"]) if "until" in wanted else None)
+    except (KeyError, ValueError, TypeError) as error:
+        raise BadRequest(f"held: {type(error).__name__}: {error}") from None
+    return Response(status_code=204)
+
+
 async def sequence(request: Request) -> Response:
     """POST {"skip": n}: the next n sequence numbers are never used."""
     wanted = await _body(request)
@@ -173,6 +204,8 @@ ROUTES = [
     Route(f"{CONTROL_PREFIX}/instances", instances, methods=["GET"]),
     Route(f"{CONTROL_PREFIX}/events", events, methods=["POST"]),
     Route(f"{CONTROL_PREFIX}/sequence", sequence, methods=["POST"]),
+    Route(f"{CONTROL_PREFIX}/tokens", tokens, methods=["POST", "DELETE"]),
+    Route(f"{CONTROL_PREFIX}/held", held, methods=["POST", "DELETE"]),
     Route(f"{CONTROL_PREFIX}/health-files", health_files, methods=["POST"]),
 ]
 
@@ -188,7 +221,7 @@ async def _body(request: Request, allow_array: bool = False) -> Any:
 
 
 def _fault_json(one: SwitchedOn) -> dict[str, Any]:
-    return {"id": one.id, "met": one.met, "hits": one.hits, "fault": asdict(one.fault)}
+    return {"id": one.id, "met": one.met, "hits": one.hits, "fault": one.fault.as_json()}
 
 
 def _row_json(row: FeedRow) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from dicom_etl.emulator.timestamps import TICKS_PER_SECOND, http_date
 
@@ -14,6 +15,13 @@ from dicom_etl.emulator.timestamps import TICKS_PER_SECOND, http_date
 @dataclass(frozen=True)
 class Fault:
     """A request that fails: it matches method, path and query, or (with `sequences`) the entries of a page.
+
+    By default it is answered with `status`, `headers` and `body`. With any of `rewrite`, `truncate`, `cut_body`,
+    `trickle_seconds`, `reset` the answer that it would have got is damaged instead, in that order:
+    `rewrite` gets the whole body and gives another; `truncate` leaves so many bytes of what is sent (of the
+    gzip stream, when it is compressed) and says nothing of it; `cut_body` closes the connection after so many
+    bytes; `trickle_seconds` waits before each `trickle_bytes`; `reset` resets the connection instead of
+    answering, or after `cut_body` bytes.
 
     With `sequences` a feed answer fails that would carry one of these entries *with metadata* (a poison
     entry, service-protocol §2.6), or, with `without_metadata`, in any form. Otherwise `path` is a regular
@@ -36,6 +44,22 @@ class Fault:
     body: str = ""
     content_type: str = "text/plain; charset=utf-8"
     delay_seconds: float = 0.0
+    rewrite: Callable[[bytes], bytes] | None = None
+    truncate: int | None = None
+    cut_body: int | None = None
+    trickle_seconds: float = 0.0
+    trickle_bytes: int = 1
+    reset: bool = False
+
+    @property
+    def damages(self) -> bool:
+        """Whether the real answer is damaged, instead of another one given."""
+        lengths = (self.truncate, self.cut_body)
+        return bool(self.rewrite or self.trickle_seconds or self.reset or any(one is not None for one in lengths))
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields, for people to look at; a function by its name."""
+        return asdict(self) | {"rewrite": getattr(self.rewrite, "__name__", None) if self.rewrite else None}
 
     def matches_request(self, method: str, path: str, query: Mapping[str, str]) -> bool:
         """Whether a request is meant; names of query parameters are compared in lower case."""
@@ -57,14 +81,6 @@ class Fault:
             until = http_date(now_ticks + self.retry_after * TICKS_PER_SECOND)
             headers["retry-after"] = until if self.retry_after_as_date else str(self.retry_after)
         return headers
-
-
-class FaultRaised(Exception):
-    """A switched-on fault that a page ran into; the app answers with it."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.status)
-        self.fault = fault
 
 
 @dataclass
@@ -125,10 +141,11 @@ class Faults:
                     return switched.fault
             return None
 
-    def check_entries(self, sequences: Iterable[int], with_metadata: bool) -> None:
-        """Raises FaultRaised when a fault strikes a page of these entries."""
+    def for_entries(self, sequences: Iterable[int], with_metadata: bool) -> Fault | None:
+        """The fault that strikes a page of these entries, counted; None when it may pass."""
         with self._lock:
             sequences = set(sequences)
             for switched in self._on.values():
                 if switched.fault.matches_entries(sequences, with_metadata) and switched.strikes():
-                    raise FaultRaised(switched.fault)
+                    return switched.fault
+            return None

@@ -15,6 +15,7 @@ from dicom_etl.emulator.parameters import INT32_MAX, boolean, instant, integer, 
 from dicom_etl.emulator.routing import service_of, version_of
 from dicom_etl.emulator.service import DicomService
 from dicom_etl.emulator.timestamps import MAX_TICKS, MIN_TICKS, timestamp_text
+from dicom_etl.emulator.wire import note_fault
 
 
 def get_feed(request: Request) -> Response:
@@ -22,7 +23,7 @@ def get_feed(request: Request) -> Response:
     version, query, service = version_of(request), query_of(request), service_of(request)
     with service.lock:
         rows, with_metadata = (_rows_v1 if version == 1 else _rows_v2)(service, query)
-        service.faults.check_entries((row.sequence for row in rows), with_metadata)
+        note_fault(request.scope, service.faults.for_entries((row.sequence for row in rows), with_metadata))
         return Response(page(service, rows, with_metadata), media_type=JSON_TYPE)
 
 
@@ -32,10 +33,11 @@ def get_latest(request: Request) -> Response:
     with_metadata = boolean(query, "includeMetadata", default=True)
     with service.lock:
         history = service.history
-        row = history.latest_by_sequence() if version == 1 else history.latest_in_time()
+        now = service.clock.now_ticks()
+        row = history.latest_by_sequence(now) if version == 1 else history.latest_in_time(now)
         if row is None:
             return Response(status_code=204)
-        service.faults.check_entries([row.sequence], with_metadata)
+        note_fault(request.scope, service.faults.for_entries([row.sequence], with_metadata))
         return Response(entry(service, row, with_metadata), media_type=JSON_TYPE)
 
 
@@ -66,7 +68,7 @@ def _rows_v1(service: DicomService, query: Mapping[str, str]) -> tuple[list[Feed
     offset = integer(query, "offset", default=0, least=0, most=2**63 - 1)
     limit = integer(query, "limit", default=10, least=1, most=100, largest=INT32_MAX)
     with_metadata = boolean(query, "includeMetadata", default=True)
-    return service.history.sequence_range(offset + 1, offset + limit), with_metadata
+    return service.history.sequence_range(offset + 1, offset + limit, service.clock.now_ticks()), with_metadata
 
 
 def _rows_v2(service: DicomService, query: Mapping[str, str]) -> tuple[list[FeedRow], bool]:
@@ -78,4 +80,4 @@ def _rows_v2(service: DicomService, query: Mapping[str, str]) -> tuple[list[Feed
     if end <= start:
         raise InvalidParameter("", "The end of the time range must be later than its start.")
     with_metadata = boolean(query, "includeMetadata", default=True)
-    return service.history.window(start, end, offset, limit), with_metadata
+    return service.history.window(start, end, offset, limit, service.clock.now_ticks()), with_metadata

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import islice
 
 from dicom_etl.emulator.uids import InstanceKey
 
@@ -41,6 +42,7 @@ class History:
         self._sequences: list[int] = []
         self._rows: dict[int, FeedRow] = {}
         self._of_key: defaultdict[InstanceKey, list[FeedRow]] = defaultdict(list)
+        self._hidden: dict[int, int | None] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -72,25 +74,49 @@ class History:
                 older.file_path = None
         self._add(row)
 
-    def window(self, start: int, end: int, offset: int, limit: int) -> list[FeedRow]:
-        """Rows with start <= ticks < end by (ticks, sequence), `limit` of them after skipping `offset`."""
-        first = bisect_left(self._by_time, (start, -1)) + offset
-        last = min(bisect_left(self._by_time, (end, -1)), first + limit)
-        return [self._rows[sequence] for _, sequence in self._by_time[first:last]]
+    def hide(self, sequence: int, until: int | None) -> None:
+        """Keeps a row, also one that does not exist yet, from being served before `until`; None: for good."""
+        self._hidden[sequence] = until
 
-    def sequence_range(self, first: int, last: int) -> list[FeedRow]:
-        """Rows with first <= sequence <= last, by sequence."""
+    def show(self, sequence: int | None) -> None:
+        """Serves a hidden row again; None: all of them."""
+        if sequence is None:
+            self._hidden.clear()
+        else:
+            self._hidden.pop(sequence, None)
+
+    def window(self, start: int, end: int, offset: int, limit: int, now: int | None = None) -> list[FeedRow]:
+        """Rows with start <= ticks < end by (ticks, sequence), `limit` of them after skipping `offset`.
+
+        With `now` only those that are visible by then; without it all, also the hidden ones.
+        """
+        first, last = bisect_left(self._by_time, (start, -1)), bisect_left(self._by_time, (end, -1))
+        if now is None or not self._hidden:
+            numbers = [sequence for _, sequence in self._by_time[first + offset : min(last, first + offset + limit)]]
+        else:
+            shown = (sequence for _, sequence in islice(self._by_time, first, last) if self._is_shown(sequence, now))
+            numbers = list(islice(shown, offset, offset + limit))
+        return [self._rows[sequence] for sequence in numbers]
+
+    def sequence_range(self, first: int, last: int, now: int | None = None) -> list[FeedRow]:
+        """Rows with first <= sequence <= last, by sequence; with `now` only those visible by then."""
         low = bisect_left(self._sequences, first)
         high = bisect_left(self._sequences, last + 1)
-        return [self._rows[sequence] for sequence in self._sequences[low:high]]
+        return [self._rows[sequence] for sequence in self._sequences[low:high] if self._is_shown(sequence, now)]
 
-    def latest_in_time(self) -> FeedRow | None:
-        """The row with the greatest (ticks, sequence); None when there is none."""
-        return self._rows[self._by_time[-1][1]] if self._by_time else None
+    def latest_in_time(self, now: int | None = None) -> FeedRow | None:
+        """The row with the greatest (ticks, sequence) that is visible by `now`; None when there is none."""
+        return next((self._rows[s] for _, s in reversed(self._by_time) if self._is_shown(s, now)), None)
 
-    def latest_by_sequence(self) -> FeedRow | None:
-        """The row with the greatest sequence; None when there is none."""
-        return self._rows[self._sequences[-1]] if self._sequences else None
+    def latest_by_sequence(self, now: int | None = None) -> FeedRow | None:
+        """The row with the greatest sequence that is visible by `now`; None when there is none."""
+        return next((self._rows[s] for s in reversed(self._sequences) if self._is_shown(s, now)), None)
+
+    def _is_shown(self, sequence: int, now: int | None) -> bool:
+        if now is None or sequence not in self._hidden:
+            return True
+        until = self._hidden[sequence]
+        return until is not None and until <= now
 
     def _point_at(self, key: InstanceKey, watermark: int | None) -> None:
         for row in self._of_key[key]:

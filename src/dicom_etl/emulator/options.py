@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,12 @@ class EmulatorOptions:
 
     keep_health_files: bool = False
     """Whether health-check files stay in the lake, as after a crash, instead of being deleted at once."""
+
+    tokens: Mapping[str, str] | None = None
+    """Bearer tokens and their roles (`reader`, `owner`, `nobody`); None: none is asked for until one is issued."""
+
+    gzip: bool = False
+    """Whether answers are compressed for clients that take it; the real service: unknown (service-protocol §1)."""
 
     remembered_requests: int = 100_000
     """How many requests the request log lists; its counters go on."""

@@ -36,6 +36,7 @@ def rewrite_file(content: bytes, change: Mapping[str, Any]) -> bytes:
     try:
         dataset = dcmread(BytesIO(content))
         dataset.update(Dataset.from_json(dumps(dict(change)).decode("ascii")))
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         dataset.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
         dataset.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION
         target = BytesIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
@@ -33,22 +34,57 @@ class Emulator:
 
     base_url: str
     service: DicomService
+    _listening: _Listening
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Refuses all connections in the block, and ends those there are; the state stays."""
+        self._listening.stop(keep_port=True)
+        try:
+            yield
+        finally:
+            self._listening.start()
 
 
 @contextmanager
 def serve_in_thread(options: EmulatorOptions | None = None, host: str = "127.0.0.1") -> Iterator[Emulator]:
     """Serves on a free port until the block ends; a real socket, with its own event loop in a thread."""
     service = DicomService(options)
-    with _listen(host, 0) as listener:
-        server = _Server(service)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            server.wait_until_started()
-            yield Emulator(_address(listener), service)
-        finally:
-            server.should_exit = True
-            thread.join()
+    listening = _Listening(service, _bound(host, 0))
+    try:
+        listening.start()
+        yield Emulator(listening.address, service, listening)
+    finally:
+        listening.stop()
+
+
+class _Listening:
+    """The thread that answers at one address; it can stop and start there again, unless it stopped for good."""
+
+    def __init__(self, service: DicomService, bound: socket.socket) -> None:
+        self._service = service
+        self._socket = bound
+        self._server = _Server(service)
+        self._thread: threading.Thread | None = None
+        self._host, self._port = bound.getsockname()[:2]
+        self.address = _address(bound)
+
+    def start(self) -> None:
+        if self._socket.fileno() < 0:
+            return
+        self._server = _Server(self._service)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+        self._server.wait_until_started()
+
+    def stop(self, keep_port: bool = False) -> None:
+        """A port that is bound, and not listened at, refuses connections, and nobody else can have it."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join()
+        self._socket.close()
+        if keep_port:
+            self._socket = _bound(self._host, self._port)
 
 
 def serve(
@@ -70,7 +106,7 @@ def serve(
     """
     options = options or EmulatorOptions()
     service = DicomService(replace(options, lake=lake) if lake is not None else options)
-    with _quiet_pydicom(), _listen(host, port) as listener:
+    with _quiet_pydicom(), _bound(host, port) as listener:
         load_files(service, load, loaded)
         server = _Server(service, lambda: ready(_address(listener)) if ready else None)
         with _stop_on_signals(server), _health_checks(service):
@@ -102,9 +138,11 @@ class _Server(uvicorn.Server):
     """uvicorn without its own headers, access log and signal handling."""
 
     def __init__(self, service: DicomService, ready: Callable[[], None] | None = None) -> None:
+        app = make_app(service)
         super().__init__(
             uvicorn.Config(
-                make_app(service),
+                app,
+                http="h11",
                 lifespan="off",
                 log_config=None,
                 log_level="critical",  # its tracebacks would show values; app logs the class of an error
@@ -115,11 +153,29 @@ class _Server(uvicorn.Server):
                 timeout_keep_alive=75,
             )
         )
+        app.state.connections = self.server_state.connections
         self._ready = ready
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+    async def main_loop(self) -> None:
+        """Until it is told to stop; uvicorn's own looks only ten times a second, and tests start many services."""
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(0.02)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """uvicorn's own waits 0.1 s, also when nobody is connected any more."""
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(0.001)
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+            return
+        for listening in (*self.servers, *(sockets or ())):
+            listening.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -134,7 +190,7 @@ class _Server(uvicorn.Server):
             time.sleep(0.005)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, asyncio turns Nagle's algorithm off; else an answer may wait 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -16,6 +16,7 @@ from dicom_etl.emulator.lake import open_lake, service_prefix
 from dicom_etl.emulator.operations import Operations
 from dicom_etl.emulator.options import EmulatorOptions
 from dicom_etl.emulator.requestlog import RequestLog
+from dicom_etl.emulator.tokens import Tokens
 from dicom_etl.emulator.uids import DEFAULT_PARTITION, InstanceKey
 from dicom_etl.emulator.versions import Version, Versions
 
@@ -47,6 +48,7 @@ class DicomService:
         self.lock = threading.RLock()
         self.clock = Clock()
         self.faults = Faults()
+        self.tokens = Tokens(self.options.tokens)
         self.requests = RequestLog(self.options.remembered_requests)
         self.operations = Operations()
         self.history = History()
@@ -145,6 +147,32 @@ class DicomService:
                 for instance, version, number in zip(instances, versions, numbers, strict=True)
             ]
 
+    def change_uids(
+        self,
+        moved: Sequence[tuple[InstanceKey, InstanceKey, Metadata, bytes | None]],
+        *,
+        at_ticks: int | None = None,
+        sequences: Sequence[int] | None = None,
+    ) -> list[FeedRow]:
+        """Gives live instances new keys (old, new, ...) in one transaction: Update rows for the new keys only.
+
+        The rows of the old keys stay as they are, Current and with the old metadata (service-protocol §9).
+        Raises KeyError when an old one is not live, InstanceExists or InstancePending when a new one is taken.
+        """
+        with self.lock:
+            instances = [self._live(old) for old, _, _, _ in moved]
+            for _, new, _, _ in moved:
+                self._require_free(new)
+            if len({new for _, new, _, _ in moved}) < len(moved):
+                raise InstanceExists
+            numbers = self._free_sequences(sequences, len(moved))
+            versions = self._new_versions([(new, metadata, file) for _, new, metadata, file in moved])
+            ticks = self._event_ticks(at_ticks)
+            return [
+                self._commit_move(instance, new, version, ticks, number)
+                for instance, (_, new, _, _), version, number in zip(instances, moved, versions, numbers, strict=True)
+            ]
+
     def delete(
         self,
         partition: str,
@@ -173,6 +201,27 @@ class DicomService:
             return [
                 self._commit_delete(instance, ticks, number) for instance, number in zip(doomed, numbers, strict=True)
             ]
+
+    def hold(self, sequence: int, until: int | None = None) -> None:
+        """Keeps a row out of feed and `latest` until `release`, or until the clock's `until` (ticks).
+
+        It may have happened already or be yet to come. Only the row itself is held back: what the event did
+        to older rows and to the store shows at once. (A whole transaction that commits late is an event
+        with an earlier `at_ticks`, and `sequence` if need be.)
+        """
+        with self.lock:
+            self.history.hide(sequence, until)
+
+    def release(self, sequence: int | None = None) -> None:
+        """Serves a held row; None: all of them."""
+        with self.lock:
+            self.history.show(sequence)
+
+    @property
+    def next_sequence(self) -> int:
+        """The number that the next event gets."""
+        with self.lock:
+            return self._next_sequence
 
     def skip_sequences(self, count: int) -> None:
         """Leaves a gap of `count` numbers, as rolled-back transactions do."""
@@ -282,6 +331,18 @@ class DicomService:
             self._versions.drop(instance.current)
         instance.current, instance.sequence, instance.ticks = version, sequence, ticks
         key, uids, watermark = instance.key, instance.uids, version.watermark
+        row = FeedRow(sequence, ticks, "Update", key, uids, watermark, watermark, version.file_path)
+        self.history.updated(row)
+        return row
+
+    def _commit_move(
+        self, instance: Instance, key: InstanceKey, version: Version, ticks: int, sequence: int
+    ) -> FeedRow:
+        """The old version is kept for good: the old key's rows go on showing it."""
+        self._versions.keep(instance.current)
+        self._holdings.remove(instance.key)
+        uids, watermark = key[1:], version.watermark
+        self._holdings.add(Instance(key, uids, version, instance.original or instance.current, sequence, ticks))
         row = FeedRow(sequence, ticks, "Update", key, uids, watermark, watermark, version.file_path)
         self.history.updated(row)
         return row

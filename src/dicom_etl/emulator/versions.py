@@ -29,6 +29,7 @@ class Versions:
         self._lake = lake
         self._prefix = prefix
         self._all: dict[int, Version] = {}
+        self._kept: set[int] = set()
         self._next_watermark = 1
 
     def take_watermark(self) -> int:
@@ -49,8 +50,14 @@ class Versions:
         self._all[watermark] = version
         return version
 
+    def keep(self, version: Version) -> None:
+        """From now on `drop` leaves this version and its file alone."""
+        self._kept.add(version.watermark)
+
     def drop(self, version: Version) -> None:
-        """Forgets a version and deletes its file."""
+        """Forgets a version and deletes its file, unless it is kept."""
+        if version.watermark in self._kept:
+            return
         self._all.pop(version.watermark, None)
         if self._lake is not None and version.file_path is not None:
             self._lake.delete(version.file_path)
