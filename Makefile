@@ -25,7 +25,7 @@ check: setup lint types ## lint, types and the rule of imports
 
 lint: setup ## ruff: style and layout
 	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff format --check src tests jobs
 
 types: setup ## mypy --strict
 	@$(VENV)/bin/mypy

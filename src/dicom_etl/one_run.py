@@ -22,6 +22,7 @@ from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.files import Landed, Landing
 from dicom_etl.landing.highest import highest_landed
 from dicom_etl.landing.rejects import Reject, append_rejects, new_rejects, read_open, settled
+from dicom_etl.late_rows import find_late_rows
 from dicom_etl.merging import Outcome, make_shared_tables, merge_landed, rollups_outstanding
 from dicom_etl.open_lake import Lake, missing_tables
 from dicom_etl.progress import Progress
@@ -136,6 +137,16 @@ def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClie
         for reject in _to_try_again([r for s, r in rejects.items() if s not in met], task.run_id):
             again = read_at(client, from_datetime(reject.timestamp), [reject.sequence])
             land([entry for entry in again if not _as_bad_as_before(entry)])
+        find_late_rows(
+            lake,
+            client,
+            settings,
+            run_id=task.run_id,
+            window=reading.window,
+            now=task.now,
+            landed=landing.numbers(reading.window.end),
+            sink=land,
+        )
         fetched = time.monotonic()
         landed = landing.finish(reading.window.end)
     if landed.entries:

@@ -11,9 +11,11 @@ from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dicom_etl.deltalog import NewFile, TableFolder, file_name, storage_errors
 from dicom_etl.entry import Entry
+from dicom_etl.landing.numbers import NUMBERS
 from dicom_etl.landing.parquet import FileWriter, WrittenFile, cut_file
 from dicom_etl.landing.rows import Unusable, rows_of
 from dicom_etl.window import from_datetime
@@ -46,7 +48,7 @@ class Landing:
 
     As a context manager it removes them when the block ends before ``finish``. Raises StorageError or
     AccessDenied when the storage fails. Memory: one row group (``rows_per_group`` rows or ``bytes_per_group``
-    of metadata), the sequences and the study UIDs.
+    of metadata), the sequences with their times, and the study UIDs.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class Landing:
         self._bytes_per_group = bytes_per_group
         self._rows_per_file = rows_per_file
         self._sequences: set[int] = set()
+        self._numbers = array("q")
+        self._number_ticks = array("q")
         self._repeated_ticks = array("q")
         self._first_ticks_of_study: dict[str, int] = {}
         self._unusable: list[Unusable] = []
@@ -108,9 +112,16 @@ class Landing:
                 self._repeated_ticks.append(entry.ticks)
             else:
                 self._sequences.add(entry.sequence)
+                self._numbers.append(entry.sequence)
+                self._number_ticks.append(entry.ticks)
                 new.append(entry)
         for slice_ in _slices(new, self._rows_per_group, self._bytes_per_group):
             self._take(slice_)
+
+    def numbers(self, end_ticks: int) -> pa.Table:
+        """``sequence`` and ``timestampTicks`` of what was landed so far before ``end_ticks``, each sequence once."""
+        rows = pa.table([_longs(self._numbers), _longs(self._number_ticks)], schema=NUMBERS)
+        return rows.filter(pc.less(rows["timestampTicks"], end_ticks))
 
     def finish(self, end_ticks: int) -> Landed:
         """What was landed before ``end_ticks`` (100 ns since 1970); later entries are dropped from the files.
@@ -198,6 +209,11 @@ class Landing:
     @property
     def _modified_ms(self) -> int:
         return from_datetime(self._read_at) // _TICKS_PER_MS
+
+
+def _longs(numbers: array[int]) -> pa.Array:
+    """A copy: an array that Arrow looks into cannot grow."""
+    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers.tobytes())])
 
 
 def _slices(entries: list[Entry], rows: int, size: int) -> Iterator[list[Entry]]:
