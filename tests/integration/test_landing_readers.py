@@ -44,10 +44,17 @@ def _entry(sequence: int, metadata: str | None, **changes: Any) -> Entry:
 def _row(sequence: int, **changes: Any) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(change_schema().names)
     row |= {
-        "runId": 3, "readAt": READ_AT, "sequence": sequence,
-        "timestamp": datetime(2022, 11, 25, 8, 44, 13, 24347, tzinfo=UTC), "timestampTicks": 16693658530243479,
-        "partitionName": "Microsoft.Default", "studyInstanceUid": "1.2", "seriesInstanceUid": "1.2.3",
-        "sopInstanceUid": f"1.2.3.{sequence}", "action": "Create", "state": "Current",
+        "runId": 3,
+        "readAt": READ_AT,
+        "sequence": sequence,
+        "timestamp": datetime(2022, 11, 25, 8, 44, 13, 24347, tzinfo=UTC),
+        "timestampTicks": 16693658530243479,
+        "partitionName": "Microsoft.Default",
+        "studyInstanceUid": "1.2",
+        "seriesInstanceUid": "1.2.3",
+        "sopInstanceUid": f"1.2.3.{sequence}",
+        "action": "Create",
+        "state": "Current",
         "filePath": f"a/{sequence}.dcm",
     }
     return row | changes
@@ -57,25 +64,31 @@ EXPECTED = [
     _row(1, studyDate=date(1943, 12, 31), patientName="Müller", metadata=FIRST),
     _row(2, action="Delete", state="Deleted", filePath=None, partitionName="p"),
     _row(3, metadata="{}"),
-    _row(4, patientId="1.0", studyDate=date(1, 1, 1), metadata=json.dumps({
-        "00100020": {"vr": "LO", "Value": [1.0]}, "00080020": {"vr": "DA", "Value": ["00010101"]}})),
+    _row(
+        4,
+        patientId="1.0",
+        studyDate=date(1, 1, 1),
+        metadata=json.dumps(
+            {"00100020": {"vr": "LO", "Value": [1.0]}, "00080020": {"vr": "DA", "Value": ["00010101"]}}
+        ),
+    ),
 ]
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = str(tmp_path_factory.mktemp("private") / "change")
-    table = deltalog.create_table(
-        path, change_schema(), name="change", properties=CHANGE_PROPERTIES, private=True
-    )
+    table = deltalog.create_table(path, change_schema(), name="change", properties=CHANGE_PROPERTIES, private=True)
     folder = deltalog.local_folder(path, private=True)
     with Landing(folder, run_id=3, read_at=READ_AT, rows_per_group=1, rows_per_file=2) as landing:
-        landing.add([
-            _entry(1, FIRST),
-            _entry(2, None, action="DELETE", state="DELETED", file_path=None, partition_name="p"),
-            _entry(3, "{}"),
-            _entry(4, EXPECTED[3]["metadata"]),
-        ])
+        landing.add(
+            [
+                _entry(1, FIRST),
+                _entry(2, None, action="DELETE", state="DELETED", file_path=None, partition_name="p"),
+                _entry(3, "{}"),
+                _entry(4, EXPECTED[3]["metadata"]),
+            ]
+        )
         landed = landing.finish(parse_instant("2023-01-01T00:00:00Z"))
     assert len(landed.files) == 2
     commit_change(table, landed, app_id="x/change", run_id=3, details={"runId": "3"})
@@ -115,5 +128,8 @@ def test_the_table_asks_little_of_its_readers(path: str) -> None:
     assert types["timestamp"] == types["readAt"] == 'PrimitiveType("timestamp")'
     assert types["studyDate"] == 'PrimitiveType("date")'
     assert set(types.values()) == {
-        'PrimitiveType("long")', 'PrimitiveType("timestamp")', 'PrimitiveType("string")', 'PrimitiveType("date")',
+        'PrimitiveType("long")',
+        'PrimitiveType("timestamp")',
+        'PrimitiveType("string")',
+        'PrimitiveType("date")',
     }

@@ -5,11 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from delta.exceptions import DeltaConcurrentModificationException
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
 from dicom_etl.errors import ConfigurationError, DicomEtlError, StorageError, Superseded, TemporaryError
+
+# Each on its own: in Delta's Python package none of them is a DeltaConcurrentModificationException.
+_ANOTHER_WROTE = (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
 
 
 @contextmanager
@@ -21,7 +42,7 @@ def named_errors(table: str) -> Iterator[None]:
     """
     try:
         yield
-    except DeltaConcurrentModificationException as error:
+    except _ANOTHER_WROTE as error:
         raise Superseded(f"{table}: another run has written; this one stops") from error
     except PySparkException as error:
         raise _named(table, error.getCondition() or type(error).__name__, str(error)) from error

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
-from pyspark.errors import PySparkException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import SparkSession
 
 from dicom_etl.errors import ConfigurationError, StorageError
+from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.jars import jar_settings
 from dicom_etl.lake.java import java_home
 from dicom_etl.settings import Spark
@@ -75,8 +76,11 @@ class Engine:
     def __enter__(self) -> Engine:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Stop Spark. What it ended with and nobody has named yet gets its name here, at the edge."""
+        with self._stack, named_errors("Spark"):
+            if isinstance(error, Exception) and not isinstance(error, AnalysisException):
+                raise error
 
 
 def cluster_session(spark: SparkSession) -> SparkSession:

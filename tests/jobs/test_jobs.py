@@ -1,0 +1,82 @@
+"""The jobs under a real spark-submit, whose session is the cluster's own and not made by us."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyspark
+import pytest
+from deltalake import DeltaTable
+
+from dicom_etl.lake.jars import installed_jars
+from dicom_etl.lake.java import java_home
+from support.site import Site
+
+JOBS = Path(__file__).parents[2] / "jobs"
+SUBMIT = Path(pyspark.__file__).parent / "bin" / "spark-submit"
+
+# What a cluster with Delta brings; nothing of it is ours.
+CLUSTER = [
+    "--master", "local[2]",
+    "--driver-memory", "1g",
+    "--driver-java-options", "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC",
+    "--jars", ",".join(str(jar) for jar in installed_jars()),
+    "--conf", "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension",
+    "--conf", "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog",
+    "--conf", "spark.sql.shuffle.partitions=2",
+    "--conf", "spark.ui.enabled=false",
+    "--conf", "spark.sql.codegen.wholeStage=false",
+    "--conf", "spark.sql.codegen.factoryMode=NO_CODEGEN",
+]  # fmt: skip
+
+
+def submitted(site: Site, job: str, *words: str) -> subprocess.CompletedProcess[str]:
+    settings = [word for text in site.texts for word in ("--set", text)]
+    environment = {**os.environ, "JAVA_HOME": str(java_home()), "PYSPARK_PYTHON": sys.executable}
+    return subprocess.run(
+        [str(SUBMIT), *CLUSTER, str(JOBS / job), *settings, *words],
+        cwd=site.folder, env=environment, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+
+
+def test_sync_uses_the_session_of_the_cluster(site: Site) -> None:
+    """Equal tables, written as ours are whatever the cluster's own settings: microseconds in UTC, zstd."""
+    site.create("1.1", "1.1.1", "1.1.1.1", name="A", modality="CT", date="20240131")
+    site.create("1.1", "1.1.1", "1.1.1.2", "clinic", name="B", modality="MR")
+    site.clock(9.5)
+    done = submitted(site, "sync.py")
+    assert done.returncode == 0, done.stderr[-2000:]
+    (run,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert (run["status"], run["entriesRead"], run["inserted"]) == ("succeeded", 2, 2)
+    assert len(site.rows("instance")) == 2
+    assert site.tables() == site.expected()
+    files = [file for table in ("instance", "series", "study") for file in DeltaTable(site.root / table).file_uris()]
+    assert files
+    assert all(file.endswith(".zstd.parquet") for file in files)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["--fast"], 64, "unrecognized arguments: --fast"),
+        (["--max-runs", "often"], 64, "--max-runs"),
+        (["--max-runs", "0"], 64, "--max-runs"),
+        (["--start", "2024-05-01T00:00:00Z"], 64, "--start and --end go together"),
+        (["--set", "feed.batch_size=201"], 78, "feed.batch_size: expected a number from 1 to 200"),
+        (["--config", "none.toml"], 78, "none.toml: cannot read the configuration file"),
+    ],
+)
+def test_bad_arguments_end_as_they_do_on_the_command_line(
+    tmp_path: Path, words: list[str], code: int, line: str
+) -> None:
+    """One line on stderr and the exit code of the table, before a session is asked for."""
+    done = subprocess.run(
+        [sys.executable, str(JOBS / "sync.py"), *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,176 @@
+"""A local DICOM service in a thread, and the lake that is kept equal to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from deltalake import DeltaTable
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+from pyspark.sql import SparkSession
+
+from dicom_etl.emulator import DicomService, Emulator
+from dicom_etl.runs.ledger import Run
+from dicom_etl.settings import Settings, load_settings
+from dicom_etl.sync import request, sync
+from support.oracle import KEYS, Row, Tables, by_key, expected_tables
+
+TABLES = ("instance", "series", "study")
+SECOND = 10_000_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+# Where the tests' clocks stand: an aware time that is not UTC.
+KATHMANDU = timezone(timedelta(hours=5, minutes=45))
+DAY = datetime(2024, 5, 1, tzinfo=UTC)
+
+
+def at(hour: float) -> datetime:
+    """The instant so many hours into the tests' day, told in Kathmandu."""
+    return (DAY + timedelta(hours=hour)).astimezone(KATHMANDU)
+
+
+def ticks_at(hour: float) -> int:
+    """The same in 100 ns since 1970."""
+    return (at(hour) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 10
+
+
+def text_at(hour: float) -> str:
+    """The same as RFC 3339 in UTC."""
+    return at(hour).astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def metadata(**values: Any) -> dict[str, Any]:
+    """DICOM JSON of some attributes: name, id, issuer, description, date, modality, sop_class; None: no value."""
+    elements = {
+        "sop_class": ("00080016", "UI"),
+        "date": ("00080020", "DA"),
+        "modality": ("00080060", "CS"),
+        "description": ("00081030", "LO"),
+        "name": ("00100010", "PN"),
+        "id": ("00100020", "LO"),
+        "issuer": ("00100021", "LO"),
+    }
+    document: dict[str, Any] = {}
+    for name, (tag, vr) in elements.items():
+        if name in values:
+            value = {"Alphabetic": values[name]} if vr == "PN" else values[name]
+            document[tag] = {"vr": vr} if values[name] is None else {"vr": vr, "Value": [value]}
+    return document
+
+
+@dataclass(frozen=True)
+class Site:
+    """A service and a lake; `spark` is the session that all tests share."""
+
+    emulator: Emulator
+    folder: Path
+    overrides: tuple[str, ...]
+    spark: SparkSession | None
+
+    @property
+    def service(self) -> DicomService:
+        return self.emulator.service
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "lake"
+
+    @property
+    def texts(self) -> list[str]:
+        """The settings as texts of --set."""
+        return [
+            f"dicom.base_url={self.emulator.base_url}",
+            f"lake.root={self.root}",
+            f"feed.start={text_at(0)}",
+            "dicom.retry_seconds=20",
+            *self.overrides,
+        ]
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(None, self.texts, {}, self.folder)
+
+    def having(self, *overrides: str) -> Site:
+        """The same service and lake under other settings."""
+        return Site(self.emulator, self.folder, (*self.overrides, *overrides), self.spark)
+
+    def clock(self, hour: float) -> None:
+        """Let the service's clock stand at that hour; each event then moves it by a second."""
+        self.service.clock.freeze(at(hour), step=SECOND)
+
+    def sync(
+        self,
+        start: str | None = None,
+        end: str | None = None,
+        until: str | None = None,
+        max_runs: int | None = None,
+        *,
+        now: datetime | None = None,
+        spark: Any = None,
+    ) -> list[Run]:
+        """The runs of one sync; the machine's clock stands at ``now``, without it where the service's does."""
+        moment = now or datetime.fromtimestamp(self.service.clock.now_ticks() / SECOND, KATHMANDU)
+        wanted = request(start, end, until, max_runs)
+        return list(
+            sync(self.settings, wanted, spark=spark or self.spark, clock=lambda: moment, sleep=lambda _seconds: None)
+        )
+
+    def rows(self, table: str, version: int | None = None) -> list[Row]:
+        """The rows of a table as delta-rs reads them."""
+        return table_rows(self.root / table, version)
+
+    def tables(self) -> Tables:
+        """The three tables, each sorted by its key."""
+        return {name: by_key(name, self.rows(name)) for name in TABLES}
+
+    def ledger(self) -> list[Row]:
+        return sorted(self.rows("run"), key=lambda row: row["runId"])
+
+    def version(self, table: str) -> int:
+        return DeltaTable(self.root / table).version()
+
+    def files(self, table: str) -> set[str]:
+        """The data files of the newest version."""
+        return set(DeltaTable(self.root / table).file_uris())
+
+    def stored_sequences(self) -> dict[tuple[str, ...], int | None]:
+        """The sequence of each row of ``instance``, by key; empty before there is a table."""
+        if not (self.root / "instance").exists():
+            return {}
+        return {tuple(row[name] for name in KEYS["instance"]): row["sequence"] for row in self.rows("instance")}
+
+    def feed(self, start: float, end: float) -> list[Any]:
+        """The service's rows between two hours of the day."""
+        return self.service.history.window(ticks_at(start), ticks_at(end), 0, 10**9)
+
+    def expected(self) -> Tables:
+        return expected_tables(self.service)
+
+    def create(self, study: str, series: str, sop: str, partition: str = "Microsoft.Default", **given: Any) -> Any:
+        """Create an instance by its UIDs; ``at_ticks`` and ``sequence`` as the service takes them."""
+        event = {name: given.pop(name) for name in ("at_ticks", "sequence", "uids") if name in given}
+        document = given.pop("document", None)
+        return self.service.create(
+            (partition, study, series, sop), metadata(**given) if document is None else document, **event
+        )
+
+    def update(self, study: str, series: str, sop: str, partition: str = "Microsoft.Default", **given: Any) -> Any:
+        event = {name: given.pop(name) for name in ("at_ticks", "sequence") if name in given}
+        return self.service.update((partition, study, series, sop), metadata(**given), **event)
+
+
+def table_rows(path: Path | str, version: int | None = None) -> list[Row]:
+    """The rows of a Delta table, read by delta-rs through Arrow's own filesystem.
+
+    (Through delta-rs's, the interpreter may abort at its end.)
+    """
+    table = DeltaTable(path, version=version)
+    dataset = table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(str(path), LocalFileSystem()))
+    return list(dataset.to_table().to_pylist())
+
+
+def keys_of(rows: Iterable[Row], table: str = "instance") -> set[tuple[Any, ...]]:
+    return {tuple(row[name] for name in KEYS[table]) for row in rows}
