@@ -97,9 +97,7 @@ def sync(
     from dicom_etl import sync as verb  # noqa: PLC0415
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
 
-    if adopt:
-        raise UsageError("--adopt: this version cannot take over the template's tables yet")
-    request = verb.request(start, end, until, max_runs)
+    request = verb.request(start, end, until, max_runs, adopt=adopt)
     if dry_run:
         _print_plan(verb.planned(settings, request), as_json)
         return 0
@@ -129,6 +127,9 @@ def _print_plan(stretches: list[Window], as_json: bool) -> None:
 def _print_run(run: Any, as_json: bool) -> None:
     if as_json:
         print_json(run.as_row())
+        return
+    if run.window_start is None:
+        click.echo(f"run {run.run_id}: the template's tables are adopted")
         return
     click.echo(
         f"run {run.run_id}: {format_instant(run.window_start)} to {format_instant(run.window_end)}: "
@@ -204,10 +205,8 @@ def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
     from dicom_etl.verify import verify as verb  # noqa: PLC0415
 
-    if metadata:
-        raise UsageError("--metadata: this version compares keys, sequences and file paths only")
     with terminal_progress() as progress:
-        found = verb(settings, progress=progress)
+        found = verb(settings, metadata=metadata, progress=progress)
     facts = {
         "equal": found.equal,
         "asOf": format_instant(found.as_of),
@@ -219,14 +218,20 @@ def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int
         "pending": found.pending,
         "pendingDifferent": found.pending_different,
         "openRejects": found.open_rejects,
+        "search": found.search_refused or "compared",
+        "gone": None if found.search_refused else len(found.gone),
+        "suspects": None if found.suspects is None else len(found.suspects),
         **{f"{table}Differences": count for table, count in found.counts.items()},
     }
     if as_json:
-        print_json({**facts, **({"differences": [_difference(d) for d in found.differences]} if show else {})})
+        shown_keys = {"differences": [_difference(d) for d in found.differences], **_keys(found)} if show else {}
+        print_json({**facts, "attributeDifferences": found.attributes, **shown_keys})
     else:
-        print_rows(["", ""], facts.items())
+        print_rows(["", ""], [*facts.items(), *_by_attribute(found)])
         if show and found.differences:
             print_rows(["table", "difference", "key"], [list(_difference(d).values()) for d in found.differences])
+        for name, keys in _keys(found).items() if show else ():
+            print_rows([name], [[key] for key in keys])
     if not found.equal:
         hint = "" if show else "; --show prints their keys"
         raise DataError(f"the lake and the service differ in {len(found.differences)} rows{hint}")
@@ -234,7 +239,52 @@ def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int
 
 
 def _difference(found: Any) -> dict[str, str]:
-    return {"table": found.table, "difference": found.kind, "key": "/".join(found.key)}
+    kind = f"{found.kind}: {', '.join(found.keywords)}" if found.keywords else found.kind
+    return {"table": found.table, "difference": kind, "key": "/".join(found.key)}
+
+
+def _by_attribute(found: Any) -> list[tuple[str, int]]:
+    return [(f"{keyword} differs", count) for keyword, count in (found.attributes or {}).items()]
+
+
+def _keys(found: Any) -> dict[str, list[str]]:
+    named = {"gone": found.gone, "suspects": found.suspects or ()}
+    return {name: ["/".join(key) for key in keys] for name, keys in named.items() if keys}
+
+
+@cli.command()
+@common
+@click.option("--rebuild", is_flag=True, help="Build the three tables anew from the service, into place.")
+@click.option("--metadata", is_flag=True, help="Mend what verify --metadata finds: compare every attribute.")
+@json_option
+def repair(settings: Settings, rebuild: bool, metadata: bool, as_json: bool) -> int:
+    """Mend what verify finds; exits with 65 when something still differs."""
+    from dicom_etl.repair import repair as verb  # noqa: PLC0415
+    from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
+
+    with terminal_progress() as progress:
+        done = verb(settings, rebuild=rebuild, metadata=metadata, progress=progress)
+    facts = {
+        "runId": done.run.run_id,
+        "equal": done.equal,
+        **{f"{table}Differences": count for table, count in done.found.items()},
+        "inserted": done.run.inserted,
+        "updated": done.run.updated,
+        "deleted": done.run.deleted,
+        "rejected": done.run.rejected,
+        "voided": done.voided,
+        "servedAgain": done.served_again,
+        "unlisted": done.unlisted,
+        "search": done.search_refused or "compared",
+        **{f"{table}Left": count for table, count in done.left.items()},
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        print_rows(["", ""], facts.items())
+    if not done.equal:
+        raise DataError("the lake and the service still differ; dicom-etl verify --show prints the keys")
+    return 0
 
 
 @cli.command()
@@ -332,4 +382,3 @@ def emulator(
 def _say_if_refused(path: Path, stored: Any) -> None:
     if stored.failure is not None:
         click.echo(f"refused  {path}  ({'; '.join(stored.comments) or stored.failure})", err=True)
-

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyspark.sql import DataFrame, SparkSession
 
+from dicom_etl.attributes import SERIES_KEY, STUDY_KEY
 from dicom_etl.errors import Superseded
 from dicom_etl.lake import changes, rollup
 from dicom_etl.lake.failures import named_errors
@@ -19,6 +20,7 @@ from dicom_etl.lake.schema import INSTANCE, SERIES, STUDY, TABLES, Table, table_
 from dicom_etl.lake.tables import Fence, Merged, create_table, merge_instance, merge_rollup, read_table
 from dicom_etl.landing.files import Landed
 from dicom_etl.landing.rows import BEFORE_FOLD
+from dicom_etl.landing.voids import read_voids, void_until
 from dicom_etl.open_lake import Lake, missing_tables
 from dicom_etl.progress import Progress
 from dicom_etl.settings import Settings
@@ -38,6 +40,24 @@ class Outcome:
     rejected: frozenset[int]
     merge_seconds: float
     rollup_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What a repair mends beyond the entries that it has landed.
+
+    ``removed`` are keys of instances of which no entry speaks, ``series`` and ``studies`` keys to roll up anew.
+    ``voids`` are all that hold from now on: new ones included, lifted ones not.
+    """
+
+    removed: tuple[changes.Key, ...] = ()
+    series: tuple[changes.Key, ...] = ()
+    studies: tuple[changes.Key, ...] = ()
+    voids: changes.Voids = field(default_factory=dict)
+
+    @property
+    def study_uids(self) -> frozenset[str]:
+        return frozenset(key[1] for key in (*self.removed, *self.series, *self.studies))
 
 
 def make_shared_tables(spark: SparkSession, lake: Lake, settings: Settings) -> None:
@@ -60,14 +80,18 @@ def rollups_outstanding(lake: Lake) -> bool:
     return lake.marker("change") > _rolled_up(lake)
 
 
-def merge_landed(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, progress: Progress) -> Outcome:
+def merge_landed(
+    spark: SparkSession, lake: Lake, run_id: int, landed: Landed, progress: Progress, repair: Beyond | None = None
+) -> Outcome:
     """Bring the three tables up to what this run has landed, and what dead runs left.
 
+    A ``repair`` has compared every row with the service, so that no stored sequence guards it.
     Raises Superseded when a newer run has committed to one of them.
     """
     floor = _rolled_up(lake)
     left_behind = _studies_left_behind(spark, lake, floor, run_id)
-    ranges = study_ranges(landed.studies)
+    beyond = repair or Beyond(voids=void_until(read_voids(lake.table("rejected"))))
+    ranges = study_ranges(landed.studies | beyond.study_uids)
     unfit = {u.sequence for u in landed.unusable if u.reason in BEFORE_FOLD}
     unusable = {u.sequence for u in landed.unusable} - unfit
 
@@ -76,18 +100,21 @@ def merge_landed(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, p
     instance = merge_instance(
         spark,
         lake.path("instance"),
-        lambda session: changes.instance_changes(_changes(session, lake), run_id, unusable, unfit),
+        lambda session: _and_removals(
+            changes.instance_changes(_changes(session, lake), run_id, unusable, unfit, beyond.voids), beyond
+        ),
         ranges,
         Fence(lake.app_id("instance"), run_id),
+        guarded=repair is None,
     )
     version = _version_of(instance, INSTANCE)
-    rejected = _rejected(spark, lake, run_id, unusable, unfit)
+    rejected = rejected_of(spark, lake, run_id, unusable, unfit, beyond.voids)
     merge_seconds = time.monotonic() - began
     log.info("instance merged, series and study not yet", extra=_counts(run_id, instance, merge_seconds))
 
     progress.step("roll up series and study")
     began = time.monotonic()
-    ranges = study_ranges(landed.studies | left_behind)
+    ranges = study_ranges(landed.studies | beyond.study_uids | left_behind)
 
     def roll_up(table: Table, rows: Rollup) -> int:
         merged = merge_rollup(
@@ -95,7 +122,7 @@ def merge_landed(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, p
             table,
             lake.path(table.name),
             lambda session: rows(
-                rollup.touched_series(_changes(session, lake), floor, run_id),
+                _touched(table, rollup.touched_series(_changes(session, lake), floor, run_id), beyond),
                 rollup.instances_within(read_table(session, lake.path("instance"), version), ranges),
             ),
             ranges,
@@ -130,6 +157,20 @@ def _two_threads() -> Iterator[ThreadPoolExecutor]:
     pool.shutdown()
 
 
+def _and_removals(folded: DataFrame, beyond: Beyond) -> DataFrame:
+    return folded.unionByName(changes.removals(folded.sparkSession, beyond.removed)) if beyond.removed else folded
+
+
+def _touched(table: Table, series: DataFrame, beyond: Beyond) -> DataFrame:
+    """The keys to roll up: of ``series`` what the entries touched; those of a repair besides."""
+    names, more = (SERIES_KEY, beyond.series) if table is SERIES else (STUDY_KEY, beyond.studies)
+    keys = {*more, *(key[: len(names)] for key in beyond.removed)}
+    if not keys:
+        return series
+    listed = series.sparkSession.createDataFrame(sorted(keys), ", ".join(f"{name} string" for name in names))
+    return series.select(*names).union(listed).distinct()
+
+
 def _changes(spark: SparkSession, lake: Lake) -> DataFrame:
     return read_table(spark, lake.path("change"))
 
@@ -148,12 +189,14 @@ def _studies_left_behind(spark: SparkSession, lake: Lake, floor: int, run_id: in
         return frozenset(row[0] for row in touched.select("studyInstanceUid").distinct().collect())
 
 
-def _rejected(spark: SparkSession, lake: Lake, run_id: int, unusable: Set[int], unfit: Set[int]) -> frozenset[int]:
+def rejected_of(
+    spark: SparkSession, lake: Lake, run_id: int, unusable: Set[int], unfit: Set[int], voids: changes.Voids
+) -> frozenset[int]:
     """The rejects: entries that are unfit for the fold, and last entries of a key without usable metadata."""
     if not unusable:
         return frozenset(unfit)
     with named_errors("change"):
-        found = changes.rejected_sequences(_changes(spark, lake), run_id, unusable, unfit).collect()
+        found = changes.rejected_sequences(_changes(spark, lake), run_id, unusable, unfit, voids).collect()
     return frozenset(unfit | {row["sequence"] for row in found})
 
 

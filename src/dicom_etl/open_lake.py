@@ -43,7 +43,13 @@ class Lake:
     def _missing(self, name: str) -> DataError:
         if name != "run" and not any(run.status == "succeeded" for run in self.runs()):
             return DataError("no run has finished here yet: run dicom-etl sync")
-        return DataError(f"the table {name} has vanished: restore it from a backup, or make the lake anew")
+        return DataError(f"the table {name} has vanished: {self.remedy(name)}")
+
+    def remedy(self, name: str) -> str:
+        """What to do about a table that is gone."""
+        if name in self.places.shared:
+            return "mount or restore its folder, or run dicom-etl repair --rebuild"
+        return "mount or restore its folder, or make the lake anew"
 
     def marker(self, name: str) -> int:
         """The id of the last run that committed to the table; 0 when there is no table or no such run."""
@@ -78,20 +84,26 @@ class Lake:
 
 TABLES = ("run", "change", "rejected", "instance", "series", "study")
 
+# A property of tables that the Data Factory template made and that were taken over: they may hold instances that
+# lie before `feed.start`.
+ADOPTED = "dicomEtl.adopted"
 
-def find_lake(places: Places, service: str | None = None) -> Lake | None:
+
+def find_lake(places: Places, service: str | None = None, *, adopting: bool = False) -> Lake | None:
     """The lake at ``places``, or None where none was made yet.
 
     ``service`` is the fingerprint of the service that it must hold, if that matters. Raises DataError when a
-    table is not ours or has vanished, ConfigurationError when the lake holds another service.
+    table is not ours or has vanished, ConfigurationError when the lake holds another service. ``adopting``: tables
+    that are nobody's are no reason to refuse.
     """
     run = open_table(places.run)
     if run is None:
-        _refuse_strangers(places)
+        if not adopting:
+            _refuse_strangers(places)
         return None
     lake = Lake(places, check_identity(properties(run), service))
     for name in TABLES[1:]:
-        _check_table(lake, name)
+        _check_table(lake, name, adopting)
     return lake
 
 
@@ -108,14 +120,17 @@ def _refuse_strangers(places: Places) -> None:
         if open_table(getattr(places, name)) is not None:
             raise DataError(
                 f"the table {name} was not made by dicom-etl (there is no table run beside it): set lake.root to "
-                "another folder, or move that table away"
+                "another folder, or move that table away; dicom-etl sync --adopt takes over the tables of the Data "
+                "Factory template"
             )
 
 
-def _check_table(lake: Lake, name: str) -> None:
+def _check_table(lake: Lake, name: str, adopting: bool) -> None:
     table = open_table(lake.path(name))
-    if table is None:
+    if table is None or (adopting and LAKE_ID not in properties(table)):
         return
+    if LAKE_ID not in properties(table):
+        raise DataError(f"the table {name} was not made by dicom-etl: take it over by sync --adopt, or move it away")
     if properties(table).get(LAKE_ID) != str(lake.identity.lake_id):
         raise DataError(f"the table {name} belongs to another lake: give each lake paths of its own")
     check_identity(properties(table), lake.identity.service)
@@ -131,7 +146,7 @@ def _not_yet_made(lake: Lake, names: list[str]) -> list[str]:
     missing = [name for name in names if not lake.has(name)]
     if missing and any(run.status == "succeeded" and run.instance_version is not None for run in lake.runs()):
         # Made anew, an empty `rejected` would forget what is open, and an empty `change` what is to be rolled up.
-        raise DataError(f"the table {missing[0]} has vanished: mount or restore its folder, or make the lake anew")
+        raise DataError(f"the table {missing[0]} has vanished: {lake.remedy(missing[0])}")
     return missing
 
 

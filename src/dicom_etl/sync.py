@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from fsspec.implementations.local import LocalFileSystem
 from pyspark.sql import SparkSession
 
+from dicom_etl.adopt import adopt, strangers
 from dicom_etl.azure import dicom_tokens
 from dicom_etl.clock import utc_now
 from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import DicomClient, connect
-from dicom_etl.errors import DicomEtlError, Superseded, UsageError
+from dicom_etl.errors import UsageError
 from dicom_etl.lake.session import Engine
 from dicom_etl.merging import rollups_outstanding
-from dicom_etl.one_run import Task, refuse_a_feed_that_went_back, row_origin, run
+from dicom_etl.one_run import Task, refuse_a_feed_that_went_back, run
 from dicom_etl.open_lake import Lake, find_lake, highest_run_id, make_lake, make_private_tables
-from dicom_etl.places import Places, places
+from dicom_etl.places import places
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.runs import due, ledger
-from dicom_etl.runs.claim import Claim, claim
 from dicom_etl.runs.identity import service_fingerprint
-from dicom_etl.runs.ledger import Run, Status
+from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
 from dicom_etl.window import Window, from_datetime, parse_instant
-
-log = logging.getLogger(__name__)
+from dicom_etl.writer import failure_recorded, writing
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +34,19 @@ class Request:
     """What to read: nothing given means every due window.
 
     ``exactly`` is one range in one run (--start/--end); ``until`` every uncovered stretch before it, once
-    (--until, ticks). ``max_runs`` bounds the number of runs.
+    (--until, ticks). ``max_runs`` bounds the number of runs. ``adopt``: tables of the Data Factory template are
+    taken over first.
     """
 
     exactly: Window | None = None
     until: int | None = None
     max_runs: int | None = None
+    adopt: bool = False
 
 
-def request(start: str | None, end: str | None, until: str | None, max_runs: int | None) -> Request:
+def request(
+    start: str | None, end: str | None, until: str | None, max_runs: int | None, *, adopt: bool = False
+) -> Request:
     """The request of a command line, instants as RFC 3339. Raises UsageError when they make no sense."""
     begin, stop, last = (
         _instant(name, text) for name, text in (("--start", start), ("--end", end), ("--until", until))
@@ -54,14 +54,14 @@ def request(start: str | None, end: str | None, until: str | None, max_runs: int
     if max_runs is not None and max_runs < 1:
         raise UsageError("--max-runs: expected a number of at least 1")
     if begin is None and stop is None:
-        return Request(until=last, max_runs=max_runs)
+        return Request(until=last, max_runs=max_runs, adopt=adopt)
     if begin is None or stop is None:
         raise UsageError("--start and --end go together")
     if last is not None:
         raise UsageError("--until does not go with --start and --end")
     if stop <= begin:
         raise UsageError("--end must be after --start")
-    return Request(exactly=Window(begin, stop), max_runs=max_runs)
+    return Request(exactly=Window(begin, stop), max_runs=max_runs, adopt=adopt)
 
 
 def _instant(option: str, text: str | None) -> int | None:
@@ -96,10 +96,16 @@ def sync(
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
         Engine(settings.spark, spark) as engine,
     ):
+        if request.adopt and strangers(where):
+            floor = highest_run_id(find_lake(where, service, adopting=True))
+            with writing(where, "adopt", floor, client, engine, clock, sleep) as held:
+                row = adopt(settings, where, service, engine, held.run_id, clock=clock, progress=progress)
+            yield row
         while left is None or (left and done != request.max_runs):
-            with _claimed(where, service, client, engine, clock, sleep) as held:
+            floor = highest_run_id(find_lake(where, service))
+            with writing(where, "sync", floor, client, engine, clock, sleep) as held:
                 lake = find_lake(where, service)
-                with _failure_recorded(held.run_id, left, settings, lake, clock):
+                with failure_recorded(held.run_id, "sync", left, settings, lake, clock):
                     if left is None:
                         now = _now(client, clock)
                         left = _stretches(settings, request, lake, now)
@@ -127,32 +133,9 @@ def _refuse_what_cannot_be(client: DicomClient, lake: Lake | None) -> None:
 def planned(settings: Settings, request: Request, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
     """What `sync` would read now (--dry-run): no claim is taken and nothing is written."""
     where = places(settings.lake)
-    lake = find_lake(where, service_fingerprint(settings.dicom.base_url))
+    lake = find_lake(where, service_fingerprint(settings.dicom.base_url), adopting=request.adopt)
     with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
         return _stretches(settings, request, lake, _now(client, clock))
-
-
-@contextmanager
-def _claimed(
-    where: Places,
-    service: str,
-    client: DicomClient,
-    engine: Engine,
-    clock: Callable[[], datetime],
-    sleep: Callable[[float], None],
-) -> Iterator[Claim]:
-    """The claim of the next run; its heart beats as long as the fetch moves, or waits as told, or the JVM answers."""
-    with claim(
-        LocalFileSystem(),
-        where.claims,
-        verb="sync",
-        floor=highest_run_id(find_lake(where, service)),
-        clock=clock,
-        sleep=sleep,
-        # Whole seconds of processor time: landing files are cut, which neither the service nor the JVM sees.
-        progress=lambda: (client.pulse(), int(time.process_time()), engine.pulse()),
-    ) as held:
-        yield held
 
 
 def _now(client: DicomClient, clock: Callable[[], datetime]) -> int:
@@ -178,43 +161,3 @@ def _rest(stretches: list[Window], row: Run) -> list[Window]:
     first, *others = stretches
     read_until = row.window_end if row.window_end is not None else first.end
     return [Window(read_until, first.end), *others] if read_until < first.end else others
-
-
-@contextmanager
-def _failure_recorded(
-    run_id: int, stretches: list[Window] | None, settings: Settings, lake: Lake | None, clock: Callable[[], datetime]
-) -> Iterator[None]:
-    """Leave a row in the ledger for a run that fails, where there is a lake yet; it covers nothing."""
-    started = clock()
-    try:
-        yield
-    except Exception as error:
-        status: Status = "superseded" if isinstance(error, Superseded) else "failed"
-        log.warning("run ended", extra={"run_id": run_id, "status": status, "error": type(error).__name__})
-        lake = lake or find_lake(places(settings.lake))
-        if lake is not None:
-            stretch = stretches[0] if stretches else None
-            _record_failure(
-                Run(
-                    run_id=run_id,
-                    verb="sync",
-                    status=status,
-                    window_start=stretch.start if stretch else None,
-                    window_end=stretch.end if stretch else None,
-                    covered_until=stretch.start if stretch else None,
-                    started_at=started,
-                    finished_at=clock(),
-                    error_class=type(error).__name__,
-                    **row_origin(settings),
-                ),
-                lake,
-            )
-        raise
-
-
-def _record_failure(row: Run, lake: Lake) -> None:
-    try:
-        ledger.record(lake.table("run"), row, lake.identity)
-    except DicomEtlError as unrecorded:
-        # The run's own error matters more, and a newer run may have written its row already.
-        log.warning("failure not recorded", extra={"run_id": row.run_id, "error": type(unrecorded).__name__})

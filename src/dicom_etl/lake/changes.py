@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY
+from dicom_etl.lake.schema import INSTANCE
+from dicom_etl.lake.voids import as_deleted
 
 UPSERT = "upsert"
 REMOVE = "remove"
@@ -15,7 +17,10 @@ LEAVE = "leave"
 REJECT = "reject"
 
 _MOST_LITERALS = 1000
-_FLAG = "_flagged"
+FLAG = "_flagged"
+Key = tuple[str, ...]
+Voids = Mapping[tuple[str, str, str, str], int]
+
 _CARRIED = ("sequence", "timestamp", "timestampTicks", "action", "state", "filePath", *(a.column for a in ATTRIBUTES))
 
 
@@ -24,21 +29,21 @@ def entries_of_run(changes: DataFrame, run_id: int, unfit: Collection[int] = ())
 
     ``unfit`` are the sequences that are rejects before the fold: their key or their meaning is not certain.
     """
-    landed = _flagged(changes.where(F.col("runId") == run_id), unfit)
-    return landed.where(~F.col(_FLAG)).select(*INSTANCE_KEY, *_CARRIED)
+    landed = flagged(changes.where(F.col("runId") == run_id), unfit)
+    return landed.where(~F.col(FLAG)).select(*INSTANCE_KEY, *_CARRIED)
 
 
-def _flagged(entries: DataFrame, sequences: Collection[int]) -> DataFrame:
+def flagged(entries: DataFrame, sequences: Collection[int]) -> DataFrame:
     """The entries with a column that tells whether their sequence is among ``sequences``.
 
     Few are literals in the plan; a night in which thousands are bad must not blow it up.
     """
     if len(sequences) <= _MOST_LITERALS:
         among = F.col("sequence").isin(sorted(sequences)) if sequences else F.lit(False)
-        return entries.withColumn(_FLAG, among)
+        return entries.withColumn(FLAG, among)
     listed = entries.sparkSession.createDataFrame([(sequence,) for sequence in sorted(sequences)], "sequence long")
-    flags = F.broadcast(listed.withColumn(_FLAG, F.lit(True)))
-    return entries.join(flags, on="sequence", how="left").withColumn(_FLAG, F.coalesce(_FLAG, F.lit(False)))
+    flags = F.broadcast(listed.withColumn(FLAG, F.lit(True)))
+    return entries.join(flags, on="sequence", how="left").withColumn(FLAG, F.coalesce(FLAG, F.lit(False)))
 
 
 def last_of_each_key(entries: DataFrame) -> DataFrame:
@@ -67,7 +72,7 @@ def _effect() -> Column:
         # A newer event exists and its own window brings it: the metadata is already the newer one, the
         # path may be stale, and a Delete/Replaced would take a living row away.
         .when(F.col("state") == "Replaced", LEAVE)
-        .when(F.col("action").isin("Create", "Update") & ~F.col(_FLAG), UPSERT)
+        .when(F.col("action").isin("Create", "Update") & ~F.col(FLAG), UPSERT)
         .otherwise(REJECT)
     )
 
@@ -77,7 +82,7 @@ def effects(last: DataFrame, unusable: Collection[int]) -> DataFrame:
 
     Key: the instance's four columns. ``unusable`` are sequences whose metadata cannot be used.
     """
-    return _flagged(last, unusable).select(
+    return flagged(last, unusable).select(
         *INSTANCE_KEY,
         F.col("timestamp").alias("lastModifiedTimestamp"),
         *(a.column for a in ATTRIBUTES),
@@ -87,17 +92,33 @@ def effects(last: DataFrame, unusable: Collection[int]) -> DataFrame:
     )
 
 
+def folded(
+    changes: DataFrame, run_id: int, unusable: Collection[int], unfit: Collection[int] = (), voids: Voids | None = None
+) -> DataFrame:
+    """One row per instance that the run has read of, with its ``effect``.
+
+    ``voids`` say of some keys up to which sequence their entries count as Deleted.
+    """
+    last = last_of_each_key(entries_of_run(changes, run_id, unfit))
+    return effects(as_deleted(last, voids or {}), unusable)
+
+
 def instance_changes(
-    changes: DataFrame, run_id: int, unusable: Collection[int], unfit: Collection[int] = ()
+    changes: DataFrame, run_id: int, unusable: Collection[int], unfit: Collection[int] = (), voids: Voids | None = None
 ) -> DataFrame:
     """The source of the MERGE into ``instance``: at most one row per instance, effect upsert or remove."""
-    folded = effects(last_of_each_key(entries_of_run(changes, run_id, unfit)), unusable)
-    return folded.where(F.col("effect").isin(UPSERT, REMOVE))
+    return folded(changes, run_id, unusable, unfit, voids).where(F.col("effect").isin(UPSERT, REMOVE))
+
+
+def removals(spark: SparkSession, keys: Collection[Key]) -> DataFrame:
+    """Rows for the same MERGE that remove these instances, of which no entry speaks."""
+    rows = spark.createDataFrame(list(keys), ", ".join(f"{name} string" for name in INSTANCE_KEY))
+    nothing = {f.name: F.lit(None).cast(f.dataType) for f in INSTANCE.columns.fields if f.name not in INSTANCE_KEY}
+    return rows.withColumns({**nothing, "effect": F.lit(REMOVE)})
 
 
 def rejected_sequences(
-    changes: DataFrame, run_id: int, unusable: Collection[int], unfit: Collection[int] = ()
+    changes: DataFrame, run_id: int, unusable: Collection[int], unfit: Collection[int] = (), voids: Voids | None = None
 ) -> DataFrame:
     """One row per reject that the fold found: ``sequence``."""
-    folded = effects(last_of_each_key(entries_of_run(changes, run_id, unfit)), unusable)
-    return folded.where(F.col("effect") == REJECT).select("sequence")
+    return folded(changes, run_id, unusable, unfit, voids).where(F.col("effect") == REJECT).select("sequence")

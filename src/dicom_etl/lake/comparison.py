@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dicom_etl.attributes import INSTANCE_KEY, SERIES_KEY
+from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY
+from dicom_etl.lake.changes import FLAG, flagged
 from dicom_etl.lake.rollup import series_rows, study_rows
 from dicom_etl.lake.schema import Table
 
 # What is compared of an instance, in the order of a digest's line.
 _COMPARED = (*INSTANCE_KEY, "sequence", "filePath")
+# What is compared besides when the feed was read with metadata.
+ATTRIBUTE_COLUMNS = ("lastModifiedTimestamp", *(a.column for a in ATTRIBUTES))
 
 
-def live_instances(last: DataFrame) -> DataFrame:
+def live_instances(last: DataFrame, unreadable: Collection[int] = ()) -> DataFrame:
     """The instances that live, of one row per key: those whose last entry is Current.
 
-    Columns: the key, sequence, filePath.
+    Columns: the key, sequence, filePath, timestampTicks, the attributes, and ``readable``: whether these came.
+    ``unreadable`` are the sequences whose metadata could not be used.
     """
-    return last.where(F.col("state") == "Current").select(*_COMPARED)
+    return flagged(last.where(F.col("state") == "Current"), unreadable).select(
+        *_COMPARED,
+        "timestampTicks",
+        F.col("timestamp").alias("lastModifiedTimestamp"),
+        *ATTRIBUTE_COLUMNS[1:],
+        (~F.col(FLAG)).alias("readable"),
+    )
 
 
 def _covered(windows: Iterable[tuple[int, int]]) -> Column:
@@ -32,34 +42,72 @@ def _covered(windows: Iterable[tuple[int, int]]) -> Column:
     return inside
 
 
-def pending_keys(last: DataFrame, covered: Iterable[tuple[int, int]]) -> DataFrame:
-    """The keys whose last entry lies outside the recorded coverage: a later run will bring them.
+def pending_keys(last: DataFrame, covered: Iterable[tuple[int, int]], since: int = 0) -> DataFrame:
+    """The keys that a later run will bring: nothing of them is a difference yet.
 
-    ``covered`` are half-open ranges of ticks; ``last`` has the column timestampTicks.
+    Their last entry lies outside the recorded coverage, or it is no last entry: replaced or deleted by one that
+    was not listed. ``covered`` are half-open ranges of ticks; before ``since`` no run will ever read.
     """
-    return last.where(~_covered(covered)).select(*INSTANCE_KEY)
+    overtaken = (F.col("state") == "Replaced") | ((F.col("state") == "Deleted") & (F.col("action") != "Delete"))
+    uncovered = ~_covered(covered) & (F.col("timestampTicks") >= since)
+    return last.where(uncovered | overtaken).select(*INSTANCE_KEY)
 
 
-def instance_differences(service: DataFrame, lake: DataFrame, pending: DataFrame) -> DataFrame:
-    """One row per instance that differs: its key, ``difference`` (missing, extra, sequence, filePath), ``pending``.
+def instance_differences(
+    service: DataFrame, lake: DataFrame, pending: DataFrame, *, attributes: bool = False
+) -> DataFrame:
+    """One row per instance that differs: its key, ``difference``, ``columns``, ``pending``.
 
-    missing: the service has it, the lake does not; extra: the other way round.
+    ``difference`` is missing (the service has it, the lake does not), extra (the other way round), sequence,
+    filePath or attributes; ``columns`` are the attributes' columns that differ although the sequence is the same.
     """
-    theirs = service.select(*INSTANCE_KEY, F.struct("sequence", "filePath").alias("theirs"))
-    ours = lake.select(*INSTANCE_KEY, F.struct("sequence", "filePath").alias("ours"))
+    compared = ATTRIBUTE_COLUMNS if attributes else ()
+    theirs = service.select(*INSTANCE_KEY, F.struct("sequence", "filePath", "readable", *compared).alias("theirs"))
+    ours = lake.select(*INSTANCE_KEY, F.struct("sequence", "filePath", *compared).alias("ours"))
     difference = (
         F.when(F.col("ours").isNull(), "missing")
         .when(F.col("theirs").isNull(), "extra")
-        .when(~F.col("theirs.sequence").eqNullSafe(F.col("ours.sequence")), "sequence")
-        .when(~F.col("theirs.filePath").eqNullSafe(F.col("ours.filePath")), "filePath")
+        .when(_differ("sequence"), "sequence")
+        .when(_differ("filePath"), "filePath")
+        .when(F.size("columns") > 0, "attributes")
     )
     return (
         theirs.join(ours, on=list(INSTANCE_KEY), how="full")
+        .withColumn("columns", _differing(compared))
         .withColumn("difference", difference)
         .where(F.col("difference").isNotNull())
         .join(pending.withColumn("pending", F.lit(True)), on=list(INSTANCE_KEY), how="left")
-        .select(*INSTANCE_KEY, "difference", F.coalesce("pending", F.lit(False)).alias("pending"))
+        .select(*INSTANCE_KEY, "difference", "columns", F.coalesce("pending", F.lit(False)).alias("pending"))
     )
+
+
+def _differ(column: str) -> Column:
+    return ~F.col(f"theirs.{column}").eqNullSafe(F.col(f"ours.{column}"))
+
+
+def _differing(columns: tuple[str, ...]) -> Column:
+    """The names of the columns that differ, where both sides stand for the same entry and it could be read."""
+    names = [F.when(_differ(name), F.lit(name)) for name in columns]
+    same_entry = F.col("theirs.readable") & ~_differ("sequence") & F.col("ours").isNotNull()
+    nothing = F.array().cast("array<string>")
+    return F.when(same_entry, F.array_compact(F.array(*names))).otherwise(nothing) if names else nothing
+
+
+def keys_without(instances: DataFrame, *others: DataFrame) -> DataFrame:
+    """The distinct keys of ``instances`` that stand in none of the others."""
+    keys = instances.select(*INSTANCE_KEY).distinct()
+    for other in others:
+        keys = without(keys, other)
+    return keys
+
+
+def updated_before_created(entries: DataFrame) -> DataFrame:
+    """The keys whose first entry is an Update: whoever knows the feed from its beginning suspects a change of UIDs."""
+    known = entries
+    for name in INSTANCE_KEY:
+        known = known.where(F.col(name).isNotNull())
+    first = known.groupBy(*INSTANCE_KEY).agg(F.min_by("action", "sequence").alias("first"))
+    return first.where(F.col("first") == "Update").select(*INSTANCE_KEY)
 
 
 def without(instances: DataFrame, keys: DataFrame) -> DataFrame:

@@ -1,0 +1,60 @@
+"""Puts a whole table in the place of another, or where there is none, by one fenced commit (architecture §5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import uuid4
+
+from pyspark.sql import DataFrame, SparkSession
+
+from dicom_etl.lake.failures import named_errors
+from dicom_etl.lake.schema import CLUSTER_COLUMN, Table
+from dicom_etl.lake.tables import Fence, Source, fenced_session
+
+
+def replace_table(
+    spark: SparkSession,
+    table: Table,
+    path: str,
+    source: Source,
+    fence: Fence,
+    *,
+    partition_columns: list[str],
+    properties: Mapping[str, str],
+) -> int | None:
+    """The version that holds the rows of ``source`` and no others; None when a newer run had written before.
+
+    Rows, columns, layout and properties change by this one commit: whoever reads meanwhile gets the old table,
+    or, where none was, no table. ``source`` gives all columns of ``table``, and may read the old version. The
+    table is clustered by study unless it has ``partition_columns``.
+    """
+    session = fenced_session(spark, fence)
+    view = f"rows_{uuid4().hex}"
+    layout = (
+        f"PARTITIONED BY ({', '.join(partition_columns)})" if partition_columns else f"CLUSTER BY ({CLUSTER_COLUMN})"
+    )
+    with named_errors(table.name):
+        _as_declared(table, source(session)).createOrReplaceTempView(view)
+        declared = f"USING delta {layout} TBLPROPERTIES ({property_list(properties)})"
+        session.sql(f"CREATE OR REPLACE TABLE delta.`{quoted(path)}` {declared} AS TABLE {view}")
+    # Skipped in silence like a MERGE when the table's marker is not below ours: then nothing was committed (tried).
+    version = session.conf.get("spark.databricks.delta.lastCommitVersionInSession", None)
+    return None if version is None else int(version)
+
+
+def property_list(properties: Mapping[str, str]) -> str:
+    """The properties as SQL has them."""
+    return ", ".join(f"'{_escaped(name)}' = '{_escaped(value)}'" for name, value in sorted(properties.items()))
+
+
+def quoted(path: str) -> str:
+    """A path between backticks, as SQL names a table by it."""
+    return path.replace("`", "``")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _as_declared(table: Table, rows: DataFrame) -> DataFrame:
+    return rows.select(*(rows[field.name].cast(field.dataType).alias(field.name) for field in table.columns.fields))

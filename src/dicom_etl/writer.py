@@ -1,0 +1,97 @@
+"""One verb at a time writes a lake, and one that fails leaves its row in the ledger (architecture §5.1, §5.8)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from fsspec.implementations.local import LocalFileSystem
+
+from dicom_etl.dicomweb.client import DicomClient
+from dicom_etl.errors import DicomEtlError, Superseded
+from dicom_etl.lake.session import Engine
+from dicom_etl.one_run import row_origin
+from dicom_etl.open_lake import Lake, find_lake
+from dicom_etl.places import Places, places
+from dicom_etl.runs import ledger
+from dicom_etl.runs.claim import Claim, claim
+from dicom_etl.runs.ledger import Run, Status
+from dicom_etl.settings import Settings
+from dicom_etl.window import Window
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def writing(
+    where: Places,
+    verb: str,
+    floor: int,
+    client: DicomClient,
+    engine: Engine,
+    clock: Callable[[], datetime],
+    sleep: Callable[[float], None],
+) -> Iterator[Claim]:
+    """The claim of the next run, above ``floor``; its heart beats as long as the work moves.
+
+    That is: the fetch moves, or waits as told, or the JVM answers. Raises as ``claim`` does.
+    """
+    with claim(
+        LocalFileSystem(),
+        where.claims,
+        verb=verb,
+        floor=floor,
+        clock=clock,
+        sleep=sleep,
+        # Whole seconds of processor time: landing files are cut, which neither the service nor the JVM sees.
+        progress=lambda: (client.pulse(), int(time.process_time()), engine.pulse()),
+    ) as held:
+        yield held
+
+
+@contextmanager
+def failure_recorded(
+    run_id: int,
+    verb: str,
+    stretches: list[Window] | None,
+    settings: Settings,
+    lake: Lake | None,
+    clock: Callable[[], datetime],
+) -> Iterator[None]:
+    """Leave a row in the ledger for a run that fails, where there is a lake yet; it covers nothing."""
+    started = clock()
+    try:
+        yield
+    except Exception as error:
+        status: Status = "superseded" if isinstance(error, Superseded) else "failed"
+        lake = lake or find_lake(places(settings.lake))
+        if lake is not None:
+            log.warning("run ended", extra={"run_id": run_id, "status": status, "error": type(error).__name__})
+            stretch = stretches[0] if stretches else None
+            _record_failure(
+                Run(
+                    run_id=run_id,
+                    verb=verb,
+                    status=status,
+                    window_start=stretch.start if stretch else None,
+                    window_end=stretch.end if stretch else None,
+                    covered_until=stretch.start if stretch else None,
+                    started_at=started,
+                    finished_at=clock(),
+                    error_class=type(error).__name__,
+                    **row_origin(settings),
+                ),
+                lake,
+            )
+        raise
+
+
+def _record_failure(row: Run, lake: Lake) -> None:
+    try:
+        ledger.record(lake.table("run"), row, lake.identity)
+    except DicomEtlError as unrecorded:
+        # The run's own error matters more, and a newer run may have written its row already.
+        log.warning("failure not recorded", extra={"run_id": row.run_id, "error": type(unrecorded).__name__})
