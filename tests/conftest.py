@@ -45,7 +45,7 @@ def spark() -> Iterator[SparkSession]:
     from dicom_etl.lake.session import local_session
     from dicom_etl.settings import load_settings
 
-    overrides = ["spark.master=local[2]", "spark.driver_memory=1g", "spark.shuffle_partitions=2"]
+    overrides = ["spark.master=local[2]", "spark.driver_memory=3g", "spark.shuffle_partitions=2"]
     with local_session(load_settings(None, overrides, {}, Path("/nonexistent")).spark, quick=True) as session:
         yield session
 

@@ -16,7 +16,7 @@ from dicom_etl.errors import DataError, UsageError
 from dicom_etl.logs import configure_logging
 from dicom_etl.printing import RowFormat, print_json, print_rows
 from dicom_etl.settings import Settings, flat, load_settings, shown
-from dicom_etl.window import TICKS_PER_SECOND, Window, format_instant, parse_duration
+from dicom_etl.window import TICKS_PER_SECOND, Window, format_duration, format_instant, parse_duration
 
 # Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
 
@@ -108,7 +108,8 @@ def sync(
             rejected += run.rejected
             _print_run(run, as_json)
     if not runs and not as_json:
-        click.echo("nothing is due")
+        over = format_duration(settings.feed.delay)
+        click.echo(f"nothing is due: a window is read when it has been over for {over}; --until T reads up to T now")
     if strict and rejected:
         raise DataError(f"{rejected} entries were rejected; see dicom-etl status and the table rejected")
     return 0

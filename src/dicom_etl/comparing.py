@@ -45,10 +45,12 @@ class Snapshot:
 def snapshot(lake: Lake) -> Snapshot:
     """The lake as it is now. Raises DataError when a table has vanished."""
     rejected = lake.table("rejected")
+    # Before the versions: what a run covers that ends just now must not be missed in an older version.
+    covered = tuple(ledger.covered(lake.runs()))
     return Snapshot(
         lake,
         {name: lake.version(name) for name in lake.places.shared},
-        tuple(ledger.covered(lake.runs())),
+        covered,
         len(read_open(rejected)),
         tuple(read_voids(rejected)),
     )

@@ -195,7 +195,8 @@ def _killed_sync(*words: str) -> None:
                 break
     if process.returncode != -signal.SIGKILL:
         raise DemoFailed("the sync ended before it could be killed")
-    print(f"killed -9 (exit {process.returncode}): instance is new, series and study are old", flush=True)
+    print(f"killed -9 (exit {process.returncode}): instance is new, series and study are old.")
+    print("The dead run has no row in the ledger: what it read counts as not read.", flush=True)
 
 
 def _sizes() -> dict[str, int]:
@@ -247,6 +248,7 @@ def _say_what_next() -> None:
     shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
     print(
         f"""
+The local DICOM service has stopped (dicom-etl emulator starts another one).
 The tables lie in {FOLDER / "tables"}, the DICOM files in {FOLDER / "files"}. What to type next:
   {shown} query --config {CONFIG} "SELECT * FROM study LIMIT 5"
   {shown} status --config {CONFIG}

@@ -69,7 +69,7 @@ def _bug(error: Exception) -> int:
     ours = Path(__file__).parent
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ours)]
     place = f"{Path(frames[-1].filename).relative_to(ours)}:{frames[-1].lineno}" if frames else "?"
-    _say(f"internal error ({type(error).__name__} at {place}); please report it, nothing was half-written")
+    _say(f"internal error ({type(error).__name__} at {place}); please report it; the next run mends what this one left")
     return 70
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.attributes import SERIES_KEY, STUDY_KEY
+from dicom_etl.deltalog import remove_unborn
 from dicom_etl.errors import Superseded
 from dicom_etl.lake import changes, rollup
 from dicom_etl.lake.failures import named_errors
@@ -72,6 +73,7 @@ def make_shared_tables(spark: SparkSession, lake: Lake, settings: Settings) -> N
             deletion_vectors=settings.lake.deletion_vectors,
             identity=lake.identity.properties,
         )
+        remove_unborn(lake.path(table.name))
         create_table(spark, table, lake.path(table.name), partitioned=partitioned, properties=properties)
 
 

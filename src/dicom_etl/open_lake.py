@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from dicom_etl.deltalog import create_table, marker, open_table, properties
-from dicom_etl.errors import DataError
+from dicom_etl.errors import AccessDenied, DataError, StorageError
 from dicom_etl.landing.rejects import REJECTED_PROPERTIES, rejected_schema
 from dicom_etl.landing.schema import CHANGE_PROPERTIES, change_schema
 from dicom_etl.places import Places, places
@@ -73,6 +73,13 @@ class Lake:
     def has(self, name: str) -> bool:
         return open_table(self.path(name)) is not None
 
+    def readable(self, name: str) -> bool:
+        """Whether the table is there and this user may read it."""
+        try:
+            return self.has(name)
+        except (StorageError, AccessDenied):
+            return False
+
     def landed_between(self, above_run: int, below_run: int) -> bool:
         """Whether ``change`` may hold entries of runs in (above_run, below_run), by the bounds of its files."""
         files = pa.table(self.table("change").get_add_actions(flatten=True))
@@ -89,12 +96,15 @@ TABLES = ("run", "change", "rejected", "instance", "series", "study")
 ADOPTED = "dicomEtl.adopted"
 
 
-def find_lake(places: Places, service: str | None = None, *, adopting: bool = False) -> Lake | None:
+def find_lake(
+    places: Places, service: str | None = None, *, adopting: bool = False, private: bool = True
+) -> Lake | None:
     """The lake at ``places``, or None where none was made yet.
 
     ``service`` is the fingerprint of the service that it must hold, if that matters. Raises DataError when a
     table is not ours or has vanished, ConfigurationError when the lake holds another service. ``adopting``: tables
-    that are nobody's are no reason to refuse.
+    that are nobody's are no reason to refuse. ``private = False`` leaves the private tables alone, which readers of
+    the shared ones have no right to.
     """
     run = open_table(places.run)
     if run is None:
@@ -102,14 +112,14 @@ def find_lake(places: Places, service: str | None = None, *, adopting: bool = Fa
             _refuse_strangers(places)
         return None
     lake = Lake(places, check_identity(properties(run), service))
-    for name in TABLES[1:]:
+    for name in TABLES[1:] if private else places.shared:
         _check_table(lake, name, adopting)
     return lake
 
 
-def existing_lake(settings: Settings, service: str | None = None) -> Lake:
-    """The lake that the settings name. Raises DataError when none was made there yet."""
-    lake = find_lake(places(settings.lake), service)
+def existing_lake(settings: Settings, service: str | None = None, *, private: bool = True) -> Lake:
+    """The lake that the settings name. Raises DataError when none was made there yet; ``private`` as for find_lake."""
+    lake = find_lake(places(settings.lake), service, private=private)
     if lake is None:
         raise DataError("there is no lake here yet: run dicom-etl sync first")
     return lake

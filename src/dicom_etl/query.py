@@ -67,7 +67,7 @@ def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -
 
     Raises UsageError (64) when the text does not parse, names what is not there, or would write.
     """
-    lake = existing_lake(settings)
+    lake = existing_lake(settings, private=False)
     with Engine(settings.spark, spark) as engine:
         session = engine.session(lake.rows())
         _make_views(session, lake)
@@ -82,7 +82,7 @@ def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -
 
 def _make_views(spark: SparkSession, lake: Lake) -> None:
     for name in TABLES:
-        if lake.has(name):
+        if lake.readable(name):
             read_table(spark, lake.path(name)).createOrReplaceTempView(name)
 
 

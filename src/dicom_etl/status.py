@@ -23,7 +23,7 @@ class Status:
 
     ``entries_per_second`` is that of the last run that read any; ``eta_seconds`` how long what is due may take
     at its pace, null when it cannot be told. ``last_error`` is the error class of the newest run, null when it
-    succeeded.
+    succeeded. ``open_rejects`` is null for a user who may not read the private tables.
     """
 
     covered_until: int
@@ -31,14 +31,14 @@ class Status:
     windows_due: int
     entries_per_second: float | None
     eta_seconds: float | None
-    open_rejects: int
+    open_rejects: int | None
     last_error: str | None
     last_runs: tuple[Run, ...]
 
 
 def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Status:
     """The lake's state by its ledger, as of now. Raises DataError when there is no lake."""
-    lake = existing_lake(settings)
+    lake = existing_lake(settings, private=False)
     runs = lake.runs()
     now = from_datetime(clock())
     feed = settings.feed
@@ -52,7 +52,7 @@ def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> St
         windows_due=windows_due,
         entries_per_second=_pace(runs),
         eta_seconds=_eta_seconds(runs, windows_due, feed.window),
-        open_rejects=len(read_open(lake.table("rejected"))) if lake.has("rejected") else 0,
+        open_rejects=len(read_open(lake.table("rejected"))) if lake.readable("rejected") else None,
         last_error=runs[-1].error_class if runs else None,
         last_runs=tuple(runs[-LAST_RUNS:]),
     )
@@ -60,7 +60,7 @@ def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> St
 
 def all_runs(settings: Settings) -> list[Run]:
     """The ledger, by run id. Raises DataError when there is no lake."""
-    return existing_lake(settings).runs()
+    return existing_lake(settings, private=False).runs()
 
 
 def _seconds(run: Run) -> float:

@@ -53,12 +53,12 @@ def request(
     )
     if max_runs is not None and max_runs < 1:
         raise UsageError("--max-runs: expected a number of at least 1")
+    if last is not None and (begin is not None or stop is not None):
+        raise UsageError("--until does not go with --start and --end")
     if begin is None and stop is None:
         return Request(until=last, max_runs=max_runs, adopt=adopt)
     if begin is None or stop is None:
         raise UsageError("--start and --end go together")
-    if last is not None:
-        raise UsageError("--until does not go with --start and --end")
     if stop <= begin:
         raise UsageError("--end must be after --start")
     return Request(exactly=Window(begin, stop), max_runs=max_runs, adopt=adopt)

@@ -18,6 +18,7 @@ from dicom_etl.deltalog.table import (
     open_table,
     properties,
     read_rows,
+    remove_unborn,
     statistics_columns,
     table_name,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "open_table",
     "properties",
     "read_rows",
+    "remove_unborn",
     "statistics_columns",
     "storage_error",
     "storage_errors",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +19,7 @@ from dicom_etl.deltalog.folder import is_local, local_path, make_table_folder, p
 from dicom_etl.errors import AnotherWriter, ConfigurationError, DataError
 
 STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
+_VERSION = re.compile(r"\d{20}\.(json|checkpoint.*)$")
 _PERCENT_CODE = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
@@ -40,6 +43,20 @@ def open_table(path: str, storage: dict[str, str] | None = None) -> DeltaTable |
         ) from error
     except (DeltaError, OSError) as error:
         raise storage_error(error, name) from error
+
+
+def remove_unborn(path: str) -> None:
+    """Remove the log of a table that was never made: a run died, or the disk was full, before its first version.
+
+    Spark refuses to create a table over such a folder, for ever. Only a local log without any version goes.
+    """
+    log = Path(local_path(path)) / "_delta_log"
+    if not is_local(path) or not log.is_dir() or any(_VERSION.match(one.name) for one in log.iterdir()):
+        return
+    try:
+        shutil.rmtree(log)
+    except OSError as error:
+        raise storage_error(error, path.rstrip("/").rpartition("/")[2], writing=True) from error
 
 
 def create_table(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from py4j.protocol import Py4JError
 from pyspark import SparkContext
@@ -60,6 +63,7 @@ class Engine:
         """The session, started at the first call for a work of about so many rows."""
         if self._session is None:
             if self._given is not None:
+                _check_and_quiet(self._given)
                 self._session = cluster_session(self._given)
             else:
                 self._session = self._stack.enter_context(local_session(self._settings, quick=rows < QUICK_ROWS))
@@ -84,11 +88,30 @@ class Engine:
 
 
 def cluster_session(spark: SparkSession) -> SparkSession:
-    """A session beside the cluster's own, with what our writes need set; its SparkContext is shared."""
+    """A session beside the given one, with what our writes need set; its SparkContext is shared."""
     session = spark.newSession()
     for key, value in _SESSION.items():
         session.conf.set(key, value)
     return session
+
+
+# Delta and Spark log predicates, file statistics and plans, with study UIDs in them (architecture §8).
+_TELLING_LOGGERS = ("org.apache.spark.sql.delta", "org.apache.spark.sql.execution", "io.delta")
+
+
+def _check_and_quiet(spark: SparkSession) -> None:
+    """Turn a cluster's telling loggers off. Raises ConfigurationError when its session knows no Delta."""
+    extensions = spark.conf.get("spark.sql.extensions", "") or ""
+    if "Delta" not in extensions and "DATABRICKS_RUNTIME_VERSION" not in os.environ:
+        raise ConfigurationError(
+            "this Spark session has no Delta Lake: start it with Delta's jars and "
+            "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension (README, On a schedule)"
+        )
+    jvm: Any = spark._jvm
+    with suppress(Py4JError, TypeError):  # a cluster with another logging library is left as it is
+        off = jvm.org.apache.logging.log4j.Level.OFF
+        for name in _TELLING_LOGGERS:
+            jvm.org.apache.logging.log4j.core.config.Configurator.setLevel(name, off)
 
 
 @contextmanager
@@ -132,6 +155,12 @@ def _local_settings(settings: Spark, scratch: Path, quick: bool) -> dict[str, st
         "spark.eventLog.enabled": "false",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        # What Spark remembers of past plans and jobs for a UI that nobody sees fills a heap of 1 GB after some
+        # hundred MERGEs (seen: the JVM did nothing but collect garbage).
+        "spark.sql.ui.retainedExecutions": "5",
+        "spark.ui.retainedJobs": "20",
+        "spark.ui.retainedStages": "20",
+        "spark.ui.retainedTasks": "200",
     }
 
 
@@ -144,31 +173,66 @@ def _start(options: dict[str, str], scratch: Path) -> SparkSession:
     for key, value in options.items():
         builder = builder.config(key, value)
     try:
-        with _stderr_into(scratch / "jvm.log"):
+        with _signals_wait(), _output_into(scratch / "jvm.log"):
             return builder.getOrCreate()
     except (PySparkException, Py4JError) as error:
         raise StorageError(
             f"Spark did not start ({type(error).__name__}): see that spark.master is right, spark.driver_memory "
             "fits this machine and its temporary folder can be written"
         ) from error
+    except BaseException:
+        _abandon()
+        raise
 
 
 @contextmanager
-def _stderr_into(path: Path) -> Iterator[None]:
-    """Give a process started meanwhile a file in place of our standard error.
+def _output_into(path: Path) -> Iterator[None]:
+    """Give a process started meanwhile a file in place of our standard output and error.
 
-    The JVM writes warnings there that no setting silences, and could write rows of a patient later.
+    The JVM writes warnings there that no setting silences, VACUUM its chatter, and either could show a patient.
     """
+    sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(2)
+    kept = {number: os.dup(number) for number in (1, 2)}
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(target, 2)
+    for number in kept:
+        os.dup2(target, number)
     os.close(target)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the JVM is ours: one that starts meanwhile would be left behind for ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda got, _frame: came.append(got))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for got in came:
+            signal.raise_signal(got)
+
+
+def _abandon() -> None:
+    """End a JVM that came up as a signal came: nobody else knows it."""
+    gateway = SparkContext._gateway
+    process = getattr(gateway, "proc", None)
+    SparkContext._gateway = SparkContext._jvm = SparkContext._active_spark_context = None
+    if process is not None:
+        process.kill()
+        process.wait(timeout=30)
 
 
 def _stop(spark: SparkSession) -> None:
