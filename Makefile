@@ -7,7 +7,7 @@ STAMP := $(VENV)/.dicom-etl-ready
 LOCKS := requirements.lock requirements-build.lock requirements-java.lock
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup demo test check lint types docs clean lock
+.PHONY: help setup demo test soak check lint types docs clean lock
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ demo: setup ## the main job on real DICOM files, against a local DICOM service
 	@$(PY) -m dicom_etl.demo
 
 test: setup ## all tests that CI runs
+	@$(PY) -m pytest -m "not soak"
+
+soak: setup ## every test, the long ones included (about a quarter of an hour)
 	@$(PY) -m pytest
 
 check: setup lint types ## lint, types and the rule of imports

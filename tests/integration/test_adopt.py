@@ -20,6 +20,8 @@ from support.site import SECOND, Site, at, table_rows, text_at, ticks_at
 from support.story import NoSpark
 from support.template import SCHEMAS, write_template_table
 
+pytestmark = pytest.mark.soak  # each sync, repair and rebuild costs seconds of Spark
+
 P = "Microsoft.Default"
 TABLES = ("instance", "series", "study")
 

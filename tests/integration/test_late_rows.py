@@ -16,6 +16,8 @@ from support.oracle import accounting
 from support.site import Site, at, ticks_at
 from support.story import NoSpark
 
+pytestmark = pytest.mark.soak  # each sync, repair and rebuild costs seconds of Spark
+
 COUNTED = ("inserted", "updated", "deleted", "superseded", "rejected")
 
 

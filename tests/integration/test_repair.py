@@ -29,6 +29,8 @@ from dicom_etl.window import Window
 from support.site import SECOND, Site, at, metadata, text_at, ticks_at
 from support.story import NoSpark
 
+pytestmark = pytest.mark.soak  # each sync, repair and rebuild costs seconds of Spark
+
 TABLES = ("instance", "series", "study")
 
 

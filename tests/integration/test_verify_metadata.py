@@ -16,6 +16,8 @@ from dicom_etl.verify import Difference, verify
 from support.site import Site, at, metadata, text_at
 from support.story import NoSpark
 
+pytestmark = pytest.mark.soak  # each sync, repair and rebuild costs seconds of Spark
+
 P = "Microsoft.Default"
 
 

@@ -528,3 +528,24 @@ def test_delta_rs_alone_would_lower_the_marker(table: DeltaTable, path: str) -> 
         commit_properties=CommitProperties(app_transactions=[Transaction(APP, 3)], max_commit_retries=0),
     )
     assert deltalog.marker(newest(path), APP) == 3
+
+
+def test_a_log_without_any_version_is_removed(tmp_path: Path) -> None:
+    """What a run that died while it made a table left is removed, so that the table can be made."""
+    unborn = tmp_path / "study" / "_delta_log"
+    unborn.mkdir(parents=True)
+    (unborn / ".00000000000000000000.json.1b2c.tmp").write_text("{}")
+    deltalog.remove_unborn(str(tmp_path / "study"))
+    assert not unborn.exists()
+    assert (tmp_path / "study").is_dir()
+
+
+@pytest.mark.parametrize("name", ["00000000000000000000.json", "00000000000000000010.checkpoint.parquet"])
+def test_a_log_with_a_version_is_left_alone(tmp_path: Path, name: str) -> None:
+    """A table that exists is never touched."""
+    log = tmp_path / "study" / "_delta_log"
+    log.mkdir(parents=True)
+    (log / name).write_text("")
+    deltalog.remove_unborn(str(tmp_path / "study"))
+    assert (log / name).exists()
+    deltalog.remove_unborn(str(tmp_path / "nothing here"))
