@@ -56,6 +56,7 @@ def test_the_first_that_is_new_enough_is_taken(tmp_path: Path, monkeypatch: pyte
     on_path = fake_java(tmp_path / "path", 'openjdk version "17"')
     ours = fake_java(tmp_path / "venv", 'openjdk version "25"')
     monkeypatch.setattr(java, "VENV_JAVA", ours)
+    monkeypatch.setattr(java, "FOUND_AT_SETUP", tmp_path / "java-home")
     monkeypatch.setenv("PATH", f"{on_path / 'bin'}:/usr/bin:/bin")
 
     monkeypatch.setenv("JAVA_HOME", str(named))
@@ -66,6 +67,9 @@ def test_the_first_that_is_new_enough_is_taken(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PATH", f"{old / 'bin'}:/usr/nowhere")
     assert java.java_home() == ours
     assert not java.machine_java()
+    (tmp_path / "java-home").write_text(f"{on_path}\n")
+    assert java.java_home() == on_path
+    (tmp_path / "java-home").unlink()
     monkeypatch.setattr(java, "VENV_JAVA", tmp_path / "none")
     with pytest.raises(ConfigurationError, match="no Java 17 or newer found"):
         java.java_home()
