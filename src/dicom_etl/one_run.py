@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -88,7 +88,7 @@ def run(
     make_shared_tables(spark, lake, settings)
     start_seconds = time.monotonic() - began
     outcome = merge_landed(spark, lake, task.run_id, read.landed, progress)
-    _record_rejects(task, lake, read, outcome.rejected, clock())
+    record_rejects(task, lake, read.landed, read.met_again, outcome.rejected, clock())
     return _record(task, settings, lake, read, outcome, client.retries - retries_before, start_seconds, clock)
 
 
@@ -176,16 +176,25 @@ def _as_bad_as_before(entry: Entry) -> bool:
     return entry.unreadable is not None and (entry.state or "").lower() == "current"
 
 
-def _record_rejects(task: Task, lake: Lake, read: Read, rejected: Collection[int], moment: datetime) -> None:
-    """One commit of ``rejected``: what is new, and what has become usable."""
-    known = {reject.sequence for reject in read.met_again}
-    new = [u for u in read.landed.unusable if u.sequence in rejected and u.sequence not in known]
-    healed = [reject for reject in read.met_again if reject.sequence not in rejected]
+def record_rejects(
+    task: Task,
+    lake: Lake,
+    landed: Landed,
+    met_again: Collection[Reject],
+    rejected: Collection[int],
+    moment: datetime,
+    more: Iterable[Reject] = (),
+) -> None:
+    """One commit of ``rejected``: what is new, what has become usable, and ``more`` of this run (voids)."""
+    known = {reject.sequence for reject in met_again}
+    new = [u for u in landed.unusable if u.sequence in rejected and u.sequence not in known]
+    healed = [reject for reject in met_again if reject.sequence not in rejected]
     append_rejects(
         lake.table("rejected"),
         [
             *new_rejects(new, run_id=task.run_id, recorded_at=moment),
             *settled(healed, run_id=task.run_id, recorded_at=moment),
+            *more,
         ],
         app_id=lake.app_id("rejected"),
         run_id=task.run_id,
@@ -218,7 +227,7 @@ def _record(
         inserted=merged.inserted,
         updated=merged.updated,
         deleted=merged.deleted,
-        superseded=_superseded(read.landed.entries, merged, rejected),
+        superseded=superseded_entries(read.landed.entries, merged, rejected),
         rejected=rejected,
         repeated=read.landed.repeated + read.reading.repeated,
         pages=read.reading.pages,
@@ -247,7 +256,7 @@ def row_origin(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _superseded(read: int, merged: Merged, rejected: int) -> int:
+def superseded_entries(read: int, merged: Merged, rejected: int) -> int:
     """Entries that changed nothing: not the last of their key, Replaced, refused by the guard, nothing to remove.
 
     A test classifies every entry by itself and compares.

@@ -26,10 +26,10 @@ from dicom_etl.landing.rows import BEFORE_FOLD
 from dicom_etl.landing.voids import Key, new_voids, read_voids, void_until
 from dicom_etl.listing import Found, list_instances
 from dicom_etl.merging import Outcome, rejected_of
-from dicom_etl.one_run import Task
+from dicom_etl.one_run import Task, record_rejects
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
-from dicom_etl.repairing import Repaired, Reread, record_rejects, repair_row, reread
+from dicom_etl.repairing import Repaired, Reread, repair_row, reread
 from dicom_etl.runs.due import coverage_end
 from dicom_etl.settings import Settings
 
@@ -64,7 +64,15 @@ def rebuild_tables(
     outcome = _replace_all(
         spark, task, settings, lake, read, {**known, **{key: sequence for key, sequence, _ in gone}}, progress
     )
-    record_rejects(task, lake, read, outcome.rejected, new_voids(gone, run_id=task.run_id, recorded_at=task.started_at))
+    record_rejects(
+        task,
+        lake,
+        read.landed,
+        read.met,
+        outcome.rejected,
+        task.started_at,
+        new_voids(gone, run_id=task.run_id, recorded_at=task.started_at),
+    )
     row = repair_row(
         task,
         settings,

@@ -24,11 +24,11 @@ from dicom_etl.landing.rejects import Reject, settled
 from dicom_etl.landing.voids import new_voids, void_until
 from dicom_etl.listing import Found, Key, Listing, read_listing
 from dicom_etl.merging import Beyond, merge_landed
-from dicom_etl.one_run import Task, refuse_a_feed_that_went_back
+from dicom_etl.one_run import Task, record_rejects, refuse_a_feed_that_went_back
 from dicom_etl.open_lake import Lake, existing_lake, highest_run_id, make_private_tables
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.rebuild import rebuild_tables
-from dicom_etl.repairing import Repaired, record_rejects, repair_row, reread
+from dicom_etl.repairing import Repaired, repair_row, reread
 from dicom_etl.runs.identity import service_fingerprint
 from dicom_etl.settings import Settings
 from dicom_etl.stretches import stretches_around
@@ -129,7 +129,7 @@ def _mend(
         windows = stretches_around(plan.wanted.values())
         read = reread(task, settings, lake, client, windows, progress, only=plan.wanted.keys())
         outcome = merge_landed(spark, lake, task.run_id, read.landed, progress, plan.beyond)
-        record_rejects(task, lake, read, outcome.rejected, _voids(plan, task))
+        record_rejects(task, lake, read.landed, read.met, outcome.rejected, task.started_at, _voids(plan, task))
         progress.step("compare again")
         left = _left(spark, task, settings, lake, replace(listing, found=plan.found), client, folder, metadata)
     row = repair_row(

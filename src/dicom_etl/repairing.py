@@ -11,13 +11,12 @@ from dicom_etl.deltalog import local_folder
 from dicom_etl.dicomweb.changefeed import read_feed
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.entry import Entry
-from dicom_etl.errors import DicomEtlError
 from dicom_etl.lake.tables import Merged
 from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.files import Landed, Landing
-from dicom_etl.landing.rejects import Reject, append_rejects, new_rejects, read_open, settled
+from dicom_etl.landing.rejects import Reject, read_open
 from dicom_etl.merging import Outcome
-from dicom_etl.one_run import Task, row_origin
+from dicom_etl.one_run import Task, row_origin, superseded_entries
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
 from dicom_etl.runs import ledger
@@ -97,25 +96,6 @@ def reread(
     )
 
 
-def record_rejects(task: Task, lake: Lake, read: Reread, rejected: Collection[int], more: Iterable[Reject]) -> None:
-    """One commit of ``rejected``: what is new, what has become usable, and ``more`` of this run (voids)."""
-    moment = task.started_at
-    known = {reject.sequence for reject in read.met}
-    new = [u for u in read.landed.unusable if u.sequence in rejected and u.sequence not in known]
-    healed = [reject for reject in read.met if reject.sequence not in rejected]
-    append_rejects(
-        lake.table("rejected"),
-        [
-            *new_rejects(new, run_id=task.run_id, recorded_at=moment),
-            *settled(healed, run_id=task.run_id, recorded_at=moment),
-            *more,
-        ],
-        app_id=lake.app_id("rejected"),
-        run_id=task.run_id,
-        details={"runId": str(task.run_id)},
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Repaired:
     """What a repair found and left, as numbers of rows by table, and the ledger's row.
@@ -157,9 +137,6 @@ def repair_row(
     merged = outcome.instance if outcome else Merged(0, 0, 0, lake.version("instance"))
     entries = (read.landed.entries if read else 0) + removed
     rejected = len(outcome.rejected) if outcome else 0
-    superseded = entries - merged.inserted - merged.updated - merged.deleted - rejected
-    if superseded < 0:
-        raise DicomEtlError("the accounting of this run does not add up; please report it")
     row = Run(
         run_id=task.run_id,
         verb=task.verb,
@@ -173,7 +150,7 @@ def repair_row(
         inserted=merged.inserted,
         updated=merged.updated,
         deleted=merged.deleted,
-        superseded=superseded,
+        superseded=superseded_entries(entries, merged, rejected),
         rejected=rejected,
         repeated=read.repeated if read else 0,
         pages=read.pages if read else 0,

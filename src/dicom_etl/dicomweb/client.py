@@ -151,7 +151,7 @@ class DicomClient:
             too_often = state.attempt_number >= MAX_ATTEMPTS
             return looks_poisoned() or too_late or too_often or patience.cancelled()
 
-        # tenacity, which stamina brings, and not stamina itself: that sleeps and tells the time by its own.
+        # tenacity, and not the shell stamina round it: that sleeps and tells the time by its own.
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Failure),
             wait=lambda state: wait_seconds(_failure_of(state), state.attempt_number),
