@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -112,10 +112,23 @@ class Site:
         spark: Any = None,
     ) -> list[Run]:
         """The runs of one sync; the machine's clock stands at ``now``, without it where the service's does."""
+        return list(self.runs(start, end, until, max_runs, now=now, spark=spark))
+
+    def runs(
+        self,
+        start: str | None = None,
+        end: str | None = None,
+        until: str | None = None,
+        max_runs: int | None = None,
+        *,
+        now: datetime | None = None,
+        spark: Any = None,
+    ) -> Iterator[Run]:
+        """The same one by one: each run when it is over, and before the next."""
         moment = now or datetime.fromtimestamp(self.service.clock.now_ticks() / SECOND, KATHMANDU)
         wanted = request(start, end, until, max_runs)
-        return list(
-            sync(self.settings, wanted, spark=spark or self.spark, clock=lambda: moment, sleep=lambda _seconds: None)
+        return sync(
+            self.settings, wanted, spark=spark or self.spark, clock=lambda: moment, sleep=lambda _seconds: None
         )
 
     def rows(self, table: str, version: int | None = None) -> list[Row]:

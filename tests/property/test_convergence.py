@@ -1,0 +1,240 @@
+"""The promise of architecture §1: any windows, any order, any slicing, repeated, crashed — the tables equal the service.
+
+Thousands of random histories (`emulator.histories`) share one feed and one lake. While they happen, ranges of the
+feed are read at random, and runs die at random points. The oracle is the emulator's own store, asked over HTTP.
+The seed is printed at the end; DICOM_ETL_TEST_SEED=n repeats it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pyarrow.compute as pc
+import pytest
+from deltalake import DeltaTable
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+from dicom_etl import one_run
+from dicom_etl.emulator.faults import Fault
+from dicom_etl.emulator.histories import HOUR, Script, compose
+from dicom_etl.runs.ledger import Run
+from dicom_etl.window import format_instant
+from support.crashes import POINTS, Crash, Crashes
+from support.oracle import INSTANCE_KEY, Tables, accounting, instance_row, tables_of
+from support.site import KATHMANDU, Site
+
+DELAY = HOUR // 4
+COUNTS = ("inserted", "updated", "deleted", "superseded", "rejected")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much happens: so many entries, and a read of the feed about every ``pause`` hours of its day.
+
+    ``late``: rows become visible up to 25 minutes late, which the delay of 15 does not wait for.
+    """
+
+    entries: int
+    pause: float
+    seed: int | None
+    late: bool = False
+
+
+# A fixed seed for every change of the code, and other histories in each soak.
+PLANS = [
+    pytest.param(Plan(5_000, 2.2, 20_261_121), id="a thousand histories"),
+    pytest.param(Plan(53_000, 0.6, None), id="ten thousand histories", marks=pytest.mark.soak),
+    pytest.param(Plan(26_000, 0.9, None, late=True), id="five thousand, later than the delay", marks=pytest.mark.soak),
+]
+
+
+@dataclass
+class Told:
+    """What has happened so far, for the line that is printed."""
+
+    runs: Counter[str] = field(default_factory=Counter)
+    crashes: Crashes = field(default_factory=Crashes)
+    fates: Counter[str] = field(default_factory=Counter)
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_tables_converge(
+    make_site: Callable[..., Site],
+    monkeypatch: pytest.MonkeyPatch,
+    tell: Callable[[str], None],
+    plan: Plan,
+) -> None:
+    """However the windows are cut and wherever runs die: in the end the three tables are what the service holds."""
+    seed = int(os.environ.get("DICOM_ETL_TEST_SEED") or (time.time_ns() % 10**9 if plan.seed is None else plan.seed))
+    script = compose(seed, plan.entries, delay=DELAY * 5 // 3 if plan.late else DELAY)
+    if not plan.late:
+        # Windows alone bring everything that is visible within the delay: no row is looked for by its number.
+        monkeypatch.setattr(one_run, "find_late_rows", lambda *_args, **_named: 0)
+    site = make_site(f"feed.start={format_instant(script.frame.start)}")
+    try:
+        told = _live(site, script, Random(seed), plan, monkeypatch)
+    except BaseException:
+        tell(f"convergence failed: seed {seed}, {script.entries} entries")
+        raise
+    kinds = script.kinds()
+    tell(
+        f"convergence: seed {seed}, {script.histories} histories, {script.entries} entries, "
+        f"runs {dict(told.runs)}, deaths {told.crashes.met}, fates {dict(told.fates)}"
+    )
+
+    assert min(kinds[name] for name in ("re-create after update", "delete study", "tie", "crossed", "gap")) >= 5, kinds
+    assert min(told.runs[name] for name in ("due", "exactly", "until", "again")) >= 1, told.runs
+    assert sum(told.crashes.met.values()) >= 3
+    assert min(told.fates[name] for name in COUNTS) > 0, told.fates
+    expected = _served(site)
+    assert {name: len(rows) for name, rows in expected.items()}["instance"] > plan.entries / 10
+    tables = site.tables()
+    assert [name for name in tables if tables[name] != expected[name]] == [], f"seed {seed}"
+    if not plan.late:
+        assert _landed(site) == {row.sequence for row in _feed(site)}
+
+
+def _live(site: Site, script: Script, random: Random, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Told:
+    """Let everything happen, reading at random, and then read what is left."""
+    told = Told()
+    reader = _Reader(site, script, random, told)
+    played = script.frame.start
+    # The first hours pass unread: then there is a past that can be read out of order.
+    now = played + int(3 * HOUR)
+    while played < script.end:
+        script.play(site.service, None if played == script.frame.start else played, now)
+        played = now
+        reader.poison()
+        point = random.choice(list(POINTS)) if random.random() < 0.45 else None
+        death = told.crashes.at(point, random, monkeypatch) if point else nullcontext()
+        with death:
+            reader.read(now)
+        now += int(random.uniform(0.2, 1.8) * plan.pause * HOUR)
+    site.service.faults.clear()
+    end = script.end + 2 * HOUR
+    # What is later than the delay is looked for by number, in turns, at each of the next hours.
+    for hour in range(14 if plan.late else 2):
+        reader.due(end + hour * HOUR)
+    return told
+
+
+class _Reader:
+    """Reads the feed at random, and looks at every run that it makes."""
+
+    def __init__(self, site: Site, script: Script, random: Random, told: Told) -> None:
+        self.site, self.script, self.random, self.told = site, script, random, told
+        self.stored: dict[tuple[str, ...], int | None] = {}
+        self.read_before: list[tuple[int, int]] = []
+        self.poisoned: set[int] = set()
+
+    def poison(self) -> None:
+        """For a while the metadata of other entries cannot be had."""
+        self.site.service.faults.clear()
+        rows = self.site.service.history.window(0, 10**18, max(0, len(self.site.service.history) - 2000), 2000)
+        self.poisoned = {row.sequence for row in self.random.sample(rows, min(3, len(rows)))}
+        self.site.service.faults.add(Fault(status=500, sequences=tuple(self.poisoned)))
+
+    def read(self, now: int) -> None:
+        """One sync of some kind."""
+        start, random = self.script.frame.start, self.random
+        kind = random.choice(("due", "due", "exactly", "until", "again"))
+        if kind == "due":
+            self.due(now)
+            return
+        if kind == "until":
+            # Now and then in the future.
+            self._sync("until", now, until=random.randrange(start + HOUR, now + HOUR))
+            return
+        if kind == "again" and self.read_before:
+            begin, end = random.choice(self.read_before)
+        else:
+            kind, begin = "exactly", random.randrange(start, now)
+            end = begin + 1 + random.randrange(random.choice((HOUR // 60, HOUR, 6 * HOUR)))
+        self.read_before.append((begin, end))
+        self._sync(kind, now, start=begin, end=end)
+
+    def due(self, now: int) -> None:
+        """Every window that is due, of some length, and in runs of some size."""
+        window = self.random.choice(("1h", "1h", "20m", "150m"))
+        most = self.random.choice((10**6, 1000, max(300, self.script.entries // 20)))
+        self._sync("due", now, f"feed.window={window}", f"feed.max_entries_per_run={most}", max_runs=8)
+
+    def _sync(self, kind: str, now: int, *settings: str, max_runs: int | None = None, **instants: int) -> None:
+        batch, connections = self.random.choice((200, 200, 37)), self.random.choice((1, 4, 8))
+        site = self.site.having(f"feed.batch_size={batch}", f"dicom.connections={connections}", *settings)
+        moment = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=now // 10)).astimezone(KATHMANDU)
+        site.service.clock.freeze(now)
+        self.told.runs[kind] += 1
+        try:
+            texts = {name: format_instant(ticks) for name, ticks in instants.items()}
+            for run in site.runs(**texts, max_runs=max_runs, now=moment):
+                self._look_at(run, now)
+        except Crash:
+            self.stored = site.stored_sequences()
+
+    def _look_at(self, run: Run, now: int) -> None:
+        """Each entry of the run is what the accounting says, and nothing is covered that was still open."""
+        entries = _entries(self.site, run.run_id)
+        unusable = {
+            entry.sequence for entry in entries if not entry.has_metadata and entry.state == "Current"
+        } & self.poisoned
+        fates = accounting(entries, self.stored, unusable)
+        row = {name: getattr(run, name) for name in COUNTS}
+        assert (run.entries_read, row) == (len(entries), {name: fates[name] for name in COUNTS}), run
+        assert run.covered_until is not None and run.window_start is not None  # noqa: PT018
+        assert run.covered_until <= max(now - DELAY, run.window_start)
+        self.told.fates += fates
+        self.stored = self.site.stored_sequences()
+
+
+def _entries(site: Site, run_id: int) -> list[Any]:
+    """What a run has landed, as it was when it was read."""
+    columns = [*INSTANCE_KEY, "sequence", "action", "state", "metadata"]
+    path = str(site.root / "change")
+    dataset = DeltaTable(path).to_pyarrow_dataset(filesystem=SubTreeFileSystem(path, LocalFileSystem()))
+    rows = dataset.to_table(
+        columns={name: pc.field(name) for name in columns if name != "metadata"}
+        | {"has_metadata": pc.is_valid(pc.field("metadata"))},
+        filter=pc.field("runId") == run_id,
+    )
+    return [
+        SimpleNamespace(**row, key=tuple(row[name] for name in INSTANCE_KEY))
+        for row in rows.to_pylist()
+    ]
+
+
+def _landed(site: Site) -> set[int]:
+    path = str(site.root / "change")
+    dataset = DeltaTable(path).to_pyarrow_dataset(filesystem=SubTreeFileSystem(path, LocalFileSystem()))
+    return set(dataset.to_table(columns=["sequence"])["sequence"].to_pylist())
+
+
+def _feed(site: Site) -> list[Any]:
+    return list(site.service.history.window(0, 10**18, 0, 10**9))
+
+
+def _served(site: Site) -> Tables:
+    """The tables of what the service holds, asked over HTTP."""
+    answer = httpx.get(f"{site.emulator.base_url}/_emulator/instances?metadata=true", timeout=300, trust_env=False)
+    live = json.loads(answer.raise_for_status().content)
+    rows = []
+    for one in live:
+        key = tuple(one[name] for name in INSTANCE_KEY)
+        named = SimpleNamespace(
+            key=key, sequence=one["sequence"], ticks=one["ticks"], file_path=one["filePath"],
+            metadata=json.dumps(one["metadata"]),
+        )  # fmt: skip
+        rows.append(instance_row(named))
+    return tables_of(rows)

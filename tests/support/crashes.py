@@ -1,0 +1,66 @@
+"""Ends a run at a random point, as a kill would: what is raised passes every handler of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from dicom_etl import merging, one_run
+from dicom_etl.landing.files import Landing
+from dicom_etl.runs import ledger
+
+# Where a run can die, in the order of the run: what is wrapped, and whether it has happened by then.
+POINTS: dict[str, tuple[ModuleType | type, str, str]] = {
+    "a page": (Landing, "add", "after"),
+    "files written": (one_run, "commit_change", "before"),
+    "change committed": (one_run, "commit_change", "after"),
+    "before the merge of instance": (merging, "merge_instance", "before"),
+    "after the merge of instance": (merging, "merge_instance", "after"),
+    "before a roll-up": (merging, "merge_rollup", "before"),
+    "after a roll-up": (merging, "merge_rollup", "after"),
+    "rejects recorded": (one_run, "append_rejects", "after"),
+    "before the ledger": (ledger, "record", "before"),
+    "after the ledger": (ledger, "record", "after"),
+}
+
+
+class Crash(BaseException):
+    """The process is gone."""
+
+
+@dataclass
+class Crashes:
+    """How often a run has died at each point."""
+
+    met: dict[str, int] = field(default_factory=lambda: dict.fromkeys(POINTS, 0))
+
+    @contextmanager
+    def at(self, point: str, random: Random, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Let the run of this block die at ``point``, at one of the first times that it comes there; or nowhere."""
+        module, name, when = POINTS[point]
+        times_left = random.choice((1, 1, 1, 2, 5)) if point in ("a page", "before a roll-up", "after a roll-up") else 1
+        real: Callable[..., Any] = getattr(module, name)
+
+        def dying(*args: Any, **named: Any) -> Any:
+            nonlocal times_left
+            times_left -= 1
+            if times_left == 0 and when == "before":
+                self._die(point)
+            done = real(*args, **named)
+            if times_left == 0 and when == "after":
+                self._die(point)
+            return done
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, name, dying)
+            yield
+
+    def _die(self, point: str) -> None:
+        self.met[point] += 1
+        raise Crash(point)
