@@ -115,6 +115,22 @@ def sync(
     return 0
 
 
+@cli.command()
+@common
+@json_option
+def watch(settings: Settings, as_json: bool) -> int:
+    """Read every window as it becomes due, until a signal comes; a scheduler in one process."""
+    from dicom_etl.exits import stop_when_asked  # noqa: PLC0415
+    from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
+    from dicom_etl.watch import watch as verb  # noqa: PLC0415
+
+    with stop_when_asked() as asked, terminal_progress() as progress:
+        for run in verb(settings, stopped=asked.is_set, pause=asked.wait, progress=progress):
+            _print_run(run, as_json)
+            sys.stdout.flush()
+    return 0
+
+
 def _print_plan(stretches: list[Window], as_json: bool) -> None:
     for stretch in stretches:
         if as_json:

@@ -6,9 +6,11 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -51,6 +53,33 @@ def ended(command: Callable[[], int]) -> int:
     except Exception as error:  # noqa: BLE001  the one place: a bug ends as one line, and never quotes a value
         return _bug(error)
     return code
+
+
+@contextmanager
+def stop_when_asked() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets, for work that ends between two steps; a second signal ends it at once.
+
+    Raises Terminated or KeyboardInterrupt at the end of the block when one came.
+    """
+    asked = threading.Event()
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        asked.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt if came[0] == signal.SIGINT else Terminated
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -86,16 +86,27 @@ def sync(
     ``spark`` is a cluster's own session; without it one is started when there is something to merge.
     Raises AnotherWriter when somebody else writes this lake, and what a run raises.
     """
+    with Engine(settings.spark, spark) as engine:
+        yield from sync_in(engine, settings, request, progress=progress, clock=clock, sleep=sleep)
+
+
+def sync_in(
+    engine: Engine,
+    settings: Settings,
+    request: Request,
+    *,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Run]:
+    """The same in an engine that the caller keeps, so that the next sync finds it warm."""
     where = places(settings.lake)
     service = service_fingerprint(settings.dicom.base_url)
     progress = progress or Silent()
     left: list[Window] | None = None
     now = 0
     done = 0
-    with (
-        connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
-        Engine(settings.spark, spark) as engine,
-    ):
+    with connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client:
         if request.adopt and strangers(where):
             floor = highest_run_id(find_lake(where, service, adopting=True))
             with writing(where, "adopt", floor, client, engine, clock, sleep) as held:
@@ -105,10 +116,12 @@ def sync(
             floor = highest_run_id(find_lake(where, service))
             with writing(where, "sync", floor, client, engine, clock, sleep) as held:
                 lake = find_lake(where, service)
-                with failure_recorded(held.run_id, "sync", left, settings, lake, clock):
+                reading = list(left or [])
+                with failure_recorded(held.run_id, "sync", reading, settings, lake, clock):
                     if left is None:
                         now = _now(client, clock)
                         left = _stretches(settings, request, lake, now)
+                        reading += left
                         _refuse_what_cannot_be(client, lake)
                     if not left and lake is not None and rollups_outstanding(lake):
                         left = [Window(now, now)]  # nothing to read, but a dead run's work to finish
