@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dicom_etl.errors import ConfigurationError
+from dicom_etl.errors import ConfigurationError, StorageError
 from dicom_etl.lake import session
+from dicom_etl.settings import Spark
+
+SETTINGS = Spark(master="local[1]", driver_memory="1g", shuffle_partitions=1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -33,15 +39,91 @@ def test_a_signal_waits_until_the_jvm_is_ours(number: signal.Signals) -> None:
         signal.signal(number, before)
 
 
-def test_a_process_started_meanwhile_writes_into_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its standard output and error stand in the file, readable for this user only; ours come back."""
+def test_the_jvm_writes_into_a_file_and_does_not_get_our_variables(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its standard output and error stand in the file, for this user only; the token is not in its environment."""
+    monkeypatch.setenv("DICOM_ETL_TOKEN", "secret")
+    monkeypatch.setattr(session.SparkContext, "_gateway", None)
+    monkeypatch.setattr(session.SparkContext, "_jvm", None)
+
+    def launch(_conf: Any, how: dict[str, Any]) -> Any:
+        subprocess.run(["sh", "-c", "echo chatter; env >&2"], check=True, **how)
+        return SimpleNamespace(jvm="the JVM")
+
+    monkeypatch.setattr(session, "launch_gateway", launch)
     log = tmp_path / "jvm.log"
-    with session._output_into(log):
-        subprocess.run(["sh", "-c", "echo chatter; echo warning >&2"], check=True)
-    subprocess.run(["sh", "-c", "echo ours"], check=True)
-    assert sorted(log.read_text().split()) == ["chatter", "warning"]
+    session._launch(session.SparkConf(loadDefaults=False), log)
+    said = log.read_text()
+    assert "chatter" in said
+    assert "PATH=" in said
+    assert "secret" not in said
+    assert (os.environ["DICOM_ETL_TOKEN"], session.SparkContext._jvm) == ("secret", "the JVM")
     assert log.stat().st_mode & 0o777 == 0o600
-    assert capfd.readouterr().out == "ours\n"
+    assert capfd.readouterr() == ("", "")
+
+
+class Sessions:
+    """Sessions that are only counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.started: list[tuple[str, bool]] = []
+        self.stopped = 0
+        self.error = error
+        monkeypatch.setattr(session, "local_session", self.local)
+
+    @contextmanager
+    def local(self, _settings: Any, *, quick: bool) -> Iterator[Any]:
+        if self.error:
+            raise self.error
+        self.started.append((threading.current_thread().name, quick))
+        yield SimpleNamespace(number=len(self.started))
+        self.stopped += 1
+
+
+SMALL, LARGE = 1, session.QUICK_ROWS
+
+
+@pytest.mark.parametrize(("rows", "quick"), [(SMALL, True), (LARGE, False)])
+def test_a_session_may_start_while_the_feed_is_read(monkeypatch: pytest.MonkeyPatch, rows: int, quick: bool) -> None:
+    """Once, in a thread of its own; it is the session of the run, and stopped with the engine."""
+    sessions = Sessions(monkeypatch)
+    with session.Engine(SETTINGS) as engine:
+        engine.begin(rows)
+        engine.begin(rows)
+        assert engine.session(SMALL).number == 1
+        assert engine.session(SMALL).number == 1
+        ((thread, was_quick),) = sessions.started
+        assert (thread.startswith("start-spark"), was_quick) == (True, quick)
+        assert sessions.stopped == 0
+    assert sessions.stopped == 1
+
+
+def test_a_session_that_nobody_asked_for_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the command ends by a signal while it starts."""
+    sessions = Sessions(monkeypatch)
+    with pytest.raises(KeyboardInterrupt), session.Engine(SETTINGS) as engine:  # noqa: PT012
+        engine.begin(SMALL)
+        raise KeyboardInterrupt
+    assert (len(sessions.started), sessions.stopped) == (1, 1)
+
+
+def test_a_start_that_failed_is_told_to_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And to nobody else: a run that has nothing to merge needs no Spark."""
+    Sessions(monkeypatch, StorageError("Spark did not start"))
+    with pytest.raises(StorageError, match="did not start"), session.Engine(SETTINGS) as engine:  # noqa: PT012
+        engine.begin(SMALL)
+        engine.session(SMALL)
+    with session.Engine(SETTINGS) as engine:
+        engine.begin(SMALL)
+
+
+def test_a_given_session_is_not_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster there is nothing to begin."""
+    sessions = Sessions(monkeypatch)
+    with session.Engine(SETTINGS, _session("Delta")) as engine:
+        engine.begin(SMALL)
+    assert sessions.started == []
 
 
 def _session(extensions: str) -> Any:

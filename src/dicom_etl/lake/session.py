@@ -6,21 +6,23 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JError
-from pyspark import SparkContext
+from pyspark import SparkConf, SparkContext
 from pyspark.errors import AnalysisException, PySparkException
+from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from dicom_etl.errors import ConfigurationError, StorageError
+from dicom_etl.lake.classdata import class_data_option
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.jars import jar_settings
 from dicom_etl.lake.java import java_home
@@ -43,7 +45,8 @@ QUICK_ROWS = 50_000
 _QUICK = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 
 # pyspark logs every failed statement with its text and plan, on a handler of its own: a patient could be in it.
-logging.getLogger("SQLQueryContextLogger").disabled = True
+for _name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+    logging.getLogger(_name).disabled = True
 
 
 class Engine:
@@ -56,8 +59,15 @@ class Engine:
         self._settings = settings
         self._given = given
         self._stack = ExitStack()
+        self._starting: Future[SparkSession] | None = None
         self._session: SparkSession | None = None
         self._answers = 0
+
+    def begin(self, rows: int) -> None:
+        """Let a session start in the background, as ``session`` would, while the feed is still read."""
+        if self._session is None and self._starting is None and self._given is None:
+            starter = self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="start-spark"))
+            self._starting = starter.submit(self._start_local, rows)
 
     def session(self, rows: int) -> SparkSession:
         """The session, started at the first call for a work of about so many rows."""
@@ -65,9 +75,14 @@ class Engine:
             if self._given is not None:
                 _check_and_quiet(self._given)
                 self._session = cluster_session(self._given)
+            elif self._starting is not None:
+                self._session = self._starting.result()
             else:
-                self._session = self._stack.enter_context(local_session(self._settings, quick=rows < QUICK_ROWS))
+                self._session = self._start_local(rows)
         return self._session
+
+    def _start_local(self, rows: int) -> SparkSession:
+        return self._stack.enter_context(local_session(self._settings, quick=rows < QUICK_ROWS))
 
     def pulse(self) -> int:
         """A number that grows with each answer of the JVM; it blocks while the JVM does not answer."""
@@ -82,6 +97,8 @@ class Engine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Stop Spark. What it ended with and nobody has named yet gets its name here, at the edge."""
+        if self._starting is not None:
+            wait([self._starting])  # a JVM that comes up now is to be stopped with the others
         with self._stack, named_errors("Spark"):
             if isinstance(error, Exception) and not isinstance(error, AnalysisException):
                 raise error
@@ -130,11 +147,25 @@ def local_session(settings: Spark, *, quick: bool = False) -> Iterator[SparkSess
             _stop(spark)
 
 
+@contextmanager
+def training_session(archive: Path) -> Iterator[SparkSession]:
+    """A small quick session that writes the classes it has loaded to ``archive`` at its end."""
+    settings = Spark(master="local[2]", driver_memory="1g", shuffle_partitions=2)
+    with tempfile.TemporaryDirectory(prefix="dicom-etl-spark-") as scratch:
+        options = _local_settings(settings, Path(scratch), quick=True)
+        options["spark.driver.extraJavaOptions"] += f' -XX:ArchiveClassesAtExit="{archive}"'
+        spark = _start(options, Path(scratch))
+        try:
+            yield spark
+        finally:
+            _stop(spark, patience_seconds=120)
+
+
 def _local_settings(settings: Spark, scratch: Path, quick: bool) -> dict[str, str]:
     log4j = resources.files("dicom_etl.lake").joinpath("log4j2.properties")
     return {
         **_SESSION,
-        **jar_settings(),
+        **jar_settings(on_class_path=settings.master.startswith("local")),
         **(_QUICK if quick else {}),
         "spark.master": settings.master,
         "spark.app.name": "dicom-etl",
@@ -144,7 +175,9 @@ def _local_settings(settings: Spark, scratch: Path, quick: bool) -> dict[str, st
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.driver.extraJavaOptions": (
             f'-Dlog4j2.configurationFile="{log4j}" -Djava.io.tmpdir="{scratch}" -Dderby.system.home="{scratch}"'
-            " -Duser.timezone=UTC -XX:+UseParallelGC" + (" -XX:TieredStopAtLevel=1" if quick else "")
+            " -Duser.timezone=UTC -XX:+UseParallelGC"
+            + (" -XX:TieredStopAtLevel=1" if quick else "")
+            + class_data_option(java_home())
         ),
         # Nothing of ours listens outside this machine, and nothing is left on its disks in clear.
         "spark.driver.host": "127.0.0.1",
@@ -169,12 +202,11 @@ def _start(options: dict[str, str], scratch: Path) -> SparkSession:
     # A shell may have pointed at another Spark: ours is the one beside this Python.
     for name in ("SPARK_HOME", "PYSPARK_SUBMIT_ARGS", "SPARK_CONF_DIR"):
         os.environ.pop(name, None)
-    builder = SparkSession.builder
-    for key, value in options.items():
-        builder = builder.config(key, value)
+    conf = SparkConf().setAll(list(options.items()))
     try:
-        with _signals_wait(), _output_into(scratch / "jvm.log"):
-            return builder.getOrCreate()
+        with _signals_wait():
+            _launch(conf, scratch / "jvm.log")
+            return SparkSession.builder.config(conf=conf).getOrCreate()
     except (PySparkException, Py4JError) as error:
         raise StorageError(
             f"Spark did not start ({type(error).__name__}): see that spark.master is right, spark.driver_memory "
@@ -185,25 +217,27 @@ def _start(options: dict[str, str], scratch: Path) -> SparkSession:
         raise
 
 
-@contextmanager
-def _output_into(path: Path) -> Iterator[None]:
-    """Give a process started meanwhile a file in place of our standard output and error.
+def _launch(conf: SparkConf, log: Path) -> None:
+    """Start the JVM with a file in place of our standard output and error.
 
-    The JVM writes warnings there that no setting silences, VACUUM its chatter, and either could show a patient.
+    It writes warnings there that no setting silences, VACUUM its chatter, and either could show a patient.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = {number: os.dup(number) for number in (1, 2)}
-    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for number in kept:
-        os.dup2(target, number)
-    os.close(target)
+    if SparkContext._gateway is not None:
+        return
+    with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+        with _our_variables_left_out():
+            SparkContext._gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
+        SparkContext._jvm = SparkContext._gateway.jvm
+
+
+@contextmanager
+def _our_variables_left_out() -> Iterator[None]:
+    """Hide our own variables from a process started meanwhile: one of them may be the bearer token."""
+    ours = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("DICOM_ETL")}
     try:
         yield
     finally:
-        for number, copy in kept.items():
-            os.dup2(copy, number)
-            os.close(copy)
+        os.environ.update(ours)
 
 
 @contextmanager
@@ -235,7 +269,7 @@ def _abandon() -> None:
         process.wait(timeout=30)
 
 
-def _stop(spark: SparkSession) -> None:
+def _stop(spark: SparkSession, patience_seconds: float = 30) -> None:
     """Stop Spark and wait for its JVM, so that the spill folder can go."""
     gateway = SparkContext._gateway
     with suppress(Py4JError, OSError):  # a JVM that has ended cannot be asked to
@@ -250,7 +284,7 @@ def _stop(spark: SparkSession) -> None:
     if process is not None:
         process.stdin.close()  # the JVM ends when its standard input does
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=patience_seconds)
         except subprocess.TimeoutExpired:
             process.kill()
 

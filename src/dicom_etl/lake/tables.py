@@ -109,6 +109,8 @@ def merge_rollup(spark: SparkSession, table: Table, path: str, source: Source, r
         )
 
     def changed(session: SparkSession) -> DataFrame:
+        # The MERGE reads its source twice; this one is worth computing once (measured: a third of the whole roll-up).
+        session.conf.set("spark.databricks.delta.merge.materializeSource", "all")
         return _not_stored(source(session), read_table(session, path), table, ranges)
 
     return _merge(spark, table, path, changed, fence, merge)
