@@ -20,6 +20,7 @@ from dicom_etl.lake.voids import as_deleted
 from dicom_etl.landing.rejects import Reject, read_open
 from dicom_etl.landing.voids import read_voids, void_until
 from dicom_etl.listing import Found, Key, Listing, ask_again
+from dicom_etl.merging import check_shared_tables
 from dicom_etl.open_lake import ADOPTED, Lake
 from dicom_etl.runs import ledger
 from dicom_etl.settings import Settings
@@ -43,8 +44,9 @@ class Snapshot:
 
 
 def snapshot(lake: Lake) -> Snapshot:
-    """The lake as it is now. Raises DataError when a table has vanished."""
-    rejected = lake.table("rejected")
+    """The lake as it is now. Raises DataError when a table has vanished, or has not the columns that we write."""
+    check_shared_tables(lake)
+    rejected, _ = lake.table("rejected"), lake.table("change")
     # Before the versions: what a run covers that ends just now must not be missed in an older version.
     covered = tuple(ledger.covered(lake.runs()))
     return Snapshot(

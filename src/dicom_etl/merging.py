@@ -16,13 +16,13 @@ from dicom_etl.deltalog import remove_unborn
 from dicom_etl.errors import Superseded
 from dicom_etl.lake import changes, rollup
 from dicom_etl.lake.failures import named_errors
-from dicom_etl.lake.pruning import study_ranges
+from dicom_etl.lake.pruning import MOST_RANGES, study_ranges
 from dicom_etl.lake.schema import INSTANCE, SERIES, STUDY, TABLES, Table, table_properties
 from dicom_etl.lake.tables import Fence, Merged, create_table, merge_instance, merge_rollup, read_table
 from dicom_etl.landing.files import Landed
 from dicom_etl.landing.rows import BEFORE_FOLD
 from dicom_etl.landing.voids import read_voids, void_until
-from dicom_etl.open_lake import Lake, missing_tables
+from dicom_etl.open_lake import Lake, missing_tables, refuse_other_columns
 from dicom_etl.progress import Progress
 from dicom_etl.settings import Settings
 
@@ -61,6 +61,17 @@ class Beyond:
         return frozenset(key[1] for key in (*self.removed, *self.series, *self.studies))
 
 
+def check_shared_tables(lake: Lake) -> list[str]:
+    """Those of the three shared tables that must still be made.
+
+    Before anything is read or landed. Raises DataError when one has vanished, or has not the columns that we write.
+    """
+    for table in (t for t in TABLES if lake.has(t.name)):
+        wanted = {f.name: f.dataType.simpleString().replace("bigint", "long") for f in table.columns.fields}
+        refuse_other_columns(lake, table.name, lake.table(table.name), wanted)
+    return missing_tables(lake)
+
+
 def make_shared_tables(spark: SparkSession, lake: Lake, settings: Settings) -> None:
     """Create those of the three shared tables that are not there yet."""
     partitioned = settings.lake.layout == "partitioned"
@@ -93,7 +104,9 @@ def merge_landed(
     floor = _rolled_up(lake)
     left_behind = _studies_left_behind(spark, lake, floor, run_id)
     beyond = repair or Beyond(voids=void_until(read_voids(lake.table("rejected"))))
-    ranges = study_ranges(landed.studies | beyond.study_uids)
+    # More ranges than files skip nothing more, and each costs the planner.
+    most = min(lake.files(), MOST_RANGES)
+    ranges = study_ranges(landed.studies | beyond.study_uids, most)
     unfit = {u.sequence for u in landed.unusable if u.reason in BEFORE_FOLD}
     unusable = {u.sequence for u in landed.unusable} - unfit
 
@@ -116,7 +129,7 @@ def merge_landed(
 
     progress.step("roll up series and study")
     began = time.monotonic()
-    ranges = study_ranges(landed.studies | beyond.study_uids | left_behind)
+    ranges = study_ranges(landed.studies | beyond.study_uids | left_behind, most)
 
     def roll_up(table: Table, rows: Rollup) -> int:
         merged = merge_rollup(

@@ -5,26 +5,29 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from dicom_etl import __version__
 from dicom_etl.deltalog import local_folder
-from dicom_etl.dicomweb.changefeed import Reading, read_at, read_feed
+from dicom_etl.dicomweb.changefeed import Reading, read_again, read_at, read_feed
 from dicom_etl.dicomweb.client import DicomClient
+from dicom_etl.dicomweb.poison import Budget
 from dicom_etl.entry import Entry
-from dicom_etl.errors import DataError, DicomEtlError
-from dicom_etl.lake.session import Engine
+from dicom_etl.errors import DataError, Superseded
+from dicom_etl.lake.session import QUICK_ROWS, Engine
 from dicom_etl.lake.tables import Merged
 from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.files import Landed, Landing
 from dicom_etl.landing.highest import highest_landed
 from dicom_etl.landing.rejects import Reject, append_rejects, new_rejects, read_open, settled
+from dicom_etl.landing.rows import rows_of
 from dicom_etl.late_rows import find_late_rows
-from dicom_etl.merging import Outcome, make_shared_tables, merge_landed, rollups_outstanding
-from dicom_etl.open_lake import Lake, missing_tables
+from dicom_etl.merging import Outcome, check_shared_tables, make_shared_tables, merge_landed, rollups_outstanding
+from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
 from dicom_etl.runs import ledger
 from dicom_etl.runs.due import coverage_end
@@ -34,8 +37,12 @@ from dicom_etl.window import Window, from_datetime
 
 log = logging.getLogger(__name__)
 
-# Thousands of bad entries must not cost thousands of requests in every run.
-MOST_REJECTS_RETRIED = 200
+# Thousands of bad entries must not cost thousands of requests in every run: so many for those that stay bad,
+REQUESTS_FOR_REJECTS = 300
+# and so many entries when they heal, which costs two requests each.
+MOST_REJECTS_RETRIED = 1000
+# The next run begins so many further on; no more of them use the requests up than stand at one instant.
+REJECTS_A_TURN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +86,9 @@ def run(
     Raises Superseded when a newer run has committed; whatever is raised, nothing is recorded as covered.
     """
     retries_before = client.retries
-    read = _read_and_land(task, settings, lake, client, progress)
-    if not read.landed.entries and not missing_tables(lake) and not rollups_outstanding(lake):
+    missing = check_shared_tables(lake)
+    read = _read_and_land(task, settings, lake, client, engine, progress)
+    if not read.landed.entries and not missing and not rollups_outstanding(lake):
         return _record(task, settings, lake, read, None, client.retries - retries_before, 0.0, clock)
     began = time.monotonic()
     progress.step("start Spark")
@@ -108,7 +116,9 @@ def refuse_a_feed_that_went_back(client: DicomClient, lake: Lake) -> None:
         )
 
 
-def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClient, progress: Progress) -> Read:
+def _read_and_land(
+    task: Task, settings: Settings, lake: Lake, client: DicomClient, engine: Engine, progress: Progress
+) -> Read:
     began = time.monotonic()
     progress.step("read")
     rejects = {reject.sequence: reject for reject in read_open(lake.table("rejected"))}
@@ -123,6 +133,8 @@ def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClie
         def land(entries: list[Entry]) -> None:
             met.update((entry.sequence, entry.ticks) for entry in entries if entry.sequence in rejects)
             landing.add(entries)
+            if landing.entries >= QUICK_ROWS:
+                engine.begin(landing.entries)
 
         reading = read_feed(
             client,
@@ -134,9 +146,10 @@ def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClie
             grid_ticks=settings.feed.window,
             progress=progress.read,
         )
-        for reject in _to_try_again([r for s, r in rejects.items() if s not in met], task.run_id):
-            again = read_at(client, from_datetime(reject.timestamp), [reject.sequence])
-            land([entry for entry in again if not _as_bad_as_before(entry)])
+        if landing.entries:
+            engine.begin(max(landing.entries, lake.rows()))
+        for entries in _usable_by_now(client, [r for s, r in rejects.items() if s not in met], task):
+            land(entries)
         find_late_rows(
             lake,
             client,
@@ -165,15 +178,23 @@ def _read_and_land(task: Task, settings: Settings, lake: Lake, client: DicomClie
     return Read(reading, landed, met_again, fetched - began, time.monotonic() - fetched)
 
 
-def _to_try_again(rejects: list[Reject], run_id: int) -> list[Reject]:
-    """Some of the open rejects; when there are many, each run takes others: its id says where it begins."""
-    first = run_id * MOST_REJECTS_RETRIED % len(rejects) if rejects else 0
-    return (rejects[first:] + rejects[:first])[:MOST_REJECTS_RETRIED]
+def _usable_by_now(client: DicomClient, rejects: list[Reject], task: Task) -> Iterator[list[Entry]]:
+    """The open rejects that have become usable, by instants; those that are as bad as before cost requests only.
 
-
-def _as_bad_as_before(entry: Entry) -> bool:
-    """Whether there is nothing new to merge: the metadata still cannot be had of an entry that is still current."""
-    return entry.unreadable is not None and (entry.state or "").lower() == "current"
+    When there are many, each run takes others: its id says where it begins.
+    """
+    first = task.run_id * REJECTS_A_TURN % len(rejects) if rejects else 0
+    in_turn = (rejects[first:] + rejects[:first])[:MOST_REJECTS_RETRIED]
+    budget = Budget(REQUESTS_FOR_REJECTS)
+    for begin in range(0, len(in_turn), REJECTS_A_TURN):
+        for moment, tie in groupby(in_turn[begin : begin + REJECTS_A_TURN], key=lambda reject: reject.timestamp):
+            if budget.spent:
+                return
+            again = read_again(client, from_datetime(moment), [reject.sequence for reject in tie], budget)
+            still_bad = {u.sequence for u in rows_of(again, run_id=task.run_id, read_at=task.started_at).unusable}
+            usable = [entry for entry in again if entry.sequence not in still_bad]
+            budget.give(2 * len(usable))
+            yield usable
 
 
 def record_rejects(
@@ -185,7 +206,12 @@ def record_rejects(
     moment: datetime,
     more: Iterable[Reject] = (),
 ) -> None:
-    """One commit of ``rejected``: what is new, what has become usable, and ``more`` of this run (voids)."""
+    """One commit of ``rejected``: what is new, what has become usable, and ``more`` of this run (voids).
+
+    Raises Superseded when a newer run has merged: one that met nothing bad leaves no marker here.
+    """
+    if lake.marker("instance") > task.run_id:
+        raise Superseded("rejected: a newer run has written; this one stops and covers nothing")
     known = {reject.sequence for reject in met_again}
     new = [u for u in landed.unusable if u.sequence in rejected and u.sequence not in known]
     healed = [reject for reject in met_again if reject.sequence not in rejected]
@@ -263,5 +289,8 @@ def superseded_entries(read: int, merged: Merged, rejected: int) -> int:
     """
     superseded = read - merged.inserted - merged.updated - merged.deleted - rejected
     if superseded < 0:
-        raise DicomEtlError("the accounting of this run does not add up; please report it")
+        # One entry changed several rows: of our own writing there is one for each key.
+        raise DataError(
+            "instance holds a key in several rows, so somebody else has written to it: run dicom-etl repair --rebuild"
+        )
     return superseded

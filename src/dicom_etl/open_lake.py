@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -62,6 +63,10 @@ class Lake:
         counts = [pa.table(table.get_add_actions(flatten=True))["num_records"] for table in tables]
         return sum(pc.sum(count).as_py() or 0 for count in counts)
 
+    def files(self) -> int:
+        """How many files the largest of the shared tables has."""
+        return max(len(self.table(name).file_uris()) for name in self.places.shared)
+
     def version(self, name: str) -> int:
         """The newest version of the table."""
         return int(self.table(name).version())
@@ -112,6 +117,7 @@ def find_lake(
             _refuse_strangers(places)
         return None
     lake = Lake(places, check_identity(properties(run), service))
+    _check_columns(lake, "run", run)
     for name in TABLES[1:] if private else places.shared:
         _check_table(lake, name, adopting)
     return lake
@@ -144,6 +150,28 @@ def _check_table(lake: Lake, name: str, adopting: bool) -> None:
     if properties(table).get(LAKE_ID) != str(lake.identity.lake_id):
         raise DataError(f"the table {name} belongs to another lake: give each lake paths of its own")
     check_identity(properties(table), lake.identity.service)
+    _check_columns(lake, name, table)
+
+
+# The tables that delta-rs writes, and Delta's names of their types.
+_SCHEMAS = {"run": ledger.SCHEMA, "change": change_schema(), "rejected": rejected_schema()}
+_TYPES = {pa.int64(): "long", pa.float64(): "double", pa.string(): "string", pa.date32(): "date"}
+
+
+def _check_columns(lake: Lake, name: str, table: DeltaTable) -> None:
+    wanted = {f.name: _TYPES.get(f.type, "timestamp") for f in _SCHEMAS.get(name, ())}
+    refuse_other_columns(lake, name, table, wanted)
+
+
+def refuse_other_columns(lake: Lake, name: str, table: DeltaTable, wanted: Mapping[str, str]) -> None:
+    """Raise DataError when a table lacks a column that we write (name to Delta's type), or has it with another type.
+
+    More columns than ours are welcome.
+    """
+    stored = {field.name: getattr(field.type, "type", "nested") for field in table.schema().fields}
+    unlike = [column for column, kind in wanted.items() if stored.get(column) != kind]
+    if unlike:
+        raise DataError(f"the table {name} is not as dicom-etl writes it, see {', '.join(unlike)}: {lake.remedy(name)}")
 
 
 def missing_tables(lake: Lake) -> list[str]:

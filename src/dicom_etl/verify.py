@@ -31,9 +31,9 @@ _KEYWORDS = {attribute.column: attribute.keyword for attribute in ATTRIBUTES}
 class Difference:
     """One key that is not the same on both sides.
 
-    ``kind`` is missing (the service has it, the lake does not), extra (the other way round), sequence, filePath,
-    attributes (``keywords`` names them), values (of a series or study) or unlisted (the service's search has it,
-    and its feed does not show it).
+    ``kind`` is missing (the service has it, the lake does not), extra (the other way round), twice (in several rows
+    of the lake: ``repair --rebuild`` mends it), sequence, filePath, attributes (``keywords`` names them), values (of
+    a series or study) or unlisted (the service's search has it, and its feed does not show it).
     """
 
     table: str

@@ -186,33 +186,3 @@ def _wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
     while not happened():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
-
-
-def test_a_killed_sync_is_healed_by_the_next(make_site: Callable[..., Site], tmp_path: Path) -> None:
-    """kill -9 between the first MERGE and the others: the next sync takes over at once and ends with equal tables."""
-    site = make_site()
-    site.create("1.1", "1.1.1", "1.1.1.1", name="First", modality="CT")
-    site.clock(9.5)
-    site.sync()
-    site.update("1.1", "1.1.1", "1.1.1.1", name="Second", modality="CT")
-    site.create("1.2", "1.2.1", "1.2.1.1", name="New")
-    site.clock(11)
-    with subprocess.Popen(
-        [*PROGRAM, "sync", *settings_of(site), "--set", "spark.driver_memory=1g", "--log-format", "json"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    ) as running:  # fmt: skip
-        assert running.stderr is not None
-        events = []
-        for line in running.stderr:
-            events.append(json.loads(line)["event"])
-            if events[-1].startswith("instance merged"):
-                running.kill()
-                break
-    assert running.returncode == -signal.SIGKILL, events
-    assert {row["patientName"] for row in site.rows("instance")} == {"Second", "New"}
-    assert [row["patientName"] for row in site.rows("study")] == ["First"]
-    assert len(site.ledger()) == 1
-
-    (run,) = site.sync()
-    assert (run.run_id, run.entries_read) == (3, 2)
-    assert site.tables() == site.expected()

@@ -1,4 +1,4 @@
-"""The promise of architecture §1: any windows, any order, any slicing, repeated, crashed — the tables equal the service.
+"""The promise of architecture §1: any windows, any order, repeated, crashed: the tables equal the service.
 
 Thousands of random histories (`emulator.histories`) share one feed and one lake. While they happen, ranges of the
 feed are read at random, and runs die at random points. The oracle is the emulator's own store, asked over HTTP.
@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
 from types import SimpleNamespace

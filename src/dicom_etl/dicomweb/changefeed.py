@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from threading import Event
 
-from dicom_etl.dicomweb.client import DicomClient
+from dicom_etl.dicomweb.client import DicomClient, KeepsFailing
 from dicom_etl.dicomweb.cut import Cut
 from dicom_etl.dicomweb.keyset import Cursor, advance
-from dicom_etl.dicomweb.page import Ask, request_page
+from dicom_etl.dicomweb.page import Ask, Page, request_page
 from dicom_etl.dicomweb.poison import REQUESTS_PER_RUN, Budget, Source, fetch_page
-from dicom_etl.dicomweb.retry import PATIENT, never
+from dicom_etl.dicomweb.retry import PATIENT, Patience, never
 from dicom_etl.dicomweb.slices import SliceReader
 from dicom_etl.dicomweb.unreadable import METADATA_NOT_TRIED
 from dicom_etl.entry import Entry
@@ -97,16 +97,51 @@ def read_at(
     entry whose metadata cannot be had carries its code. Raises as ``read_feed``.
     """
     source = Source(client, Budget(), never)
-    start = floor_to_grid(ticks, TICKS_PER_MICROSECOND)
-    cursor = Cursor(start, start + TICKS_PER_MICROSECOND, batch_size, metadata=False)
-    served: list[Entry] = []
-    while advance(cursor, lambda ask: fetch_page(source, ask), served.extend):
-        pass
     wanted = set(sequences)
-    found = [(offset, entry) for offset, entry in _offsets(served) if entry.sequence in wanted]
+    found = [(offset, entry) for offset, entry in _served_at(source, ticks, batch_size) if entry.sequence in wanted]
     if not include_metadata:
         return [entry for _, entry in found]
     return [_alone(source, entry, offset) for offset, entry in found]
+
+
+def read_again(client: DicomClient, ticks: int, sequences: Collection[int], budget: Budget) -> list[Entry]:
+    """Those of ``sequences``, served in the microsecond of ``ticks``, whose metadata can be had by now.
+
+    For what failed before: each entry is asked for once, without patience, and one that is no longer Current comes
+    without metadata, which it does not need. Every request is taken from ``budget``; what is beyond it is left out,
+    for another time. Raises as ``read_feed``.
+    """
+    source = Source(client, budget, never)
+    again = []
+    for offset, entry in _served_at(source, ticks, batch_size=200):
+        if entry.sequence not in sequences:
+            continue
+        if (entry.state or "").lower() != "current":
+            again.append(entry)
+            continue
+        if not budget.take():
+            break
+        try:
+            page = request_page(client, Ask(entry.ticks, entry.ticks + 1, offset, 1), Patience(None, 1))
+        except KeepsFailing:
+            continue
+        again += [one for one in page.entries if one.sequence == entry.sequence]
+    return again
+
+
+def _served_at(source: Source, ticks: int, batch_size: int) -> list[tuple[int, Entry]]:
+    """What is served in the microsecond of ``ticks``, without metadata, each entry with its place in its tie."""
+    start = floor_to_grid(ticks, TICKS_PER_MICROSECOND)
+    cursor = Cursor(start, start + TICKS_PER_MICROSECOND, batch_size, metadata=False)
+    served: list[Entry] = []
+
+    def fetch(ask: Ask) -> Page:
+        source.budget.take()
+        return fetch_page(source, ask)
+
+    while advance(cursor, fetch, served.extend):
+        pass
+    return list(_offsets(served))
 
 
 def _offsets(entries: list[Entry]) -> Iterator[tuple[int, Entry]]:

@@ -41,6 +41,16 @@ class Budget:
             self._left -= 1
             return self._left >= 0
 
+    def give(self, requests: int) -> None:
+        """So many were worth their cost and do not count."""
+        with self._lock:
+            self._left += requests
+
+    @property
+    def spent(self) -> bool:
+        with self._lock:
+            return self._left <= 0
+
 
 class Health:
     """Whether the service can give any metadata at all; shared by the threads of one reading.

@@ -58,15 +58,19 @@ def instance_differences(
 ) -> DataFrame:
     """One row per instance that differs: its key, ``difference``, ``columns``, ``pending``.
 
-    ``difference`` is missing (the service has it, the lake does not), extra (the other way round), sequence,
-    filePath or attributes; ``columns`` are the attributes' columns that differ although the sequence is the same.
+    ``difference`` is missing (the service has it, the lake does not), extra (the other way round), twice (in
+    several rows of the lake), sequence, filePath or attributes; ``columns`` are the attributes' columns that differ
+    although the sequence is the same.
     """
     compared = ATTRIBUTE_COLUMNS if attributes else ()
     theirs = service.select(*INSTANCE_KEY, F.struct("sequence", "filePath", "readable", *compared).alias("theirs"))
-    ours = lake.select(*INSTANCE_KEY, F.struct("sequence", "filePath", *compared).alias("ours"))
+    # Somebody else's rows may repeat a key: it differs once, whatever its rows say.
+    row = F.struct("sequence", "filePath", *compared)
+    ours = lake.groupBy(*INSTANCE_KEY).agg(F.max(row).alias("ours"), F.count("*").alias("rows"))
     difference = (
         F.when(F.col("ours").isNull(), "missing")
         .when(F.col("theirs").isNull(), "extra")
+        .when(F.col("rows") > 1, "twice")
         .when(_differ("sequence"), "sequence")
         .when(_differ("filePath"), "filePath")
         .when(F.size("columns") > 0, "attributes")

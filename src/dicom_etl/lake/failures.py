@@ -18,7 +18,7 @@ from delta.exceptions import (
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
-from dicom_etl.errors import ConfigurationError, DicomEtlError, StorageError, Superseded, TemporaryError
+from dicom_etl.errors import ConfigurationError, DataError, DicomEtlError, StorageError, Superseded, TemporaryError
 
 # Each on its own: in Delta's Python package none of them is a DeltaConcurrentModificationException.
 _ANOTHER_WROTE = (
@@ -31,6 +31,10 @@ _ANOTHER_WROTE = (
     MetadataChangedException,
     ProtocolChangedException,
 )
+
+# What Spark and Delta say of a log that cannot be read, and of a file that is gone, cut or no Parquet.
+_LOG_SPOILT = ("DeltaFileNotFoundException", "JsonParseException", "JsonEOFException")
+_FILE_SPOILT = ("FileNotFoundException", "FAILED_READ_FILE", "is not a Parquet file")
 
 
 @contextmanager
@@ -66,4 +70,14 @@ def _named(table: str, what: str, told: str) -> DicomEtlError:
         return StorageError(f"{table}: the storage is full; free space and run again")
     if "OutOfMemoryError" in told:
         return ConfigurationError(f"{table}: Spark ran out of memory: raise spark.driver_memory")
+    if any(sign in what or sign in told for sign in _LOG_SPOILT):
+        return DataError(
+            f"{table}: its _delta_log cannot be read; restore it from a backup, or move its folder away and run "
+            "dicom-etl repair --rebuild"
+        )
+    if any(sign in what or sign in told for sign in _FILE_SPOILT):
+        return DataError(
+            f"{table}: a file of this table is missing or cannot be read; restore it from a backup, or run dicom-etl "
+            "repair --rebuild"
+        )
     return StorageError(f"{table}: Spark could not read or write the table ({what}); see to its storage and run again")

@@ -13,12 +13,12 @@ MOST_RANGES = 64
 
 
 def study_ranges(studies: Iterable[str], most: int = MOST_RANGES) -> list[tuple[str, str]]:
-    """At most ``most`` closed ranges, in order, that hold every given study UID.
+    """At most ``most`` closed ranges (one at least), in order, that hold every given study UID.
 
     Ordered as Delta orders strings: by UTF-8 bytes, which is the order of code points.
     """
     ordered = sorted(set(studies))
-    size = -(-len(ordered) // most) or 1
+    size = -(-len(ordered) // max(most, 1)) or 1
     return [(chunk[0], chunk[-1]) for chunk in (ordered[i : i + size] for i in range(0, len(ordered), size))]
 
 

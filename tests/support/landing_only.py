@@ -1,0 +1,48 @@
+"""Real syncs without their MERGEs: what is read, landed, covered and recorded, and no Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_etl import one_run, sync
+from dicom_etl.emulator import EmulatorOptions, serve_in_thread
+from dicom_etl.lake.session import Engine
+from dicom_etl.lake.tables import Merged
+from dicom_etl.merging import Outcome
+from support.site import SECOND, Site, at
+
+
+def outcome(*rejected: int) -> Outcome:
+    """What MERGEs of nothing say, with these sequences rejected by the fold."""
+    return Outcome(Merged(0, 0, 0, None), 0, 0, frozenset(rejected), 0.0, 0.0)
+
+
+@contextmanager
+def landing_only(folder: Path, *overrides: str, merge: Any = None) -> Iterator[Site]:
+    """A service and an empty lake, whose runs land and then call ``merge`` in the place of the three MERGEs."""
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        serve_in_thread(EmulatorOptions()) as emulator,
+    ):
+        patched.setattr(Engine, "session", lambda *_: None)
+        patched.setattr(one_run, "make_shared_tables", lambda *_: None)
+        patched.setattr(one_run, "merge_landed", merge or (lambda *_: outcome()))
+        # No table series, no marker in it: every landing would seem to be left behind.
+        patched.setattr(sync, "rollups_outstanding", lambda _lake: False)
+        emulator.service.clock.freeze(at(8), step=SECOND)
+        yield Site(emulator, folder, overrides, None)
+
+
+def landed(site: Site) -> set[int]:
+    """The sequences in ``change``."""
+    return {row["sequence"] for row in site.rows("change")}
+
+
+def served(site: Site, end: float) -> set[int]:
+    """Those of the whole feed up to an hour of the day, visible or not yet."""
+    return {row.sequence for row in site.feed(0, end)}
