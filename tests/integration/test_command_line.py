@@ -176,6 +176,30 @@ def test_signals_end_a_sync_and_release_its_claim(site: Site, tmp_path: Path, nu
     assert [claim["released"] for claim in _claims(site)] == [True]
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_watch_reads_what_is_due_and_ends_when_asked(site: Site, tmp_path: Path, number: int, code: int) -> None:
+    """It syncs at once, sleeps until the next window is due, and ends its sleep at the signal, with nothing held."""
+    site.create("1.1", "1.1.1", "1.1.1.1", name="A")
+    site.clock(9.5)
+    site.sync()
+    site.clock(11)
+    with subprocess.Popen(
+        [*PROGRAM, "watch", "--json", *settings_of(site)],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        assert running.stdout is not None
+        row = json.loads(running.stdout.readline())
+        assert (row["windowEnd"], row["entriesRead"], row["runId"]) == (text_at(10), 0, 2)
+        _wait_for(lambda: _claims(site)[-1]["released"])
+        running.send_signal(number)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (code, "")
+    assert [line for line in err.splitlines() if line.startswith("dicom-etl: ")] == [
+        f"dicom-etl: {'terminated' if code == 143 else 'interrupted'}; the next run goes on where this one stopped"
+    ]
+    assert [claim["released"] for claim in _claims(site)] == [True, True]
+
+
 def _claims(site: Site) -> list[dict[str, Any]]:
     files = sorted(path for path in (site.root / "_claims").iterdir() if path.suffix == ".json")
     return [msgspec.json.decode(path.read_bytes()) for path in files]
