@@ -53,7 +53,7 @@ class Plan:
 
 # A fixed seed for every change of the code, and other histories in each soak.
 PLANS = [
-    pytest.param(Plan(5_000, 2.2, 20_261_121), id="a thousand histories"),
+    pytest.param(Plan(3_500, 2.6, 20_261_121), id="seven hundred histories"),
     pytest.param(Plan(53_000, 0.6, None), id="ten thousand histories", marks=pytest.mark.soak),
     pytest.param(Plan(26_000, 0.9, None, late=True), id="five thousand, later than the delay", marks=pytest.mark.soak),
 ]
@@ -142,8 +142,9 @@ class _Reader:
     def poison(self) -> None:
         """For a while the metadata of other entries cannot be had."""
         self.site.service.faults.clear()
-        rows = self.site.service.history.window(0, 10**18, max(0, len(self.site.service.history) - 2000), 2000)
-        self.poisoned = {row.sequence for row in self.random.sample(rows, min(3, len(rows)))}
+        recent = max(200, self.script.entries // 5)
+        rows = self.site.service.history.window(0, 10**18, max(0, len(self.site.service.history) - recent), recent)
+        self.poisoned = {row.sequence for row in self.random.sample(rows, min(8, len(rows)))}
         self.site.service.faults.add(Fault(status=500, sequences=tuple(self.poisoned)))
 
     def read(self, now: int) -> None:
