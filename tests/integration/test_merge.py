@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
-from dicom_etl.errors import StorageError, Superseded
+from dicom_etl.errors import DataError, StorageError, Superseded
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.pruning import study_ranges
 from dicom_etl.lake.schema import INSTANCE, SERIES, TABLES, Table, table_properties
@@ -235,11 +235,11 @@ def test_other_errors_of_spark_are_named_and_their_text_is_dropped() -> None:
 def test_a_spoiled_table_is_a_named_error(
     spark: SparkSession, tmp_path: Path, gone: str, spoil: Callable[[Path, str], None]
 ) -> None:
-    """A file that is missing ends as StorageError, never as a bug of Spark's gateway."""
+    """A file that is missing ends as DataError, never as a bug of Spark's gateway."""
     path = make(spark, INSTANCE, tmp_path / "instance")
     merge(spark, path, 1, [upsert("1", 1)])
     spoil(Path(path), gone)
-    with pytest.raises(StorageError, match=r"^instance: "):
+    with pytest.raises(DataError, match=r"^instance: (a file of this table|its _delta_log)"):
         merge(spark, path, 2, [upsert("1", 2)])
 
 
