@@ -23,6 +23,13 @@ test: setup ## all tests that CI runs
 soak: setup ## every test, the long ones included (about a quarter of an hour)
 	@$(PY) -m pytest
 
+.PHONY: bench compare
+bench: setup ## its speed beside its limits and others, into docs/benchmarks.md (half an hour; BENCH=--quick: 5 minutes)
+	@PYTHONPATH=tests $(PY) -m bench $(BENCH)
+
+compare: setup ## one history, played to the Data Factory template's algorithm and to ours
+	@PYTHONPATH=tests $(PY) -m bench.compare
+
 check: setup lint types ## lint, types and the rule of imports
 	@$(PY) -m pytest -q tests/unit/test_imports.py
 
@@ -57,4 +64,6 @@ $(STAMP): pyproject.toml $(LOCKS)
 	  $(PIP) install --require-hashes --no-deps -r requirements-java.lock && $(PY) -m dicom_etl.lake.java; }
 	@echo "setup: fetching Spark's jars ..."
 	@$(PY) -m dicom_etl.lake.jars
+	@echo "setup: teaching Java to start faster ..."
+	@$(PY) -m dicom_etl.lake.training
 	@touch $@

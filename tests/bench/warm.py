@@ -1,0 +1,55 @@
+"""Windows one after another in one process with one JVM, as `dicom-etl watch` works: `python -m bench.warm …`.
+
+A line of JSON for each window: the seconds of the whole `sync` (claim, reading, MERGEs, ledger) and the ledger's row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from bench.feed import Feed
+from bench.lakes import merge_figures, settings, versions
+from bench.processes import Server
+from dicom_etl.lake.session import Engine
+from dicom_etl.sync import Request, sync_in
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--base-url", required=True)
+    options.add_argument("--start", type=int, required=True)
+    options.add_argument("--entries", type=int, required=True)
+    options.add_argument("--set", action="append", default=[], dest="more")
+    options.add_argument("lakes", nargs="+", help="FOLDER=KIND,KIND: windows of these kinds into the lake there")
+    given = options.parse_args()
+    server = Server(given.base_url)
+    first = settings(given.base_url, Path(given.lakes[0].partition("=")[0]), given.start, given.more)
+    with Engine(first.spark) as engine:
+        for text in given.lakes:
+            root, _, kinds = text.rpartition("=")
+            windows = kinds.split(",")
+            for count in range(1, len(windows) + 1):
+                server.show(given.entries, windows[:count])
+                before = versions(Path(root))
+                began = time.monotonic()
+                (run,) = sync_in(engine, settings(given.base_url, Path(root), given.start, given.more), Request())
+                seconds = time.monotonic() - began
+                feed = Feed(given.entries, windows[:count])
+                studies = feed.studies(feed.window(count - 1))
+                line = {
+                    "kind": windows[count - 1],
+                    "seconds": seconds,
+                    "run": run.as_row(),
+                    "requests": server.counters(),
+                    "files": merge_figures(Path(root), studies, before),
+                }
+                sys.stdout.write(json.dumps(line, default=str) + "\n")
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
