@@ -220,9 +220,7 @@ def test_a_run_that_goes_on_before_the_newer_one_does_no_harm(
 
 
 @pytest.mark.parametrize("held", LEDGER)
-def test_a_row_that_comes_before_the_newer_ones_stands(
-    copy: Site, monkeypatch: pytest.MonkeyPatch, held: str
-) -> None:
+def test_a_row_that_comes_before_the_newer_ones_stands(copy: Site, monkeypatch: pytest.MonkeyPatch, held: str) -> None:
     """The older run's row is written, it had done all it says; a newer one that had opened the ledger stops, 75."""
     ended: list[Any] = []
     with child(copy, "ledger opened", "SIGSTOP", "sync", *EMPTY) as older:

@@ -1,0 +1,61 @@
+"""The accounting of architecture §5.8, checked for every run that a test makes: each entry by itself."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+from dicom_etl.runs.ledger import Run
+from support.oracle import INSTANCE_KEY, accounting
+
+COUNTS = ("inserted", "updated", "deleted", "superseded", "rejected")
+_ACTIONS = ("Create", "Update", "Delete")
+_STATES = ("Current", "Replaced", "Deleted")
+
+
+def check_accounting(change: Path, run: Run, stored: Mapping[tuple[str, ...], int | None]) -> None:
+    """What the run says of its entries is what becomes of each of them, as it was when it was read.
+
+    ``change`` is the table's folder, ``stored`` the sequence of each row of ``instance`` before the run.
+    """
+    entries = landed_entries(change, run.run_id)
+    unfit = [entry for entry in entries if not _fit(entry)]
+    unusable = {entry.sequence for entry in entries if not _has_header(entry.metadata)}
+    fates = accounting([entry for entry in entries if _fit(entry)], stored, unusable)
+    fates["rejected"] += len(unfit)
+    said = {name: getattr(run, name) for name in COUNTS}
+    assert (run.entries_read, said) == (len(entries), {name: fates[name] for name in COUNTS}), run
+
+
+def landed_entries(change: Path, run_id: int) -> list[Any]:
+    """What a run has landed, one object an entry."""
+    names = [*INSTANCE_KEY, "sequence", "action", "state", "metadata"]
+    filesystem = SubTreeFileSystem(str(change), LocalFileSystem())
+    dataset = DeltaTable(change).to_pyarrow_dataset(filesystem=filesystem)
+    rows = dataset.to_table(columns=names, filter=pc.field("runId") == run_id).to_pylist()
+    return [SimpleNamespace(**row, key=tuple(row[name] for name in INSTANCE_KEY)) for row in rows]
+
+
+def _fit(entry: Any) -> bool:
+    """Whether its key and its meaning are certain."""
+    return None not in entry.key and entry.action in _ACTIONS and entry.state in _STATES
+
+
+def _has_header(metadata: str | None) -> bool:
+    try:
+        return isinstance(json.loads(metadata or "null"), dict)
+    except ValueError:
+        return False
+
+
+def total(counted: Counter[str], run: Run) -> None:
+    """Add what became of the run's entries."""
+    counted.update({name: getattr(run, name) for name in COUNTS})
