@@ -64,8 +64,9 @@ class Lake:
         return sum(pc.sum(count).as_py() or 0 for count in counts)
 
     def files(self) -> int:
-        """How many files the largest of the shared tables has."""
-        return max(len(self.table(name).file_uris()) for name in self.places.shared)
+        """How many files the largest of the shared tables has, of those that are there."""
+        counts = [len(self.table(name).file_uris()) for name in self.places.shared if self.has(name)]
+        return max(counts, default=0)
 
     def version(self, name: str) -> int:
         """The newest version of the table."""

@@ -33,6 +33,7 @@ def feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LateFeed]:
     """An empty lake whose runs land and do not merge."""
     merged = Outcome(Merged(0, 0, 0, None), 0, 0, frozenset(), 0.0, 0.0)
     monkeypatch.setattr(Engine, "session", lambda *_: None)
+    monkeypatch.setattr(Engine, "begin", lambda *_: None)
     monkeypatch.setattr(one_run, "make_shared_tables", lambda *_: None)
     monkeypatch.setattr(one_run, "merge_landed", lambda *_: merged)
     with ExitStack() as stack:

@@ -77,6 +77,7 @@ def fates_of(fates: Counter[str]) -> dict[str, int]:
     return {name: fates[name] for name in ("inserted", "updated", "deleted", "superseded", "rejected")}
 
 
+@pytest.mark.soak
 def test_a_night_of_bad_entries_is_recorded_retried_in_turns_and_heals(
     make_site: Callable[..., Site], command: Command
 ) -> None:

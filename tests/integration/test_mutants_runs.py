@@ -198,7 +198,7 @@ def _run(early: Callable[..., Run | None]) -> Callable[..., Run]:
     """One run that does something before its MERGEs: what that gives stands in the place of its last step."""
 
     def run(task: Any, settings: Any, lake: Lake, client: Any, engine: Any, *, clock: Any, progress: Any) -> Run:
-        read = one_run._read_and_land(task, settings, lake, client, progress)
+        read = one_run._read_and_land(task, settings, lake, client, engine, progress)
         one_run.make_shared_tables(engine.session(0), lake, settings)
         row = early(task, settings, lake, read, clock)
         done = one_run.merge_landed(None, lake, task.run_id, read.landed, progress)

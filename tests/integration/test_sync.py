@@ -386,6 +386,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[None]
         yield
 
 
+@pytest.mark.soak
 def test_a_run_that_dies_between_the_merges_heals(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:

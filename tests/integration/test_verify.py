@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
@@ -86,6 +87,7 @@ def test_every_kind_of_difference_is_found(copy: Site, command: Callable[..., tu
     assert "1.7.2" not in out
 
 
+@pytest.mark.soak
 def test_what_no_run_covers_yet_is_pending(make_site: Callable[..., Site]) -> None:
     """Keys with a later entry are no differences, and left out of the digests of both sides."""
     site = make_site()

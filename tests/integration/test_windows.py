@@ -79,6 +79,7 @@ def _uids(sop: str) -> tuple[str, str, str]:
     return f"1.2.{study}", f"1.2.{study}.{series}", f"1.2.{sop}"
 
 
+@pytest.mark.soak
 def test_an_open_range_is_read_and_not_covered(make_site: Callable[..., Site]) -> None:
     """--end and --until in the future, our clock ahead, then behind, half-hour windows, an earlier feed.start.
 

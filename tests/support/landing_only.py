@@ -30,6 +30,7 @@ def landing_only(folder: Path, *overrides: str, merge: Any = None) -> Iterator[S
         serve_in_thread(EmulatorOptions()) as emulator,
     ):
         patched.setattr(Engine, "session", lambda *_: None)
+        patched.setattr(Engine, "begin", lambda *_: None)
         patched.setattr(one_run, "make_shared_tables", lambda *_: None)
         patched.setattr(one_run, "merge_landed", merge or (lambda *_: outcome()))
         # No table series, no marker in it: every landing would seem to be left behind.

@@ -139,8 +139,8 @@ class Site:
 
     @property
     def accountable(self) -> bool:
-        """Whether all that the accounting needs is where it usually is, and no voids change what entries mean."""
-        if not self.settings.lake.keep_metadata or not (self.root / "change").exists():
+        """Whether the runs merge, and all that the accounting needs is where it usually is, without voids."""
+        if self.spark is None or not self.settings.lake.keep_metadata or not (self.root / "change").exists():
             return False
         return all(row["status"] != "void" for row in self.rows("rejected"))
 

@@ -194,6 +194,8 @@ def _local_settings(settings: Spark, scratch: Path, quick: bool) -> dict[str, st
         "spark.ui.retainedJobs": "20",
         "spark.ui.retainedStages": "20",
         "spark.ui.retainedTasks": "200",
+        # Delta keeps the state of the last 10 000 tables it met; a run meets five.
+        "spark.databricks.delta.delta.log.cacheSize": "50",
     }
 
 
