@@ -237,7 +237,8 @@ def _verify() -> None:
     done = subprocess.run([*_typed("verify"), "--json"], stdout=subprocess.PIPE, text=True, check=False)
     found = json.loads(done.stdout or "{}")
     for name, value in found.items():
-        print(f"  {name:20} {value}")
+        if value is not None:
+            print(f"  {name:20} {value}")
     if done.returncode or not found.get("equal") or found.get("pending") or not found.get("lakeInstances"):
         raise DemoFailed("the tables differ from the service")
     print("the tables equal the service", flush=True)
