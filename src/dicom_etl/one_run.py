@@ -210,18 +210,19 @@ def record_rejects(
 
     Raises Superseded when a newer run has merged: one that met nothing bad leaves no marker here.
     """
-    if lake.marker("instance") > task.run_id:
-        raise Superseded("rejected: a newer run has written; this one stops and covers nothing")
     known = {reject.sequence for reject in met_again}
     new = [u for u in landed.unusable if u.sequence in rejected and u.sequence not in known]
     healed = [reject for reject in met_again if reject.sequence not in rejected]
+    rows = [
+        *new_rejects(new, run_id=task.run_id, recorded_at=moment),
+        *settled(healed, run_id=task.run_id, recorded_at=moment),
+        *more,
+    ]
+    if rows and lake.marker("instance") > task.run_id:
+        raise Superseded("rejected: a newer run has written; this one stops and covers nothing")
     append_rejects(
         lake.table("rejected"),
-        [
-            *new_rejects(new, run_id=task.run_id, recorded_at=moment),
-            *settled(healed, run_id=task.run_id, recorded_at=moment),
-            *more,
-        ],
+        rows,
         app_id=lake.app_id("rejected"),
         run_id=task.run_id,
         details={"runId": str(task.run_id)},
