@@ -66,9 +66,10 @@ def check_shared_tables(lake: Lake) -> list[str]:
 
     Before anything is read or landed. Raises DataError when one has vanished, or has not the columns that we write.
     """
-    for table in (t for t in TABLES if lake.has(t.name)):
+    stored = lake.shared()
+    for table in (t for t in TABLES if t.name in stored):
         wanted = {f.name: f.dataType.simpleString().replace("bigint", "long") for f in table.columns.fields}
-        refuse_other_columns(lake, table.name, lake.table(table.name), wanted)
+        refuse_other_columns(lake, table.name, stored[table.name], wanted)
     return missing_tables(lake)
 
 

@@ -162,6 +162,17 @@ def _read_and_land(
         )
         fetched = time.monotonic()
         landed = landing.finish(reading.window.end)
+    commit_landing(task, lake, landed)
+    log.info(
+        "landed",
+        extra={"run_id": task.run_id, "entries": landed.entries, "pages": reading.pages, "window": reading.window},
+    )
+    met_again = tuple(rejects[sequence] for sequence, ticks in met.items() if ticks < reading.window.end)
+    return Read(reading, landed, met_again, fetched - began, time.monotonic() - fetched)
+
+
+def commit_landing(task: Task, lake: Lake, landed: Landed) -> None:
+    """Make what was landed part of ``change``, in one commit; nothing was landed: no commit."""
     if landed.entries:
         commit_change(
             lake.table("change"),
@@ -170,12 +181,6 @@ def _read_and_land(
             run_id=task.run_id,
             details={"runId": str(task.run_id)},
         )
-    log.info(
-        "landed",
-        extra={"run_id": task.run_id, "entries": landed.entries, "pages": reading.pages, "window": reading.window},
-    )
-    met_again = tuple(rejects[sequence] for sequence, ticks in met.items() if ticks < reading.window.end)
-    return Read(reading, landed, met_again, fetched - began, time.monotonic() - fetched)
 
 
 def _usable_by_now(client: DicomClient, rejects: list[Reject], task: Task) -> Iterator[list[Entry]]:
@@ -239,8 +244,6 @@ def _record(
     start_seconds: float,
     clock: Callable[[], datetime],
 ) -> Run:
-    merged = outcome.instance if outcome else Merged(0, 0, 0, lake.version("instance"))
-    rejected = len(outcome.rejected) if outcome else 0
     row = Run(
         run_id=task.run_id,
         verb=task.verb,
@@ -250,28 +253,37 @@ def _record(
         covered_until=coverage_end(read.reading.window, task.now, settings.feed.delay),
         started_at=task.started_at,
         finished_at=clock(),
-        entries_read=read.landed.entries,
-        inserted=merged.inserted,
-        updated=merged.updated,
-        deleted=merged.deleted,
-        superseded=superseded_entries(read.landed.entries, merged, rejected),
-        rejected=rejected,
         repeated=read.landed.repeated + read.reading.repeated,
         pages=read.reading.pages,
         retries=retries,
         start_seconds=start_seconds,
         fetch_seconds=read.fetch_seconds,
         land_seconds=read.land_seconds,
-        merge_seconds=outcome.merge_seconds if outcome else 0.0,
-        rollup_seconds=outcome.rollup_seconds if outcome else 0.0,
-        change_version=lake.version("change"),
-        instance_version=merged.version,
-        series_version=outcome.series_version if outcome else lake.version("series"),
-        study_version=outcome.study_version if outcome else lake.version("study"),
+        **row_results(lake, read.landed.entries, outcome),
         **row_origin(settings),
     )
     ledger.record(lake.table("run"), row, lake.identity)
     return row
+
+
+def row_results(lake: Lake, entries: int, outcome: Outcome | None) -> dict[str, Any]:
+    """What became of the entries, how long the merging took, and the tables' versions; without one, those they have."""
+    merged = outcome.instance if outcome else Merged(0, 0, 0, lake.version("instance"))
+    rejected = len(outcome.rejected) if outcome else 0
+    return {
+        "entries_read": entries,
+        "inserted": merged.inserted,
+        "updated": merged.updated,
+        "deleted": merged.deleted,
+        "superseded": superseded_entries(entries, merged, rejected),
+        "rejected": rejected,
+        "merge_seconds": outcome.merge_seconds if outcome else 0.0,
+        "rollup_seconds": outcome.rollup_seconds if outcome else 0.0,
+        "change_version": lake.version("change"),
+        "instance_version": merged.version,
+        "series_version": outcome.series_version if outcome else lake.version("series"),
+        "study_version": outcome.study_version if outcome else lake.version("study"),
+    }
 
 
 def row_origin(settings: Settings) -> dict[str, Any]:

@@ -57,16 +57,19 @@ class Lake:
         table = open_table(self.path(name))
         return 0 if table is None else marker(table, self.app_id(name))
 
+    def shared(self) -> dict[str, DeltaTable]:
+        """The newest snapshots of those of the shared tables that are there, by name."""
+        found = {name: open_table(self.path(name)) for name in self.places.shared}
+        return {name: table for name, table in found.items() if table is not None}
+
     def rows(self) -> int:
         """About how many rows those of the shared tables hold that are there, by their logs."""
-        tables = [self.table(name) for name in self.places.shared if self.has(name)]
-        counts = [pa.table(table.get_add_actions(flatten=True))["num_records"] for table in tables]
+        counts = [pa.table(table.get_add_actions(flatten=True))["num_records"] for table in self.shared().values()]
         return sum(pc.sum(count).as_py() or 0 for count in counts)
 
     def files(self) -> int:
         """How many files the largest of the shared tables has, of those that are there."""
-        counts = [len(self.table(name).file_uris()) for name in self.places.shared if self.has(name)]
-        return max(counts, default=0)
+        return max((len(table.file_uris()) for table in self.shared().values()), default=0)
 
     def version(self, name: str) -> int:
         """The newest version of the table."""

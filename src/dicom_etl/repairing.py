@@ -11,12 +11,10 @@ from dicom_etl.deltalog import local_folder
 from dicom_etl.dicomweb.changefeed import read_feed
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.entry import Entry
-from dicom_etl.lake.tables import Merged
-from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.files import Landed, Landing
 from dicom_etl.landing.rejects import Reject, read_open
 from dicom_etl.merging import Outcome
-from dicom_etl.one_run import Task, row_origin, superseded_entries
+from dicom_etl.one_run import Task, commit_landing, row_origin, row_results
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
 from dicom_etl.runs import ledger
@@ -78,14 +76,7 @@ def reread(
             end = window.end
         fetched = time.monotonic()
         landed = landing.finish(end)
-    if landed.entries:
-        commit_change(
-            lake.table("change"),
-            landed,
-            app_id=lake.app_id("change"),
-            run_id=task.run_id,
-            details={"runId": str(task.run_id)},
-        )
+    commit_landing(task, lake, landed)
     return Reread(
         landed=landed,
         met=tuple(rejects[sequence] for sequence in sorted(met)),
@@ -134,9 +125,6 @@ def repair_row(
     """The row of the ledger, written. Read are the entries that were landed, and one for each row removed of which
     no entry speaks (``removed``): so read = inserted + updated + deleted + superseded + rejected holds here too.
     """
-    merged = outcome.instance if outcome else Merged(0, 0, 0, lake.version("instance"))
-    entries = (read.landed.entries if read else 0) + removed
-    rejected = len(outcome.rejected) if outcome else 0
     row = Run(
         run_id=task.run_id,
         verb=task.verb,
@@ -146,23 +134,12 @@ def repair_row(
         covered_until=covered_until,
         started_at=task.started_at,
         finished_at=finished_at,
-        entries_read=entries,
-        inserted=merged.inserted,
-        updated=merged.updated,
-        deleted=merged.deleted,
-        superseded=superseded_entries(entries, merged, rejected),
-        rejected=rejected,
         repeated=read.repeated if read else 0,
         pages=read.pages if read else 0,
         retries=retries,
         fetch_seconds=read.fetch_seconds if read else 0.0,
         land_seconds=read.land_seconds if read else 0.0,
-        merge_seconds=outcome.merge_seconds if outcome else 0.0,
-        rollup_seconds=outcome.rollup_seconds if outcome else 0.0,
-        change_version=lake.version("change"),
-        instance_version=merged.version,
-        series_version=outcome.series_version if outcome else lake.version("series"),
-        study_version=outcome.study_version if outcome else lake.version("study"),
+        **row_results(lake, (read.landed.entries if read else 0) + removed, outcome),
         **row_origin(settings),
     )
     ledger.record(lake.table("run"), row, lake.identity)

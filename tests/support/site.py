@@ -102,18 +102,9 @@ class Site:
         """Let the service's clock stand at that hour; each event then moves it by a second."""
         self.service.clock.freeze(at(hour), step=SECOND)
 
-    def sync(
-        self,
-        start: str | None = None,
-        end: str | None = None,
-        until: str | None = None,
-        max_runs: int | None = None,
-        *,
-        now: datetime | None = None,
-        spark: Any = None,
-    ) -> list[Run]:
-        """The runs of one sync; the machine's clock stands at ``now``, without it where the service's does."""
-        return list(self.runs(start, end, until, max_runs, now=now, spark=spark))
+    def sync(self, *windows: str | None, **how: Any) -> list[Run]:
+        """The runs of one sync, all of them over; arguments as for ``runs``."""
+        return list(self.runs(*windows, **how))
 
     def runs(
         self,
@@ -125,7 +116,10 @@ class Site:
         now: datetime | None = None,
         spark: Any = None,
     ) -> Iterator[Run]:
-        """The same one by one: each run when it is over, and before the next; each entry of it is accounted for."""
+        """One sync, run by run, each when it is over and before the next; each entry of it is accounted for.
+
+        The machine's clock stands at ``now``, without it where the service's does.
+        """
         moment = now or datetime.fromtimestamp(self.service.clock.now_ticks() / SECOND, KATHMANDU)
         wanted = request(start, end, until, max_runs)
         for run in sync(

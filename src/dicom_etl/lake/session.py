@@ -132,36 +132,26 @@ def _check_and_quiet(spark: SparkSession) -> None:
 
 
 @contextmanager
-def local_session(settings: Spark, *, quick: bool = False) -> Iterator[SparkSession]:
+def local_session(settings: Spark, *, quick: bool = False, archive: Path | None = None) -> Iterator[SparkSession]:
     """A session in a JVM of our own, stopped at the end together with its spill folder.
 
-    ``quick`` is for work of seconds: code is compiled once and quickly, not again and better.
+    ``quick`` is for work of seconds: code is compiled once and quickly, not again and better. ``archive``: the JVM
+    writes the classes it has loaded there at its end (`lake.training`), which takes it some time.
 
     Raises ConfigurationError without a Java, StorageError when the JVM does not start.
     """
+    home = java_home()
     with tempfile.TemporaryDirectory(prefix="dicom-etl-spark-") as scratch:  # 0700
-        spark = _start(_local_settings(settings, Path(scratch), quick), Path(scratch))
+        # A JVM that writes an archive cannot start from another.
+        classes = class_data_option(home) if archive is None else f' -XX:ArchiveClassesAtExit="{archive}"'
+        spark = _start(_local_settings(settings, Path(scratch), quick, classes), Path(scratch), home)
         try:
             yield spark
         finally:
-            _stop(spark)
+            _stop(spark, patience_seconds=30 if archive is None else 120)
 
 
-@contextmanager
-def training_session(archive: Path) -> Iterator[SparkSession]:
-    """A small quick session that writes the classes it has loaded to ``archive`` at its end."""
-    settings = Spark(master="local[2]", driver_memory="1g", shuffle_partitions=2)
-    with tempfile.TemporaryDirectory(prefix="dicom-etl-spark-") as scratch:
-        options = _local_settings(settings, Path(scratch), quick=True)
-        options["spark.driver.extraJavaOptions"] += f' -XX:ArchiveClassesAtExit="{archive}"'
-        spark = _start(options, Path(scratch))
-        try:
-            yield spark
-        finally:
-            _stop(spark, patience_seconds=120)
-
-
-def _local_settings(settings: Spark, scratch: Path, quick: bool) -> dict[str, str]:
+def _local_settings(settings: Spark, scratch: Path, quick: bool, classes: str) -> dict[str, str]:
     log4j = resources.files("dicom_etl.lake").joinpath("log4j2.properties")
     return {
         **_SESSION,
@@ -175,9 +165,7 @@ def _local_settings(settings: Spark, scratch: Path, quick: bool) -> dict[str, st
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.driver.extraJavaOptions": (
             f'-Dlog4j2.configurationFile="{log4j}" -Djava.io.tmpdir="{scratch}" -Dderby.system.home="{scratch}"'
-            " -Duser.timezone=UTC -XX:+UseParallelGC"
-            + (" -XX:TieredStopAtLevel=1" if quick else "")
-            + class_data_option(java_home())
+            " -Duser.timezone=UTC -XX:+UseParallelGC" + (" -XX:TieredStopAtLevel=1" if quick else "") + classes
         ),
         # Nothing of ours listens outside this machine, and nothing is left on its disks in clear.
         "spark.driver.host": "127.0.0.1",
@@ -199,8 +187,8 @@ def _local_settings(settings: Spark, scratch: Path, quick: bool) -> dict[str, st
     }
 
 
-def _start(options: dict[str, str], scratch: Path) -> SparkSession:
-    os.environ["JAVA_HOME"] = str(java_home())
+def _start(options: dict[str, str], scratch: Path, home: Path) -> SparkSession:
+    os.environ["JAVA_HOME"] = str(home)
     # A shell may have pointed at another Spark: ours is the one beside this Python.
     for name in ("SPARK_HOME", "PYSPARK_SUBMIT_ARGS", "SPARK_CONF_DIR"):
         os.environ.pop(name, None)
@@ -295,7 +283,7 @@ def start_resolving(options: dict[str, str]) -> None:
     """Start and stop a bare session, so that Spark fetches ``spark.jars.packages``."""
     scratch = Path(options["spark.jars.ivy"])
     try:
-        spark = _start({"spark.master": "local[1]", "spark.ui.enabled": "false", **options}, scratch)
+        spark = _start({"spark.master": "local[1]", "spark.ui.enabled": "false", **options}, scratch, java_home())
     except (StorageError, OSError) as error:
         raise ConfigurationError("could not fetch Spark's jars; check the network, run make setup again") from error
     _stop(spark)

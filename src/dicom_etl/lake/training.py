@@ -20,8 +20,11 @@ from dicom_etl.lake.java import java_home
 from dicom_etl.lake.maintenance import maintain_table
 from dicom_etl.lake.rollup import instances_within, series_rows, study_rows
 from dicom_etl.lake.schema import INSTANCE, SERIES, STUDY, TABLES, table_properties
-from dicom_etl.lake.session import training_session
+from dicom_etl.lake.session import local_session
 from dicom_etl.lake.tables import Fence, Source, create_table, merge_instance, merge_rollup, read_table
+from dicom_etl.settings import Spark
+
+_SETTINGS = Spark(master="local[2]", driver_memory="1g", shuffle_partitions=2)
 
 
 def make_archive(folder: Path = FOLDER) -> Path:
@@ -32,7 +35,7 @@ def make_archive(folder: Path = FOLDER) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dicom-etl-classes-", dir=folder) as scratch:
         made = Path(scratch) / "new.jsa"
-        with training_session(made) as spark:
+        with local_session(_SETTINGS, quick=True, archive=made) as spark:
             _train(spark, Path(scratch))
         if made.is_file():
             made.replace(archive)  # whole or not at all: another start may look for it just now
