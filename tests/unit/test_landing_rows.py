@@ -12,7 +12,7 @@ import pytest
 
 from dicom_etl.dicomweb import unreadable
 from dicom_etl.entry import Entry
-from dicom_etl.landing import rows
+from dicom_etl.landing import kept, rows
 from dicom_etl.landing.rows import Unusable, rows_of
 from dicom_etl.landing.schema import CHANGE_PROPERTIES, STATISTICS_COLUMNS, change_schema
 from dicom_etl.window import parse_instant
@@ -253,7 +253,7 @@ def test_a_deleted_entry_without_a_certain_key_is_unusable(changes: dict[str, An
 def test_reason_codes_are_those_of_the_feeds_reader() -> None:
     """One code means one thing, whoever finds it."""
     assert rows.FIELD_NOT_TEXT == unreadable.FIELD_NOT_TEXT
-    assert rows.METADATA_NOT_OBJECT == unreadable.METADATA_NOT_OBJECT
+    assert kept.METADATA_NOT_OBJECT == unreadable.METADATA_NOT_OBJECT
     assert rows.METADATA_NOT_UTF8 == unreadable.METADATA_NOT_UTF8
 
 

@@ -42,7 +42,7 @@ def kept_value(attribute: Attribute, element: msgspec.Raw | bytes) -> str | date
         text = _text(_alphabetic(first) if attribute.vr == "PN" else first)
     except UNDECODABLE:
         return None
-    return _date(text) if attribute.is_date and text else text
+    return date_of(text) if attribute.is_date and text else text
 
 
 def stripped(text: str | None) -> str | None:
@@ -66,7 +66,8 @@ def _text(value: bytes) -> str | None:
     return value.decode("ascii") if value and value[0] in _NUMBER_STARTS else None
 
 
-def _date(text: str) -> date | None:
+def date_of(text: str) -> date | None:
+    """The day of a DA value; None when it is none."""
     if not _EIGHT_DIGITS.fullmatch(text):
         return None
     try:
