@@ -9,7 +9,8 @@ from pyspark.sql import SparkSession
 from dicom_etl.errors import DataError
 from dicom_etl.exits import ended
 from dicom_etl.job_options import job_parser, job_settings
-from dicom_etl.sync import request, sync
+from dicom_etl.request import request
+from dicom_etl.sync import sync
 
 
 def main() -> int:

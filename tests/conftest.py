@@ -46,7 +46,7 @@ def spark() -> Iterator[SparkSession]:
     from dicom_etl.settings import load_settings
 
     overrides = ["spark.master=local[2]", "spark.driver_memory=3g", "spark.shuffle_partitions=2"]
-    with local_session(load_settings(None, overrides, {}, Path("/nonexistent")).spark, quick=True) as session:
+    with local_session(load_settings(None, overrides, {}, Path("/nonexistent")).spark, rows=0) as session:
         yield session
 
 

@@ -95,9 +95,10 @@ def sync(
 ) -> int:
     """Read every due window, oldest first, and merge it; or exactly one range."""
     from dicom_etl import sync as verb  # noqa: PLC0415
+    from dicom_etl.request import request as asked  # noqa: PLC0415
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
 
-    request = verb.request(start, end, until, max_runs, adopt=adopt)
+    request = asked(start, end, until, max_runs, adopt=adopt)
     if dry_run:
         _print_plan(verb.planned(settings, request), as_json)
         return 0

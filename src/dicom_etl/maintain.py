@@ -21,6 +21,7 @@ from dicom_etl.runs import ledger
 from dicom_etl.runs.claim import claim
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
+from dicom_etl.upkeep import upkeep
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +54,9 @@ def maintain(
         ) as held,
     ):
         _purge(settings, lake, engine, clock(), progress)
-        for name in TABLES:
-            if lake.has(name):
-                progress.step(f"maintain {name}")
-                yield maintain_table(
-                    engine.session(lake.rows()),
-                    name,
-                    lake.path(name),
-                    settings.maintenance.retention_hours,
-                )
+        for name in (one for one in TABLES if lake.has(one)):
+            progress.step(f"maintain {name}")
+            yield _maintained(name, lake, engine, settings.maintenance.retention_hours)
         row = Run(
             run_id=held.run_id,
             verb="maintain",
@@ -75,6 +70,13 @@ def maintain(
             **row_origin(settings),
         )
         ledger.record(lake.table("run"), row, lake.identity)
+
+
+def _maintained(name: str, lake: Lake, engine: Engine, retention_hours: int) -> Maintained:
+    work = upkeep(name, lake.table(name), retention_hours)
+    if work.nothing:
+        return Maintained(name, 0, 0, 0, 0)
+    return maintain_table(engine.session(lake.rows()), name, lake.path(name), retention_hours, work)
 
 
 def _purge(settings: Settings, lake: Lake, engine: Engine, now: datetime, progress: Progress) -> None:

@@ -6,34 +6,37 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 from dicom_etl import __version__
-from dicom_etl.deltalog import local_folder
-from dicom_etl.dicomweb.changefeed import Reading, read_again, read_at, read_feed
+from dicom_etl.dicomweb.changefeed import Reading, read_again, read_at
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.dicomweb.poison import Budget
 from dicom_etl.entry import Entry
 from dicom_etl.errors import DataError, Superseded
-from dicom_etl.lake.session import QUICK_ROWS, Engine
+from dicom_etl.fetching import Fetched, fetch, new_landing
+from dicom_etl.lake.session import Engine
 from dicom_etl.lake.tables import Merged
 from dicom_etl.landing.commit import commit_change
-from dicom_etl.landing.files import Landed, Landing
+from dicom_etl.landing.files import Landed
 from dicom_etl.landing.highest import highest_landed
 from dicom_etl.landing.rejects import Reject, append_rejects, new_rejects, read_open, settled
 from dicom_etl.landing.rows import rows_of
 from dicom_etl.late_rows import find_late_rows
-from dicom_etl.merging import Outcome, check_shared_tables, make_shared_tables, merge_landed, rollups_outstanding
+from dicom_etl.merging import Outcome, check_shared_tables, make_shared_tables, merge_landed
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
+from dicom_etl.rollups import rollups_outstanding
 from dicom_etl.runs import ledger
 from dicom_etl.runs.due import coverage_end
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
-from dicom_etl.window import Window, from_datetime
+from dicom_etl.task import Task
+from dicom_etl.window import from_datetime
 
 log = logging.getLogger(__name__)
 
@@ -46,21 +49,6 @@ REJECTS_A_TURN = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What one run is to do: read ``stretch``, with ``now`` (ticks) deciding what of it counts as covered.
-
-    ``exact``: read all of it, however many entries it holds. ``started_at`` is aware UTC.
-    """
-
-    run_id: int
-    verb: str
-    stretch: Window
-    exact: bool
-    now: int
-    started_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Read:
     """What the feed gave: the reading, its landing, and the open rejects that were met again."""
 
@@ -69,6 +57,7 @@ class Read:
     met_again: tuple[Reject, ...]
     fetch_seconds: float
     land_seconds: float
+    retries: int
 
 
 def run(
@@ -80,24 +69,28 @@ def run(
     *,
     clock: Callable[[], datetime],
     progress: Progress,
+    begun: Future[Fetched] | None = None,
+    landed: Callable[[Read], None] = lambda _read: None,
 ) -> Run:
     """The ledger's row of this run, after everything else is written.
 
-    Raises Superseded when a newer run has committed; whatever is raised, nothing is recorded as covered.
+    ``begun`` is its reading, where that was begun ahead; ``landed`` is called when everything that it has read is
+    part of ``change``. Raises Superseded when a newer run has committed; whatever is raised, nothing is recorded as
+    covered.
     """
-    retries_before = client.retries
     missing = check_shared_tables(lake)
-    read = _read_and_land(task, settings, lake, client, engine, progress)
+    read = _read_and_land(task, settings, lake, client, engine, progress, begun)
     if not read.landed.entries and not missing and not rollups_outstanding(lake):
-        return _record(task, settings, lake, read, None, client.retries - retries_before, 0.0, clock)
+        return _record(task, settings, lake, read, None, 0.0, clock)
+    landed(read)
     began = time.monotonic()
     progress.step("start Spark")
-    spark = engine.session(max(read.landed.entries, lake.rows()))
+    spark = engine.session(read.landed.entries or lake.rows())
     make_shared_tables(spark, lake, settings)
     start_seconds = time.monotonic() - began
     outcome = merge_landed(spark, lake, task.run_id, read.landed, progress)
     record_rejects(task, lake, read.landed, read.met_again, outcome.rejected, clock())
-    return _record(task, settings, lake, read, outcome, client.retries - retries_before, start_seconds, clock)
+    return _record(task, settings, lake, read, outcome, start_seconds, clock)
 
 
 def refuse_a_feed_that_went_back(client: DicomClient, lake: Lake) -> None:
@@ -117,58 +110,56 @@ def refuse_a_feed_that_went_back(client: DicomClient, lake: Lake) -> None:
 
 
 def _read_and_land(
-    task: Task, settings: Settings, lake: Lake, client: DicomClient, engine: Engine, progress: Progress
+    task: Task,
+    settings: Settings,
+    lake: Lake,
+    client: DicomClient,
+    engine: Engine,
+    progress: Progress,
+    begun: Future[Fetched] | None = None,
 ) -> Read:
-    began = time.monotonic()
     progress.step("read")
+    if begun is not None:
+        return _land(task, settings, lake, client, begun.result())
+    with new_landing(task, settings, lake) as landing:
+        fetched = fetch(task, settings, lake, client, engine, landing, progress)
+        return _land(task, settings, lake, client, fetched)
+
+
+def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetched: Fetched) -> Read:
+    """Add what other windows owe, and make it all part of ``change``."""
+    began, retries = time.monotonic(), client.retries
+    reading, landing = fetched.reading, fetched.landing
     rejects = {reject.sequence: reject for reject in read_open(lake.table("rejected"))}
-    met: dict[int, int] = {}
-    with Landing(
-        local_folder(lake.path("change"), private=True),
+    met = landing.met(rejects)
+    for entries in _usable_by_now(client, [r for s, r in rejects.items() if s not in met], task):
+        landing.add(entries)
+    find_late_rows(
+        lake,
+        client,
+        settings,
         run_id=task.run_id,
-        read_at=task.started_at,
-        keep_metadata=settings.lake.keep_metadata,
-    ) as landing:
-
-        def land(entries: list[Entry]) -> None:
-            met.update((entry.sequence, entry.ticks) for entry in entries if entry.sequence in rejects)
-            landing.add(entries)
-            if landing.entries >= QUICK_ROWS:
-                engine.begin(landing.entries)
-
-        reading = read_feed(
-            client,
-            task.stretch,
-            batch_size=settings.feed.batch_size,
-            connections=settings.dicom.connections,
-            sink=land,
-            max_entries=None if task.exact else settings.feed.max_entries_per_run,
-            grid_ticks=settings.feed.window,
-            progress=progress.read,
-        )
-        if landing.entries:
-            engine.begin(max(landing.entries, lake.rows()))
-        for entries in _usable_by_now(client, [r for s, r in rejects.items() if s not in met], task):
-            land(entries)
-        find_late_rows(
-            lake,
-            client,
-            settings,
-            run_id=task.run_id,
-            window=reading.window,
-            now=task.now,
-            landed=landing.numbers(reading.window.end),
-            sink=land,
-        )
-        fetched = time.monotonic()
-        landed = landing.finish(reading.window.end)
+        window=reading.window,
+        now=task.now,
+        landed=landing.numbers(reading.window.end),
+        sink=landing.add,
+    )
+    met = landing.met(rejects)
+    searched = time.monotonic()
+    landed = landing.finish(reading.window.end)
     commit_landing(task, lake, landed)
     log.info(
         "landed",
         extra={"run_id": task.run_id, "entries": landed.entries, "pages": reading.pages, "window": reading.window},
     )
-    met_again = tuple(rejects[sequence] for sequence, ticks in met.items() if ticks < reading.window.end)
-    return Read(reading, landed, met_again, fetched - began, time.monotonic() - fetched)
+    return Read(
+        reading,
+        landed,
+        met_again=tuple(rejects[sequence] for sequence, ticks in met.items() if ticks < reading.window.end),
+        fetch_seconds=fetched.seconds + searched - began,
+        land_seconds=time.monotonic() - searched,
+        retries=fetched.retries + client.retries - retries,
+    )
 
 
 def commit_landing(task: Task, lake: Lake, landed: Landed) -> None:
@@ -240,7 +231,6 @@ def _record(
     lake: Lake,
     read: Read,
     outcome: Outcome | None,
-    retries: int,
     start_seconds: float,
     clock: Callable[[], datetime],
 ) -> Run:
@@ -255,7 +245,7 @@ def _record(
         finished_at=clock(),
         repeated=read.landed.repeated + read.reading.repeated,
         pages=read.reading.pages,
-        retries=retries,
+        retries=read.retries,
         start_seconds=start_seconds,
         fetch_seconds=read.fetch_seconds,
         land_seconds=read.land_seconds,

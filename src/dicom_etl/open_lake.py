@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,6 +17,8 @@ from dicom_etl.places import Places, places
 from dicom_etl.runs import ledger
 from dicom_etl.runs.identity import LAKE_ID, LakeIdentity, check_identity, new_identity
 from dicom_etl.settings import Settings
+
+Ranges = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,12 @@ class Lake:
         counts = [pa.table(table.get_add_actions(flatten=True))["num_records"] for table in self.shared().values()]
         return sum(pc.sum(count).as_py() or 0 for count in counts)
 
+    def rows_within(self, ranges: Ranges) -> int:
+        """About how many rows the files of the shared tables hold that may have studies in the ranges."""
+        return sum(
+            rows for table in self.shared().values() for rows, low, high in _extents(table) if _meets(low, high, ranges)
+        )
+
     def files(self) -> int:
         """How many files the largest of the shared tables has, of those that are there."""
         return max((len(table.file_uris()) for table in self.shared().values()), default=0)
@@ -97,6 +105,23 @@ class Lake:
         overlap = pc.and_(pc.greater(files["max.runId"], above_run), pc.less(files["min.runId"], below_run))
         return bool(pc.any(overlap).as_py())
 
+
+def _extents(table: DeltaTable) -> Iterator[tuple[int, str, str]]:
+    """For each file its rows and the bounds of its study UIDs; without statistics it may hold any."""
+    files = pa.table(table.get_add_actions(flatten=True))
+    nothing = pa.nulls(files.num_rows, pa.string())
+    bounds = (files[name] if name in files.column_names else nothing for name in _STUDY_BOUNDS)
+    columns = (column.to_pylist() for column in (files["num_records"], *bounds))
+    for rows, low, high in zip(*columns, strict=True):
+        yield rows or 0, low or "", _BEYOND if high is None else high
+
+
+def _meets(low: str, high: str, ranges: Ranges) -> bool:
+    return any(low <= last and first <= high for first, last in ranges)
+
+
+_STUDY_BOUNDS = ("min.studyInstanceUid", "max.studyInstanceUid")
+_BEYOND = "\U0010ffff"
 
 TABLES = ("run", "change", "rejected", "instance", "series", "study")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-from dicom_etl.attributes import SERIES_KEY
 from dicom_etl.comparing import find_gone, gone_entries
 from dicom_etl.deltalog import local_folder, open_table, properties
 from dicom_etl.dicomweb.client import DicomClient
@@ -26,12 +25,13 @@ from dicom_etl.landing.rows import BEFORE_FOLD
 from dicom_etl.landing.voids import Key, new_voids, read_voids, void_until
 from dicom_etl.listing import Found, list_instances
 from dicom_etl.merging import Outcome, rejected_of
-from dicom_etl.one_run import Task, record_rejects
+from dicom_etl.one_run import record_rejects
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
 from dicom_etl.repairing import Repaired, Reread, repair_row, reread
 from dicom_etl.runs.due import coverage_end
 from dicom_etl.settings import Settings
+from dicom_etl.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -156,8 +156,7 @@ def rolled_up(lake: Lake, table: Table, instance_version: int) -> Source:
     rows = rollup.series_rows if table is SERIES else rollup.study_rows
 
     def source(session: SparkSession) -> DataFrame:
-        instances = read_table(session, lake.path("instance"), instance_version)
-        return rows(instances.select(*SERIES_KEY).distinct(), instances)
+        return rows(rollup.summaries(read_table(session, lake.path("instance"), instance_version)))
 
     return source
 

@@ -24,7 +24,7 @@ from dicom_etl.landing.rejects import Reject, settled
 from dicom_etl.landing.voids import new_voids, void_until
 from dicom_etl.listing import Found, Key, Listing, read_listing
 from dicom_etl.merging import Beyond, merge_landed
-from dicom_etl.one_run import Task, record_rejects, refuse_a_feed_that_went_back
+from dicom_etl.one_run import record_rejects, refuse_a_feed_that_went_back
 from dicom_etl.open_lake import Lake, existing_lake, highest_run_id, make_private_tables
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.rebuild import rebuild_tables
@@ -32,6 +32,7 @@ from dicom_etl.repairing import Repaired, repair_row, reread
 from dicom_etl.runs.identity import service_fingerprint
 from dicom_etl.settings import Settings
 from dicom_etl.stretches import stretches_around
+from dicom_etl.task import Task
 from dicom_etl.window import Window, from_datetime
 from dicom_etl.writer import failure_recorded, writing
 

@@ -14,12 +14,13 @@ from dicom_etl.entry import Entry
 from dicom_etl.landing.files import Landed, Landing
 from dicom_etl.landing.rejects import Reject, read_open
 from dicom_etl.merging import Outcome
-from dicom_etl.one_run import Task, commit_landing, row_origin, row_results
+from dicom_etl.one_run import commit_landing, row_origin, row_results
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
 from dicom_etl.runs import ledger
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
+from dicom_etl.task import Task
 from dicom_etl.window import Window
 
 

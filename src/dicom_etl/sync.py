@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from pyspark.sql import SparkSession
 
@@ -14,62 +16,23 @@ from dicom_etl.azure import dicom_tokens
 from dicom_etl.clock import utc_now
 from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import DicomClient, connect
-from dicom_etl.errors import UsageError
+from dicom_etl.fetching import fetch, new_landing
 from dicom_etl.lake.session import Engine
-from dicom_etl.merging import rollups_outstanding
-from dicom_etl.one_run import Task, refuse_a_feed_that_went_back, run
+from dicom_etl.one_run import Read, refuse_a_feed_that_went_back, run
 from dicom_etl.open_lake import Lake, find_lake, highest_run_id, make_lake, make_private_tables
-from dicom_etl.places import places
+from dicom_etl.places import Places, places
 from dicom_etl.progress import Progress, Silent
+from dicom_etl.read_ahead import ReadAhead
+from dicom_etl.request import Request
+from dicom_etl.rollups import rollups_outstanding
 from dicom_etl.runs import due, ledger
+from dicom_etl.runs.claim import Claim
 from dicom_etl.runs.identity import service_fingerprint
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
-from dicom_etl.window import Window, from_datetime, parse_instant
+from dicom_etl.task import Task
+from dicom_etl.window import Window, from_datetime
 from dicom_etl.writer import failure_recorded, writing
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to read: nothing given means every due window.
-
-    ``exactly`` is one range in one run (--start/--end); ``until`` every uncovered stretch before it, once
-    (--until, ticks). ``max_runs`` bounds the number of runs. ``adopt``: tables of the Data Factory template are
-    taken over first.
-    """
-
-    exactly: Window | None = None
-    until: int | None = None
-    max_runs: int | None = None
-    adopt: bool = False
-
-
-def request(
-    start: str | None, end: str | None, until: str | None, max_runs: int | None, *, adopt: bool = False
-) -> Request:
-    """The request of a command line, instants as RFC 3339. Raises UsageError when they make no sense."""
-    begin, stop, last = (
-        _instant(name, text) for name, text in (("--start", start), ("--end", end), ("--until", until))
-    )
-    if max_runs is not None and max_runs < 1:
-        raise UsageError("--max-runs: expected a number of at least 1")
-    if last is not None and (begin is not None or stop is not None):
-        raise UsageError("--until does not go with --start and --end")
-    if begin is None and stop is None:
-        return Request(until=last, max_runs=max_runs, adopt=adopt)
-    if begin is None or stop is None:
-        raise UsageError("--start and --end go together")
-    if stop <= begin:
-        raise UsageError("--end must be after --start")
-    return Request(exactly=Window(begin, stop), max_runs=max_runs, adopt=adopt)
-
-
-def _instant(option: str, text: str | None) -> int | None:
-    try:
-        # The template's parameter StartTime begins with the year 1; no feed is older than 1970.
-        return None if text is None else max(0, parse_instant(text))
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from error
 
 
 def sync(
@@ -103,39 +66,126 @@ def sync_in(
     where = places(settings.lake)
     service = service_fingerprint(settings.dicom.base_url)
     progress = progress or Silent()
-    left: list[Window] | None = None
-    now = 0
-    done = 0
-    with connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client:
+    with connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client, ReadAhead() as ahead:
+        tools = _Tools(settings, where, service, client, engine, ahead, progress, clock, sleep)
         if request.adopt and strangers(where):
-            floor = highest_run_id(find_lake(where, service, adopting=True))
-            with writing(where, "adopt", floor, client, engine, clock, sleep) as held:
-                row = adopt(settings, where, service, engine, held.run_id, clock=clock, progress=progress)
-            yield row
-        while left is None or (left and done != request.max_runs):
-            floor = highest_run_id(find_lake(where, service))
-            with writing(where, "sync", floor, client, engine, clock, sleep) as held:
-                lake = find_lake(where, service)
-                reading = list(left or [])
-                with failure_recorded(held.run_id, "sync", reading, settings, lake, clock):
-                    if left is None:
-                        now = _now(client, clock)
-                        left = _stretches(settings, request, lake, now)
-                        reading += left
-                        _refuse_what_cannot_be(client, lake)
-                    if not left and lake is not None and rollups_outstanding(lake):
-                        left = [Window(now, now)]  # nothing to read, but a dead run's work to finish
-                    if not left:
-                        return
-                    progress.windows_left(due.windows_in(left, settings.feed.window))
-                    lake = lake or make_lake(where, service)
-                    make_private_tables(lake)
-                    task = Task(held.run_id, "sync", left[0], request.exactly is not None, now, clock())
-                    row = run(task, settings, lake, client, engine, clock=clock, progress=progress)
-            left = _rest(left, row)
-            progress.windows_left(due.windows_in(left, settings.feed.window))
+            yield _adopted(tools)
+        plan: _Plan | None = None
+        done = 0
+        while plan is None or (plan.left and done != request.max_runs):
             done += 1
+            ended = _next_run(tools, request, plan, last=done == request.max_runs)
+            if ended is None:
+                return
+            row, plan = ended
+            progress.windows_left(due.windows_in(plan.left, settings.feed.window))
             yield row
+
+
+@dataclass(frozen=True, slots=True)
+class _Tools:
+    """What every run of one sync works with."""
+
+    settings: Settings
+    where: Places
+    service: str
+    client: DicomClient
+    engine: Engine
+    ahead: ReadAhead
+    progress: Progress
+    clock: Callable[[], datetime]
+    sleep: Callable[[float], None]
+
+    def claimed(self, verb: str, lake: Lake | None, holding: Collection[int] = ()) -> AbstractContextManager[Claim]:
+        floor = highest_run_id(lake)
+        return writing(self.where, verb, floor, self.client, self.engine, self.clock, self.sleep, holding)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is left to read, oldest first, and the instant (ticks) by which that was decided."""
+
+    left: list[Window]
+    now: int
+    exact: bool
+
+    def task(self, run_id: int, started_at: datetime) -> Task:
+        return Task(run_id, "sync", self.left[0], self.exact, self.now, started_at)
+
+    def after(self, read_until: int | None) -> _Plan:
+        """What is left after a run that may have been cut at a window's edge."""
+        first, *others = self.left
+        cut = read_until is not None and read_until < first.end
+        return replace(
+            self, left=[Window(read_until, first.end), *others] if read_until is not None and cut else others
+        )
+
+
+def _adopted(tools: _Tools) -> Run:
+    settings, where, service = tools.settings, tools.where, tools.service
+    with tools.claimed("adopt", find_lake(where, service, adopting=True)) as held:
+        return adopt(settings, where, service, tools.engine, held.run_id, clock=tools.clock, progress=tools.progress)
+
+
+def _next_run(tools: _Tools, request: Request, plan: _Plan | None, *, last: bool) -> tuple[Run, _Plan] | None:
+    """One run and what is left after it; None when nothing is due. Without a ``plan`` it is made, after the claim."""
+    settings = tools.settings
+    begun = tools.ahead.take()
+    with ExitStack() as stack:
+        if begun is not None:
+            stack.push(begun.stack)
+            held = begun.claim
+        else:
+            held = stack.enter_context(tools.claimed("sync", find_lake(tools.where, tools.service)))
+        lake = find_lake(tools.where, tools.service)
+        reading = list(plan.left) if plan is not None else []
+        with failure_recorded(held.run_id, "sync", reading, settings, lake, tools.clock):
+            if plan is None:
+                plan = _planned(tools, request, lake)
+                reading += plan.left
+                _refuse_what_cannot_be(tools.client, lake)
+            if not plan.left and lake is not None and rollups_outstanding(lake):
+                plan = replace(plan, left=[Window(plan.now, plan.now)])  # nothing to read, but a dead run's work
+            if not plan.left:
+                return None
+            tools.progress.windows_left(due.windows_in(plan.left, settings.feed.window))
+            lake = lake or make_lake(tools.where, tools.service)
+            make_private_tables(lake)
+            row = run(
+                begun.task if begun is not None else plan.task(held.run_id, tools.clock()),
+                settings,
+                lake,
+                tools.client,
+                tools.engine,
+                clock=tools.clock,
+                progress=tools.progress,
+                begun=begun.reading if begun is not None else None,
+                landed=_nothing if last else partial(_read_on, tools, lake, plan, held.run_id),
+            )
+    return row, plan.after(row.window_end)
+
+
+def _planned(tools: _Tools, request: Request, lake: Lake | None) -> _Plan:
+    now = _now(tools.client, tools.clock)
+    return _Plan(_stretches(tools.settings, request, lake, now), now, request.exactly is not None)
+
+
+def _nothing(read: Read) -> None:
+    del read
+
+
+def _read_on(tools: _Tools, lake: Lake, plan: _Plan, run_id: int, read: Read) -> None:
+    """Let the next run's range be read while this run merges."""
+    rest = plan.after(read.reading.window.end)
+    if not rest.left:
+        return
+    settings, client, engine = tools.settings, tools.client, tools.engine
+    tools.ahead.begin(
+        tools.claimed("sync", lake, holding=(run_id,)),
+        lambda next_id: rest.task(next_id, tools.clock()),
+        lambda task: new_landing(task, settings, lake),
+        lambda task, landing, stop: fetch(task, settings, lake, client, engine, landing, Silent(), stop),
+    )
 
 
 def _refuse_what_cannot_be(client: DicomClient, lake: Lake | None) -> None:
@@ -167,10 +217,3 @@ def _stretches(settings: Settings, request: Request, lake: Lake | None, now: int
     if request.until is not None:
         return due.until(request.until, start=feed.start, covered=covered)
     return due.due(now, start=feed.start, window=feed.window, delay=feed.delay, covered=covered)
-
-
-def _rest(stretches: list[Window], row: Run) -> list[Window]:
-    """What is left after a run that may have been cut at a window's edge."""
-    first, *others = stretches
-    read_until = row.window_end if row.window_end is not None else first.end
-    return [Window(read_until, first.end), *others] if read_until < first.end else others

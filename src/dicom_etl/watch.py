@@ -15,9 +15,10 @@ from dicom_etl.errors import StorageError, TemporaryError
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.session import Engine
 from dicom_etl.progress import Progress
+from dicom_etl.request import Request
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Feed, Settings
-from dicom_etl.sync import Request, sync_in
+from dicom_etl.sync import sync_in
 from dicom_etl.window import TICKS_PER_SECOND, floor_to_grid, from_datetime
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -34,8 +34,11 @@ def writing(
     engine: Engine,
     clock: Callable[[], datetime],
     sleep: Callable[[float], None],
+    holding: Collection[int] = (),
 ) -> Iterator[Claim]:
     """The claim of the next run, above ``floor``; its heart beats as long as the work moves.
+
+    ``holding`` are ids that this process holds itself, when it reads ahead.
 
     That is: the fetch moves, or waits as told, or the JVM answers. Raises as ``claim`` does.
     """
@@ -48,6 +51,7 @@ def writing(
         sleep=sleep,
         # Whole seconds of processor time: landing files are cut, which neither the service nor the JVM sees.
         progress=lambda: (client.pulse(), int(time.process_time()), engine.pulse()),
+        holding=holding,
     ) as held:
         yield held
 

@@ -27,11 +27,13 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 class Plan:
     """How much is measured: sizes of the tables, ascending, and how often the small things are repeated.
 
-    ``thorough`` are the sizes at which everything is measured; ``latencies`` pairs of milliseconds and connections.
+    ``kinds`` are the windows measured beside the usual ones, ``latencies`` pairs of milliseconds and connections,
+    ``small`` the entries that plain PySpark and the smallest load of dlt get.
     """
 
     sizes: tuple[int, ...]
-    thorough: tuple[int, ...]
+    kinds: tuple[str, ...]
+    small: int
     repeats: int
     warm_windows: int
     template_pages: int
@@ -46,19 +48,20 @@ class Plan:
 
 def plan(sizes: Sequence[int], *, quick: bool, full: bool) -> Plan:
     """The plan for a mode; ``sizes`` given on the command line win."""
-    chosen = tuple(sorted(sizes)) or ((10_000, 100_000) if quick else (100_000, 1_000_000))
+    chosen = tuple(sorted(sizes)) or ((100_000,) if quick else (100_000, 1_000_000))
     if full and not sizes:
         chosen = (*chosen, 10_000_000)
     by_sync = [size for size in chosen if size <= MOST_BY_SYNC]
     return Plan(
         sizes=chosen,
-        thorough=chosen[-1:] if quick else chosen,
         repeats=1 if quick else 3,
         # The first is cold, and the JVM goes on compiling for some time.
         warm_windows=4 if quick else 6,
-        template_pages=3 if quick else 6,
+        kinds=() if quick else ours.KINDS_OF_CHANGE,
+        small=10_000 if quick else chosen[0],
+        template_pages=2 if quick else 6,
         latencies=((300, 8),) if quick else ((100, 8), (300, 8), (300, 16)),
-        dlt_sizes=tuple(by_sync if full else by_sync[:1]),
+        dlt_sizes=tuple(by_sync) if full else (10_000,) if quick else tuple(by_sync[:1]),
         deletion_vectors=full,
     )
 
@@ -77,9 +80,9 @@ def measure(results: Results, server: Server, folder: Path, chosen: Plan) -> Non
     for latency, connections in chosen.latencies:
         key = f"latency{latency}-{connections}/{chosen.smallest}"
         _attempt(results, key, partial(ours.measure_latency, *at, chosen.smallest, latency, connections))
-    for stored in (0, *chosen.thorough):
+    for stored in (0, *(chosen.sizes if chosen.kinds else ())):
         _attempt(results, f"template/{stored}", partial(others.measure_template, *at, stored, chosen.template_pages))
-    _attempt(results, f"plain/{chosen.smallest}", partial(others.measure_plain, *at, chosen.smallest))
+    _attempt(results, f"plain/{chosen.small}", partial(others.measure_plain, *at, chosen.small))
     for size in chosen.dlt_sizes:
         _attempt(results, f"dlt/{size}", partial(others.measure_dlt, *at, size))
 
@@ -92,10 +95,8 @@ def _measure_windows(results: Results, server: Server, folder: Path, chosen: Pla
     for size, lake in grown.items():
         on = (results, server, folder, lake)
         _attempt(results, f"cold/{size}", partial(ours.measure_cold_windows, *on, chosen.repeats))
-        if size in chosen.thorough:
-            _attempt(results, f"merge/{size}", partial(ours.measure_merge, *on, warm))
-        kinds = ours.KINDS_OF_CHANGE if size in chosen.thorough else ()
-        _attempt(results, f"warm/{size}", partial(ours.measure_warm_windows, *on, warm, kinds))
+        _attempt(results, f"merge/{size}", partial(ours.measure_merge, *on, warm))
+        _attempt(results, f"warm/{size}", partial(ours.measure_warm_windows, *on, warm, chosen.kinds))
     for size in chosen.sizes if chosen.deletion_vectors else ():
         _attempt(results, f"dv/{size}", partial(_deletion_vectors, results, server, folder, size))
 
@@ -121,7 +122,7 @@ def _terminated(number: int, frame: object) -> None:
 
 def main() -> int:
     options = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    options.add_argument("--quick", action="store_true", help="10⁴ and 10⁵ entries, less than 5 minutes")
+    options.add_argument("--quick", action="store_true", help="10⁵ entries, less than 5 minutes")
     options.add_argument("--full", action="store_true", help="10⁷ instances, deletion vectors, dlt at 10⁶ as well")
     options.add_argument("--sizes", default="", help="sizes of the tables instead, by commas")
     options.add_argument("--output", type=Path, default=DOCUMENT, help="where the report goes")

@@ -319,7 +319,7 @@ def main() -> int:
     with (
         tempfile.TemporaryDirectory(prefix="dicom-etl-compare-") as folder,
         serve_in_thread(EmulatorOptions(file_paths=True)) as emulator,
-        local_session(settings.spark, quick=True) as spark,
+        local_session(settings.spark, rows=0) as spark,
     ):
         site = Site(emulator, Path(folder), (), spark)
         both = compare(site, spark, Path(folder))

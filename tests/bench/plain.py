@@ -99,7 +99,7 @@ def main() -> None:
     options.add_argument("--entries", type=int, required=True)
     given = options.parse_args()
     began = time.monotonic()
-    with local_session(settings(given.base_url, given.root).spark) as spark:
+    with local_session(settings(given.base_url, given.root).spark, given.entries) as spark:
         started = time.monotonic()
         entries = load(spark, given.base_url, instant(Feed(given.entries).base_end), given.root)
         loaded = time.monotonic()

@@ -219,7 +219,7 @@ def _write(spark: SparkSession, table: str, path: str, rows: DataFrame, deleted:
 def main() -> None:
     """Some pages into the tables at a place, with the session that dicom-etl would have: a line of JSON."""
     from bench.lakes import settings
-    from dicom_etl.lake.session import QUICK_ROWS, local_session
+    from dicom_etl.lake.session import local_session
 
     options = argparse.ArgumentParser(description=main.__doc__)
     for name in ("--base-url", "--start", "--end"):
@@ -229,7 +229,7 @@ def main() -> None:
     options.add_argument("--stored", type=int, default=0, help="instances in its tables: decides as for ours")
     given = options.parse_args()
     paths = {name: str(given.root / name) for name in KEYS}
-    with local_session(settings(given.base_url, given.root).spark, quick=given.stored < QUICK_ROWS) as spark:
+    with local_session(settings(given.base_url, given.root).spark, given.stored) as spark:
         done = run(spark, given.base_url, given.start, given.end, paths, given.pages)
     found = [{"entries": page.entries, "rows": page.rows_written, "seconds": page.seconds} for page in done]
     sys.stdout.write(json.dumps({"pages": found}) + "\n")

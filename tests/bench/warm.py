@@ -15,7 +15,8 @@ from bench.feed import Feed
 from bench.lakes import merge_figures, settings, versions
 from bench.processes import Server
 from dicom_etl.lake.session import Engine
-from dicom_etl.sync import Request, sync_in
+from dicom_etl.request import Request
+from dicom_etl.sync import sync_in
 
 
 def main() -> None:

@@ -13,8 +13,9 @@ from deltalake import DeltaTable
 from dicom_etl.errors import DataError
 from dicom_etl.lake import adoption
 from dicom_etl.repair import repair
+from dicom_etl.request import request
 from dicom_etl.runs.ledger import Run
-from dicom_etl.sync import planned, request, sync
+from dicom_etl.sync import planned, sync
 from dicom_etl.verify import verify
 from support.site import SECOND, Site, at, table_rows, text_at, ticks_at
 from support.story import NoSpark

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from dicom_etl import merging
+from dicom_etl import merging, rollups
 from dicom_etl.deltalog import TableFolder
 from dicom_etl.emulator import instance_key
 from dicom_etl.emulator.faults import Fault
@@ -29,7 +29,8 @@ from dicom_etl.exits import ended
 from dicom_etl.lake.tables import Merged
 from dicom_etl.maintain import maintain
 from dicom_etl.repair import repair
-from dicom_etl.sync import request, sync
+from dicom_etl.request import request
+from dicom_etl.sync import sync
 from dicom_etl.verify import verify
 from support.site import SECOND, Site, at, metadata
 from support.template import write_template_table
@@ -127,7 +128,7 @@ def test_marked_values_stay_in_the_tables(
     site.update(STUDY, f"{STUDY}.1", f"{STUDY}.1.0", document=None, name=f"{MARKER}^New")
     site.clock(11)
     for owner, name, broken, error in (
-        (merging, "merge_rollup", _failing_in_spark, StorageError),
+        (rollups, "merge_rollup", _failing_in_spark, StorageError),
         (TableFolder, "create", _full, StorageError),
         (merging, "merge_instance", lambda *_, **__: Merged(0, 0, 0, None), Superseded),
     ):
@@ -167,10 +168,10 @@ def test_marked_values_stay_in_the_tables(
 
 
 def _failing_in_spark(
-    spark: Any, table: Any, path: str, source: Any, *rest: Any, real: Any = merging.merge_rollup
+    spark: Any, table: Any, path: str, rows: Any, *rest: Any, real: Any = rollups.merge_rollup
 ) -> Any:
     """Spark itself fails, with rows and UIDs in its message."""
-    return real(spark, table, path, lambda s: source(s).where(f"raise_error('{MARKER} {STUDY}') IS NULL"), *rest)
+    return real(spark, table, path, rows.where(f"raise_error('{MARKER} {STUDY}') IS NULL"), *rest)
 
 
 def _full(*_: Any) -> Any:

@@ -17,7 +17,8 @@ from dicom_etl.errors import StorageError
 from dicom_etl.lake.session import Engine
 from dicom_etl.lake.tables import Merged
 from dicom_etl.merging import Outcome
-from dicom_etl.sync import planned, request
+from dicom_etl.request import request
+from dicom_etl.sync import planned
 from support.late import LATE, LateFeed
 from support.site import HOUR, MINUTE, Site, at, text_at, ticks_at
 

@@ -150,7 +150,7 @@ def test_unchanged_rollups_rewrite_no_file(spark: SparkSession, tmp_path: Path) 
 
     def roll_up(run_id: int, rows: list[dict[str, Any]]) -> Merged:
         fence = Fence(f"{APP}/series", run_id)
-        return merge_rollup(spark, SERIES, path, lambda session: series_frame(session, rows), [("1.1", "1.1")], fence)
+        return merge_rollup(spark, SERIES, path, series_frame(spark, rows), [("1.1", "1.1")], fence)
 
     first = roll_up(1, rows)
     assert (first.inserted, first.updated, first.deleted) == (2, 0, 0)

@@ -18,7 +18,7 @@ import pytest
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY
+from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY
 from dicom_etl.dicomweb import keyset, page, slices
 from dicom_etl.dicomweb.changefeed import read_feed
 from dicom_etl.dicomweb.client import connect
@@ -107,9 +107,10 @@ def check_the_rollup(spark: SparkSession) -> None:
         [("p", "1.1", "1.1.1"), ("p", "1.1", "1.1.2"), ("p", "1.2", "1.2.1")],
         "partitionName string, studyInstanceUid string, seriesInstanceUid string",
     )
-    series = {row["seriesInstanceUid"]: row["instanceCount"] for row in collected(rollup.series_rows(touched, live))}
+    made = rollup.summaries(live, touched)
+    series = {row["seriesInstanceUid"]: row["instanceCount"] for row in collected(rollup.series_rows(made))}
     assert series == {"1.1.1": 1, "1.1.2": 0, "1.2.1": 0}, "an empty series has a row"
-    studies = {row["studyInstanceUid"]: row["instanceCount"] for row in collected(rollup.study_rows(touched, live))}
+    studies = {row["studyInstanceUid"]: row["instanceCount"] for row in collected(rollup.study_rows(made))}
     assert studies == {"1.1": 1, "1.2": 0}, "an empty study has a row"
 
 
@@ -120,10 +121,7 @@ def check_the_latest_value(spark: SparkSession) -> None:
         instance("b", 1, patientName="Latest", lastModifiedTimestamp=NOON + timedelta(hours=1)),
         instance("c", 2, lastModifiedTimestamp=NOON + timedelta(hours=2)),
     ]
-    touched = spark.createDataFrame(
-        [("p", "1.1", "1.1.1")], "partitionName string, studyInstanceUid string, seriesInstanceUid string"
-    )
-    (row,) = collected(rollup.series_rows(touched, instances_frame(spark, live)))
+    (row,) = collected(rollup.series_rows(rollup.summaries(instances_frame(spark, live))))
     assert row["instanceCount"] == 3, "all three are counted"
     assert row["patientName"] == "Latest", "the latest value that is not null"
 
@@ -242,14 +240,18 @@ def _touched(which: Callable[[int, int], Column]) -> Callable[..., DataFrame]:
     return lambda landed, above, up_to: landed.where(which(above, up_to)).select(*SERIES_KEY).distinct()
 
 
-def _rolled_up_by_inner_join(touched: DataFrame, instances: DataFrame) -> DataFrame:
-    joined = touched.join(instances, on=list(SERIES_KEY), how="inner")
-    return joined.groupBy(*SERIES_KEY).agg(F.count("sopInstanceUid").alias("instanceCount"))
+def _of_live_instances_only(
+    instances: DataFrame, _touched: DataFrame | None = None, real: Any = rollup.summaries
+) -> DataFrame:
+    return real(instances)
 
 
-def _studies_by_inner_join(touched: DataFrame, instances: DataFrame) -> DataFrame:
-    joined = touched.select(*STUDY_KEY).distinct().join(instances, on=list(STUDY_KEY), how="inner")
-    return joined.groupBy(*STUDY_KEY).agg(F.count("sopInstanceUid").alias("instanceCount"))
+def _living_studies(summaries: DataFrame, real: Any = rollup.study_rows) -> DataFrame:
+    return real(summaries).where("instanceCount > 0")
+
+
+def _valued(value: Column) -> Column:
+    return F.struct(value.alias("value"))
 
 
 def _reading(goes_on: Callable[[list[Entry], list[Entry], int], bool]) -> Callable[..., bool]:
@@ -296,14 +298,15 @@ MUTANTS = [
     Mutant("touched: not by Replaced entries", check_the_touched, rollup, "touched_series",
            _touched(lambda above, _: (F.col("runId") > above) & (F.col("state") != "Replaced")),
            "whatever became of the entry"),
-    Mutant("inner join in the roll-up of series", check_the_rollup, rollup, "series_rows", _rolled_up_by_inner_join,
+    Mutant("series of live instances only", check_the_rollup, rollup, "summaries", _of_live_instances_only,
            "an empty series has a row"),
-    Mutant("inner join in the roll-up of studies", check_the_rollup, rollup, "study_rows", _studies_by_inner_join,
+    Mutant("studies of live instances only", check_the_rollup, rollup, "study_rows", _living_studies,
            "an empty study has a row"),
     Mutant("the last row's value, null or not", check_the_latest_value, rollup, "_latest",
-           lambda column: F.max_by(F.col(column), "lastModifiedTimestamp"), "the latest value that is not null"),
+           lambda column: _valued(F.max_by(F.col(column), "lastModifiedTimestamp")),
+           "the latest value that is not null"),
     Mutant("the value of the highest sequence", check_the_latest_value, rollup, "_latest",
-           lambda column: F.max_by(F.col(column), F.when(F.col(column).isNotNull(), F.col("sequence"))),
+           lambda column: _valued(F.max_by(F.col(column), F.when(F.col(column).isNotNull(), F.col("sequence")))),
            "the latest value that is not null"),
     Mutant("stop on a short page", check_the_reading, slices, "advance",
            _reading(lambda _page, new, limit: len(new) >= limit), READ),

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl import merging
+from dicom_etl import rollups
 from dicom_etl.errors import StorageError
 from dicom_etl.lake import pruning, tables
 from dicom_etl.lake.schema import INSTANCE, Table, table_properties
@@ -79,7 +79,7 @@ def died(make_shared_site: Callable[..., Site]) -> Site:
         raise StorageError("series: it broke")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(merging, "merge_rollup", died)
+        patched.setattr(rollups, "merge_rollup", died)
         with pytest.raises(StorageError, match="it broke"):
             site.sync()
     site.service.clock.freeze(at(10.6), step=SECOND)
@@ -179,7 +179,7 @@ def _ranges_without_their_ends(studies: Any, most: int = 64) -> list[tuple[str, 
 
 
 def _of_changed_rows_only(
-    spark: SparkSession, table: Table, path: str, source: Any, *rest: Any, real: Any = tables.merge_rollup
+    spark: SparkSession, table: Table, path: str, rows: Any, *rest: Any, real: Any = tables.merge_rollup
 ) -> Merged:
     """Only series and studies are rolled up in which this run's MERGE has changed a row of `instance`."""
     instance = Path(path).parent / "instance"
@@ -187,11 +187,7 @@ def _of_changed_rows_only(
     after, before = ({tuple(row.items()) for row in table_rows(instance, v)} for v in (version, version - 1))
     changed = {tuple(dict(row)[name] for name in table.key) for row in after ^ before}
     keys = spark.createDataFrame(sorted(changed), ", ".join(f"{name} string" for name in table.key))
-
-    def of_these(session: SparkSession) -> DataFrame:
-        return source(session).join(keys, on=list(table.key), how="left_semi")
-
-    return real(spark, table, path, of_these, *rest)
+    return real(spark, table, path, rows.join(keys, on=list(table.key), how="left_semi"), *rest)
 
 
 def _older_version(
@@ -215,9 +211,9 @@ MUTANTS = [
            "only what is current is inserted"),
     Mutant("ranges that miss a key", check_the_merge, pruning, "study_ranges", _ranges_without_their_ends,
            "every key of the source lies in a range"),
-    Mutant("touched keys from changed rows only", check_the_run_after_a_dead_one, merging, "merge_rollup",
+    Mutant("touched keys from changed rows only", check_the_run_after_a_dead_one, rollups, "merge_rollup",
            _of_changed_rows_only, "what a dead run has touched is rolled up"),
-    Mutant("roll-up from the old snapshot", check_the_run_after_a_dead_one, merging, "read_table", _older_version,
+    Mutant("roll-up from the old snapshot", check_the_run_after_a_dead_one, rollups, "read_table", _older_version,
            "it is rolled up from what this run's MERGE wrote"),
 ]  # fmt: skip
 

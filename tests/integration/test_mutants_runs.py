@@ -23,8 +23,9 @@ from dicom_etl.errors import Superseded, TemporaryError
 from dicom_etl.lake.tables import Merged
 from dicom_etl.merging import Outcome
 from dicom_etl.open_lake import Lake
+from dicom_etl.request import request
 from dicom_etl.runs.ledger import Run
-from dicom_etl.sync import planned, request
+from dicom_etl.sync import planned
 from dicom_etl.window import from_datetime
 from support.broken import Mutant, assert_caught, checks
 from support.landing_only import landed, landing_only, outcome, served
@@ -120,7 +121,7 @@ def check_a_skipped_merge(folder: Path) -> None:
     """A MERGE that was skipped, since a newer run has written, ends the run, and covers nothing."""
     with landing_only(folder, merge=merging.merge_landed) as site, pytest.MonkeyPatch.context() as patched:
         patched.setattr(merging, "merge_instance", lambda *_, **__: Merged(0, 0, 0, None))
-        patched.setattr(merging, "merge_rollup", lambda *_, **__: Merged(0, 0, 0, 1))
+        patched.setattr(merging, "roll_up", lambda *_, **__: (1, 1))
         create(site, 9)
         site.clock(10.5)
         with suppress(Superseded):
@@ -197,18 +198,20 @@ def check_the_claim(folder: Path) -> None:
 def _run(early: Callable[..., Run | None]) -> Callable[..., Run]:
     """One run that does something before its MERGEs: what that gives stands in the place of its last step."""
 
-    def run(task: Any, settings: Any, lake: Lake, client: Any, engine: Any, *, clock: Any, progress: Any) -> Run:
+    def run(
+        task: Any, settings: Any, lake: Lake, client: Any, engine: Any, *, clock: Any, progress: Any, **_: Any
+    ) -> Run:
         read = one_run._read_and_land(task, settings, lake, client, engine, progress)
         one_run.make_shared_tables(engine.session(0), lake, settings)
         row = early(task, settings, lake, read, clock)
         done = one_run.merge_landed(None, lake, task.run_id, read.landed, progress)
-        return row or one_run._record(task, settings, lake, read, done, 0, 0.0, clock)
+        return row or one_run._record(task, settings, lake, read, done, 0.0, clock)
 
     return run
 
 
 def _ledger_first(task: Any, settings: Any, lake: Lake, read: Any, clock: Any) -> Run:
-    return one_run._record(task, settings, lake, read, outcome(), 0, 0.0, clock)
+    return one_run._record(task, settings, lake, read, outcome(), 0.0, clock)
 
 
 def _rejects_first(task: Any, _settings: Any, lake: Lake, read: Any, clock: Any) -> None:
@@ -225,7 +228,7 @@ def _ids_of_the_ledger(lake: Lake | None) -> int:
 
 
 def _claim_beside_others(*where: Any, real: Any = writer.claim, **how: Any) -> Any:
-    return real(*where, **how, holding=range(100))
+    return real(*where, **{**how, "holding": range(100)})
 
 
 AGAIN = "what a superseded run has read is due again"
@@ -242,7 +245,7 @@ MUTANTS = [
            "a run id is never given again"),
     Mutant("run ids without the markers", check_the_run_ids, sync, "highest_run_id", _ids_of_the_ledger,
            "a run id is never given again"),
-    Mutant("a skipped MERGE not noticed", check_a_skipped_merge, merging, "_version_of",
+    Mutant("a skipped MERGE not noticed", check_a_skipped_merge, merging, "version_of",
            lambda merged, _table: merged.version or 0, AGAIN),
     Mutant("coverage of a superseded run", check_a_skipped_merge, writer, "_record_failure", _record_as_covered, AGAIN),
     Mutant("rejects before the MERGEs", check_the_rejects, sync, "run", _run(_rejects_first),

@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl import merging, rebuild
+from dicom_etl import rebuild, rollups
 from dicom_etl.emulator import instance_key
 from dicom_etl.emulator.faults import Fault
 from dicom_etl.errors import AnotherWriter, StorageError
@@ -213,7 +213,7 @@ def test_what_cannot_be_read_stays_different_and_a_dead_repair_is_healed(
         raise StorageError("series: it broke")
 
     with monkeypatch.context() as patched:
-        patched.setattr(merging, "merge_rollup", broken)
+        patched.setattr(rollups, "merge_rollup", broken)
         with pytest.raises(StorageError, match="it broke"):
             repaired(site, 10)
     assert [row["status"] for row in site.ledger()] == ["succeeded", "succeeded", "failed"]

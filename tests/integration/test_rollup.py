@@ -38,7 +38,7 @@ def touched_frame(spark: SparkSession, keys: list[tuple[str, str, str]]) -> Any:
 
 @pytest.fixture(scope="module")
 def series(spark: SparkSession) -> dict[tuple[str, ...], dict[str, Any]]:
-    frame = rollup.series_rows(touched_frame(spark, TOUCHED), instances_frame(spark, INSTANCES))
+    frame = rollup.series_rows(rollup.summaries(instances_frame(spark, INSTANCES), touched_frame(spark, TOUCHED)))
     return {
         (row.pop("partitionName"), row.pop("studyInstanceUid"), row.pop("seriesInstanceUid")): row
         for row in collected(frame)
@@ -47,7 +47,7 @@ def series(spark: SparkSession) -> dict[tuple[str, ...], dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def studies(spark: SparkSession) -> dict[tuple[str, ...], dict[str, Any]]:
-    frame = rollup.study_rows(touched_frame(spark, TOUCHED), instances_frame(spark, INSTANCES))
+    frame = rollup.study_rows(rollup.summaries(instances_frame(spark, INSTANCES), touched_frame(spark, TOUCHED)))
     return {(row.pop("partitionName"), row.pop("studyInstanceUid")): row for row in collected(frame)}
 
 
@@ -116,8 +116,7 @@ def test_the_latest_value_that_is_not_null_wins(spark: SparkSession) -> None:
             moment = None if seconds is None else NOON + timedelta(seconds=seconds)
             rows.append(instance(sop, sequence, studyInstanceUid=case, seriesInstanceUid=series_uid,
                                  lastModifiedTimestamp=moment, patientName=value))  # fmt: skip
-    touched = touched_frame(spark, [("p", case, "1.1") for case in LATEST])
-    found = collected(rollup.study_rows(touched, instances_frame(spark, rows)))
+    found = collected(rollup.study_rows(rollup.summaries(instances_frame(spark, rows))))
     assert {row["studyInstanceUid"]: row["patientName"] for row in found} == {
         case: winner for case, (_, winner) in LATEST.items()
     }

@@ -26,7 +26,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl import merging, one_run
+from dicom_etl import merging, one_run, rollups
 from dicom_etl.deltalog import TableFolder
 from dicom_etl.progress import Silent
 from dicom_etl.runs import ledger
@@ -460,19 +460,21 @@ def in_merge_of(name: str) -> Callable[[pytest.MonkeyPatch, int], None]:
     """Spark itself fails, with such words in its message."""
 
     def spoil(patched: pytest.MonkeyPatch, number: int) -> None:
-        def failing(source: Any) -> Any:
+        def failing(rows: Any) -> Any:
             told = f"java.io.IOException: {WORDS[number][0]}"
-            return lambda session: source(session).where(f"raise_error('{told}') IS NULL")
+            return rows.where(f"raise_error('{told}') IS NULL")
 
-        instance, roll_up = merging.merge_instance, merging.merge_rollup
+        instance, roll_up = merging.merge_instance, rollups.merge_rollup
         if name == "instance":
             patched.setattr(
-                merging, "merge_instance", lambda s, p, source, *r, **m: instance(s, p, failing(source), *r, **m)
+                merging,
+                "merge_instance",
+                lambda s, p, source, *r, **m: instance(s, p, lambda t: failing(source(t)), *r, **m),
             )
         else:
             patched.setattr(
-                merging, "merge_rollup",
-                lambda s, t, p, source, *r: roll_up(s, t, p, failing(source) if t.name == name else source, *r),
+                rollups, "merge_rollup",
+                lambda s, t, p, rows, *r: roll_up(s, t, p, failing(rows) if t.name == name else rows, *r),
             )  # fmt: skip
 
     return spoil

@@ -14,15 +14,16 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from dicom_etl import merging
+from dicom_etl import merging, rollups
 from dicom_etl.emulator import serve_in_thread
 from dicom_etl.emulator.faults import Fault
 from dicom_etl.errors import ConfigurationError, DataError, StorageError, Superseded
 from dicom_etl.lake.tables import Fence, Merged
+from dicom_etl.request import request
 from dicom_etl.runs.claim import claim
 from dicom_etl.runs.ledger import Run
 from dicom_etl.status import status
-from dicom_etl.sync import planned, request
+from dicom_etl.sync import planned
 from support.oracle import COLUMNS, accounting, moment
 from support.site import HOUR, SECOND, Site, at, table_rows, text_at, ticks_at
 from support.story import NoSpark, Story
@@ -382,7 +383,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[None]
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(merging, "merge_rollup", fail)
+        patched.setattr(rollups, "merge_rollup", fail)
         yield
 
 

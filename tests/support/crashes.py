@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dicom_etl import merging, one_run
+from dicom_etl import merging, one_run, rollups
 from dicom_etl.landing.files import Landing
 from dicom_etl.runs import ledger
 
@@ -22,8 +22,8 @@ POINTS: dict[str, tuple[ModuleType | type, str, str]] = {
     "change committed": (one_run, "commit_change", "after"),
     "before the merge of instance": (merging, "merge_instance", "before"),
     "after the merge of instance": (merging, "merge_instance", "after"),
-    "before a roll-up": (merging, "merge_rollup", "before"),
-    "after a roll-up": (merging, "merge_rollup", "after"),
+    "before a roll-up": (rollups, "merge_rollup", "before"),
+    "after a roll-up": (rollups, "merge_rollup", "after"),
     "rejects recorded": (one_run, "append_rejects", "after"),
     "before the ledger": (ledger, "record", "before"),
     "after the ledger": (ledger, "record", "after"),

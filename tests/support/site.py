@@ -13,9 +13,10 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from pyspark.sql import SparkSession
 
 from dicom_etl.emulator import DicomService, Emulator
+from dicom_etl.request import request
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings, load_settings
-from dicom_etl.sync import request, sync
+from dicom_etl.sync import sync
 from support.accounted import check_accounting
 from support.oracle import KEYS, Row, Tables, by_key, expected_tables
 

@@ -48,16 +48,16 @@ POINTS = {
     "instance next": Point("dicom_etl.merging", "merge_instance", "before"),
     "instance merged": Point("dicom_etl.merging", "merge_instance", "after"),
     "instance built": Point("dicom_etl.rebuild", "put_in_place", "after"),
-    "series merged": Point("dicom_etl.merging", "merge_rollup", "after", table="series"),
-    "study merged": Point("dicom_etl.merging", "merge_rollup", "after", table="study"),
-    "series next": Point("dicom_etl.merging", "merge_rollup", "before", table="series"),
-    "study next": Point("dicom_etl.merging", "merge_rollup", "before", table="study"),
+    "series merged": Point("dicom_etl.rollups", "merge_rollup", "after", table="series"),
+    "study merged": Point("dicom_etl.rollups", "merge_rollup", "after", table="study"),
+    "series next": Point("dicom_etl.rollups", "merge_rollup", "before", table="series"),
+    "study next": Point("dicom_etl.rollups", "merge_rollup", "before", table="study"),
     "all merged": Point("dicom_etl.one_run", "record_rejects", "before"),
     "rejects recorded": Point("dicom_etl.one_run", "record_rejects", "after"),
     "row next": Point("dicom_etl.one_run", "_record", "before"),
     "ledger opened": Point("dicom_etl.runs.ledger", "record", "before"),
     "row written": Point("dicom_etl.runs.ledger", "record", "after"),
-    "change maintained": Point("dicom_etl.maintain", "maintain_table", "after", call=2),
+    "change maintained": Point("dicom_etl.maintain", "_maintained", "after", call=2),
 }
 
 

@@ -67,16 +67,16 @@ class Sessions:
     """Sessions that are only counted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
-        self.started: list[tuple[str, bool]] = []
+        self.started: list[tuple[str, int]] = []
         self.stopped = 0
         self.error = error
         monkeypatch.setattr(session, "local_session", self.local)
 
     @contextmanager
-    def local(self, _settings: Any, *, quick: bool) -> Iterator[Any]:
+    def local(self, _settings: Any, rows: int) -> Iterator[Any]:
         if self.error:
             raise self.error
-        self.started.append((threading.current_thread().name, quick))
+        self.started.append((threading.current_thread().name, rows))
         yield SimpleNamespace(number=len(self.started))
         self.stopped += 1
 
@@ -84,8 +84,8 @@ class Sessions:
 SMALL, LARGE = 1, session.QUICK_ROWS
 
 
-@pytest.mark.parametrize(("rows", "quick"), [(SMALL, True), (LARGE, False)])
-def test_a_session_may_start_while_the_feed_is_read(monkeypatch: pytest.MonkeyPatch, rows: int, quick: bool) -> None:
+@pytest.mark.parametrize("rows", [SMALL, LARGE])
+def test_a_session_may_start_while_the_feed_is_read(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Once, in a thread of its own; it is the session of the run, and stopped with the engine."""
     sessions = Sessions(monkeypatch)
     with session.Engine(SETTINGS) as engine:
@@ -93,10 +93,21 @@ def test_a_session_may_start_while_the_feed_is_read(monkeypatch: pytest.MonkeyPa
         engine.begin(rows)
         assert engine.session(SMALL).number == 1
         assert engine.session(SMALL).number == 1
-        ((thread, was_quick),) = sessions.started
-        assert (thread.startswith("start-spark"), was_quick) == (True, quick)
+        ((thread, for_rows),) = sessions.started
+        assert (thread.startswith("start-spark"), for_rows) == (True, rows)
         assert sessions.stopped == 0
     assert sessions.stopped == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "interpreted", "quick_compiler"),
+    [(0, True, True), (session.QUICK_ROWS, False, True), (session.HUGE_ROWS, False, False)],
+)
+def test_much_work_is_worth_more_compiling(tmp_path: Path, rows: int, interpreted: bool, quick_compiler: bool) -> None:
+    """ADR 4: little work is interpreted, more is compiled quickly, and only huge work twice."""
+    options = session._local_settings(SETTINGS, tmp_path, rows, "")
+    assert (options.get("spark.sql.codegen.wholeStage") == "false") is interpreted
+    assert ("-XX:TieredStopAtLevel=1" in options["spark.driver.extraJavaOptions"]) is quick_compiler
 
 
 def test_a_session_that_nobody_asked_for_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "feed.start": 0,
     "feed.window": 3600 * SECOND,
     "feed.delay": 900 * SECOND,
-    "feed.max_entries_per_run": 1_000_000,
+    "feed.max_entries_per_run": 250_000,
     "lake.root": "",
     "lake.private_root": "",
     "lake.instance_path": "instance",

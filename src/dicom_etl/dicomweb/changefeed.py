@@ -49,6 +49,7 @@ def read_feed(
     grid_ticks: int | None = None,
     progress: Progress | None = None,
     poison_requests: int = REQUESTS_PER_RUN,
+    stop: Event | None = None,
 ) -> Reading:
     """What was read, after ``sink`` has taken it all.
 
@@ -57,11 +58,11 @@ def read_feed(
     leaves no more than that many entries before it, though never within its first window of the grid;
     ``sink`` may have got entries at or after the cut.
 
-    Raises ServiceUnavailable, AccessDenied, ConfigurationError and ProtocolError; the sink's own errors and
-    KeyboardInterrupt pass through. No thread works on afterwards.
+    Raises ServiceUnavailable, AccessDenied, ConfigurationError and ProtocolError, and Cancelled when another thread
+    has set ``stop``; the sink's own errors and KeyboardInterrupt pass through. No thread works on afterwards.
     """
     cut = Cut(window, max_entries, grid_ticks)
-    stop = Event()
+    stop = stop or Event()
     source = Source(client, Budget(poison_requests), stop.is_set)
     reader = SliceReader(
         lambda ask: fetch_page(source, ask),

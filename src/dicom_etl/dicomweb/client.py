@@ -40,7 +40,7 @@ class KeepsFailing(ServiceUnavailable):
 
 
 class Cancelled(Exception):
-    """The caller no longer wants the answer; never leaves ``dicomweb``."""
+    """The caller no longer wants the answer; leaves ``dicomweb`` only to whoever has set ``stop`` himself."""
 
 
 def utc_now() -> datetime:

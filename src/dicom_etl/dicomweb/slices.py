@@ -16,6 +16,8 @@ from dicom_etl.dicomweb.page import Ask, Page
 from dicom_etl.entry import Entry
 
 _JOIN_SECONDS = 2.0
+# So often a reading looks whether another thread has stopped it.
+_LOOK_SECONDS = 0.5
 
 
 class SliceReader:
@@ -78,10 +80,12 @@ class SliceReader:
 
     def _next_read(self) -> list[Entry] | None:
         with self._changed:
-            while not self._read and self._error is None and not self._finished():
-                self._changed.wait()
+            while not self._read and self._error is None and not self._finished() and not self._stop.is_set():
+                self._changed.wait(_LOOK_SECONDS)
             if self._error is not None:
                 raise self._error
+            if self._stop.is_set():
+                raise Cancelled
             if not self._read:
                 return None
             self._changed.notify_all()

@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY
+from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY
 from dicom_etl.lake.changes import FLAG, flagged
-from dicom_etl.lake.rollup import series_rows, study_rows
+from dicom_etl.lake.rollup import series_rows, study_rows, summaries
 from dicom_etl.lake.schema import Table
 
 # What is compared of an instance, in the order of a digest's line.
@@ -122,7 +122,7 @@ def without(instances: DataFrame, keys: DataFrame) -> DataFrame:
 def rollup_differences(table: Table, rolled_up: DataFrame, instances: DataFrame) -> DataFrame:
     """One row per series or study that is not what ``instances`` gives: its key and ``difference``."""
     rows = series_rows if table.name == "series" else study_rows
-    expected = rows(instances.select(*SERIES_KEY).distinct(), instances)
+    expected = rows(summaries(instances))
     left = expected.select(*table.key, F.struct(*table.values).alias("expected"))
     right = rolled_up.select(*table.key, F.struct(*table.values).alias("stored"))
     difference: Column = (

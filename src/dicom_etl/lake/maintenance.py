@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from delta.tables import DeltaTable
-from pyspark.sql import Row, SparkSession
+from pyspark.sql import SparkSession
 
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.schema import retention_properties
@@ -15,16 +15,54 @@ from dicom_etl.lake.session import cluster_session
 _GIB = 1024**3
 _MIB = 1024**2
 
-_CONFS = {
-    # Left alone, every OPTIMIZE of a clustered table below 100 GiB rewrites all of it (spark.md §3.6).
-    "spark.databricks.delta.optimize.clustering.mergeStrategy.minCubeSize.threshold": str(2 * _GIB),
-    "spark.databricks.delta.optimize.clustering.mergeStrategy.targetCubeSize": str(3 * _GIB),
-    # Smaller files than the default 1 GiB: finer pruning, less to rewrite in a MERGE.
-    "spark.databricks.delta.optimize.maxFileSize": str(128 * _MIB),
-    "spark.databricks.delta.optimize.minFileSize": str(64 * _MIB),
-    # VACUUM then writes what it freed into the table's history.
-    "spark.databricks.delta.vacuum.logging.enabled": "true",
-}
+# A MERGE writes a whole file for one changed row of it, and reads a few files for a window: about so many rows are
+# quick to write, and of 10^9 rows make no more files than readers bear.
+_ROWS_A_FILE = 250_000
+_LARGEST_FILE_BYTES = 128 * _MIB
+
+
+def file_bytes(table_bytes: int, rows: int) -> int:
+    """The size of the files that compaction writes; those below half of it are joined into larger ones."""
+    return max(_MIB, min(_LARGEST_FILE_BYTES, table_bytes * _ROWS_A_FILE // max(rows, 1)))
+
+
+def cube_bytes(table_bytes: int) -> int:
+    """The size at which rows that were clustered together are left alone: an eighth of the table, within bounds.
+
+    Left to Delta it is 100 GiB, and every OPTIMIZE of a smaller table rewrites all of it (spark.md §3.6). Smaller ones
+    would overlap each other: an UID at random would have to be looked for in each.
+    """
+    return max(16 * _MIB, min(table_bytes // 8, 2 * _GIB))
+
+
+def _confs(work: Upkeep) -> dict[str, str]:
+    optimize = "spark.databricks.delta.optimize"
+    cube = f"{optimize}.clustering.mergeStrategy.minCubeSize"
+    return {
+        f"{cube}.threshold": str(cube_bytes(work.table_bytes)),
+        f"{cube}.targetCubeSize": str(cube_bytes(work.table_bytes) * 3 // 2),
+        f"{optimize}.minFileSize": str(work.file_bytes // 2),
+        f"{optimize}.maxFileSize": str(work.file_bytes),
+        # Sorted within the files too, so that a MERGE that must look into one skips most of its pages.
+        "spark.databricks.io.skipping.mdc.sortWithinFiles": "true",
+        # VACUUM then writes what it freed into the table's history.
+        "spark.databricks.delta.vacuum.logging.enabled": "true",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What is to be done to a table of so many bytes, in files of about so many."""
+
+    table_bytes: int
+    file_bytes: int
+    retention: bool = True
+    compaction: bool = True
+    vacuum: bool = True
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.retention or self.compaction or self.vacuum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +87,29 @@ def purge_changes(spark: SparkSession, path: str, up_to_run: int, kept_sequence:
     return int(rows[0]["num_affected_rows"])
 
 
-def maintain_table(spark: SparkSession, name: str, path: str, retention_hours: int) -> Maintained:
-    """Compact and vacuum one table; files that the retention still protects stay.
+def maintain_table(spark: SparkSession, name: str, path: str, retention_hours: int, work: Upkeep) -> Maintained:
+    """Do to one table what is to be done; files that the retention still protects stay.
 
     The retention goes into the table's properties, because ``RETAIN`` is ignored since Delta 4.1.
     """
     session = cluster_session(spark)
-    for key, value in _CONFS.items():
+    for key, value in _confs(work).items():
         session.conf.set(key, value)
+    done = Maintained(name, 0, 0, 0, 0)
     with named_errors(name):
-        _set_retention(session, path, retention_hours)
+        if work.retention:
+            pairs = ", ".join(f"'{key}' = '{value}'" for key, value in retention_properties(retention_hours).items())
+            session.sql(f"ALTER TABLE delta.`{_quoted(path)}` SET TBLPROPERTIES ({pairs})")
         table = DeltaTable.forPath(session, path)
-        compacted = table.optimize().executeCompaction().select("metrics.*").collect()[0]
-        table.vacuum()
-        freed = _last_vacuum(table)
-    return Maintained(
-        name,
-        files_compacted=compacted["numFilesRemoved"],
-        files_written=compacted["numFilesAdded"],
-        files_freed=int(freed.get("numFilesToDelete", 0)),
-        bytes_freed=int(freed.get("sizeOfDataToDelete", 0)),
-    )
-
-
-def _set_retention(session: SparkSession, path: str, retention_hours: int) -> None:
-    wanted = retention_properties(retention_hours)
-    row: Row = session.sql(f"DESCRIBE DETAIL delta.`{_quoted(path)}`").collect()[0]
-    if wanted.items() <= row["properties"].items():
-        return
-    pairs = ", ".join(f"'{key}' = '{value}'" for key, value in wanted.items())
-    session.sql(f"ALTER TABLE delta.`{_quoted(path)}` SET TBLPROPERTIES ({pairs})")
+        if work.compaction:
+            metrics = table.optimize().executeCompaction().select("metrics.*").collect()[0]
+            done = replace(done, files_compacted=metrics["numFilesRemoved"], files_written=metrics["numFilesAdded"])
+        if work.vacuum:
+            table.vacuum()
+            freed = _last_vacuum(table)
+            files, size = int(freed.get("numFilesToDelete", 0)), int(freed.get("sizeOfDataToDelete", 0))
+            done = replace(done, files_freed=files, bytes_freed=size)
+    return done
 
 
 def _last_vacuum(table: DeltaTable) -> dict[str, Any]:

@@ -39,10 +39,20 @@ _SESSION = {
 }
 
 
-# Below this, most of the work is loading and compiling classes (ADR 4): the JVM's quick compiler alone took half the
-# processor time up to the empty tables, and plans that are interpreted another fifth of a run's.
+# Below this, most of the work is loading and compiling classes (ADR 4): plans that are interpreted, and not compiled,
+# take a fifth less of a run's processor time.
 QUICK_ROWS = 50_000
-_QUICK = {"spark.sql.codegen.wholeStage": "false", "spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+# Below this, the JVM's quick compiler alone is enough: a sync of 10^6 entries took 94 s of the JVM's processor time
+# with it, and 118 s with both.
+HUGE_ROWS = 5_000_000
+_QUICK = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    # One task a step, decided beforehand: each step of an adaptive plan is a job of its own. The MERGEs of a cold
+    # window took 10.6 s instead of 13.1 s, and write one small file each.
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": "1",
+}
 
 # pyspark logs every failed statement with its text and plan, on a handler of its own: a patient could be in it.
 for _name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
@@ -82,7 +92,7 @@ class Engine:
         return self._session
 
     def _start_local(self, rows: int) -> SparkSession:
-        return self._stack.enter_context(local_session(self._settings, quick=rows < QUICK_ROWS))
+        return self._stack.enter_context(local_session(self._settings, rows))
 
     def pulse(self) -> int:
         """A number that grows with each answer of the JVM; it blocks while the JVM does not answer."""
@@ -132,11 +142,11 @@ def _check_and_quiet(spark: SparkSession) -> None:
 
 
 @contextmanager
-def local_session(settings: Spark, *, quick: bool = False, archive: Path | None = None) -> Iterator[SparkSession]:
+def local_session(settings: Spark, rows: int, *, archive: Path | None = None) -> Iterator[SparkSession]:
     """A session in a JVM of our own, stopped at the end together with its spill folder.
 
-    ``quick`` is for work of seconds: code is compiled once and quickly, not again and better. ``archive``: the JVM
-    writes the classes it has loaded there at its end (`lake.training`), which takes it some time.
+    ``rows`` is about how many it will work on: few are not worth much compiling. ``archive``: the JVM writes the
+    classes that it has loaded there at its end (`lake.training`), which takes it some time.
 
     Raises ConfigurationError without a Java, StorageError when the JVM does not start.
     """
@@ -144,28 +154,30 @@ def local_session(settings: Spark, *, quick: bool = False, archive: Path | None 
     with tempfile.TemporaryDirectory(prefix="dicom-etl-spark-") as scratch:  # 0700
         # A JVM that writes an archive cannot start from another.
         classes = class_data_option(home) if archive is None else f' -XX:ArchiveClassesAtExit="{archive}"'
-        spark = _start(_local_settings(settings, Path(scratch), quick, classes), Path(scratch), home)
+        spark = _start(_local_settings(settings, Path(scratch), rows, classes), Path(scratch), home)
         try:
             yield spark
         finally:
             _stop(spark, patience_seconds=30 if archive is None else 120)
 
 
-def _local_settings(settings: Spark, scratch: Path, quick: bool, classes: str) -> dict[str, str]:
+def _local_settings(settings: Spark, scratch: Path, rows: int, classes: str) -> dict[str, str]:
     log4j = resources.files("dicom_etl.lake").joinpath("log4j2.properties")
     return {
         **_SESSION,
         **jar_settings(on_class_path=settings.master.startswith("local")),
-        **(_QUICK if quick else {}),
         "spark.master": settings.master,
         "spark.app.name": "dicom-etl",
         "spark.driver.memory": settings.driver_memory,
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
+        **(_QUICK if rows < QUICK_ROWS else {}),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.driver.extraJavaOptions": (
             f'-Dlog4j2.configurationFile="{log4j}" -Djava.io.tmpdir="{scratch}" -Dderby.system.home="{scratch}"'
-            " -Duser.timezone=UTC -XX:+UseParallelGC" + (" -XX:TieredStopAtLevel=1" if quick else "") + classes
+            " -Duser.timezone=UTC -XX:+UseParallelGC"
+            + (" -XX:TieredStopAtLevel=1" if rows < HUGE_ROWS else "")
+            + classes
         ),
         # Nothing of ours listens outside this machine, and nothing is left on its disks in clear.
         "spark.driver.host": "127.0.0.1",

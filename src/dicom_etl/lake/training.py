@@ -12,13 +12,20 @@ from pathlib import Path
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl.attributes import INSTANCE_KEY, SERIES_KEY
+from dicom_etl.attributes import INSTANCE_KEY
 from dicom_etl.errors import DicomEtlError
 from dicom_etl.lake.changes import UPSERT
 from dicom_etl.lake.classdata import FOLDER, archive_of
 from dicom_etl.lake.java import java_home
-from dicom_etl.lake.maintenance import maintain_table
-from dicom_etl.lake.rollup import instances_within, series_rows, study_rows
+from dicom_etl.lake.maintenance import Upkeep, maintain_table
+from dicom_etl.lake.rollup import (
+    instances_of,
+    instances_within,
+    listed_series,
+    series_rows,
+    study_rows,
+    summaries,
+)
 from dicom_etl.lake.schema import INSTANCE, SERIES, STUDY, TABLES, table_properties
 from dicom_etl.lake.session import local_session
 from dicom_etl.lake.tables import Fence, Source, create_table, merge_instance, merge_rollup, read_table
@@ -35,7 +42,7 @@ def make_archive(folder: Path = FOLDER) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dicom-etl-classes-", dir=folder) as scratch:
         made = Path(scratch) / "new.jsa"
-        with local_session(_SETTINGS, quick=True, archive=made) as spark:
+        with local_session(_SETTINGS, rows=0, archive=made) as spark:
             _train(spark, Path(scratch))
         if made.is_file():
             made.replace(archive)  # whole or not at all: another start may look for it just now
@@ -53,19 +60,13 @@ def _train(spark: SparkSession, folder: Path) -> None:
     ranges = [("1", "2")]
     for run_id in (1, 2):
         merge_instance(spark, paths["instance"], _changes(run_id), ranges, Fence("training", run_id))
-        for table, rows in ((SERIES, series_rows), (STUDY, study_rows)):
-            merge_rollup(
-                spark,
-                table,
-                paths[table.name],
-                lambda session, rows=rows: rows(  # type: ignore[misc]
-                    read_table(session, paths["instance"]).select(*SERIES_KEY).distinct(),
-                    instances_within(read_table(session, paths["instance"]), ranges),
-                ),
-                ranges,
-                Fence(f"training {table.name}", run_id),
-            )
-    maintain_table(spark, "study", paths["study"], 720)
+        keys = listed_series(spark, [("1", "1.2", "1.2.3")])
+        instances = instances_within(read_table(spark, paths["instance"]), ranges)
+        made = summaries(instances_of(instances, keys), keys).localCheckpoint()
+        for table, rows in ((SERIES, series_rows(made)), (STUDY, study_rows(made))):
+            fence = Fence(f"training {table.name}", run_id)
+            merge_rollup(spark, table, paths[table.name], rows, ranges, fence)
+    maintain_table(spark, "study", paths["study"], 720, Upkeep(0, 1))
     read_table(spark, paths["study"]).groupBy("patientId").count().orderBy("count").collect()
 
 

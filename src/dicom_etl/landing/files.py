@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -28,19 +28,24 @@ _TICKS_PER_MS = 10_000
 class Landed:
     """What one run has landed before its end, on disk and not committed yet.
 
-    ``entries`` counts distinct sequences, ``repeated`` the entries met again. ``studies`` are the study UIDs,
-    stripped, of all entries that have their three UIDs. ``max_sequence`` and its time ``max_sequence_ticks``
-    (100 ns since 1970) are None when there is no entry.
+    ``entries`` counts distinct sequences, ``repeated`` the entries met again. ``series`` are the keys (partition,
+    study and series, stripped) of all entries that have their three UIDs. ``max_sequence`` and its time
+    ``max_sequence_ticks`` (100 ns since 1970) are None when there is no entry.
     """
 
     folder: TableFolder
     files: tuple[NewFile, ...]
     entries: int
     repeated: int
-    studies: frozenset[str]
+    series: frozenset[tuple[str, str, str]]
     unusable: tuple[Unusable, ...]
     max_sequence: int | None
     max_sequence_ticks: int | None
+
+    @property
+    def studies(self) -> frozenset[str]:
+        """The study UIDs among ``series``."""
+        return frozenset(study for _, study, _ in self.series)
 
 
 class Landing:
@@ -48,7 +53,7 @@ class Landing:
 
     As a context manager it removes them when the block ends before ``finish``. Raises StorageError or
     AccessDenied when the storage fails. Memory: one row group (``rows_per_group`` rows or ``bytes_per_group``
-    of metadata), the sequences with their times, and the study UIDs.
+    of metadata), the sequences with their times, and the keys of the series.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class Landing:
         self._numbers = array("q")
         self._number_ticks = array("q")
         self._repeated_ticks = array("q")
-        self._first_ticks_of_study: dict[str, int] = {}
+        self._first_ticks_of_series: dict[tuple[str, str, str], int] = {}
         self._unusable: list[Unusable] = []
         self._waiting: list[pa.RecordBatch] = []
         self._writer: FileWriter | None = None
@@ -100,6 +105,11 @@ class Landing:
         """Distinct sequences so far, wherever the end will be."""
         return len(self._sequences)
 
+    @property
+    def studies(self) -> set[str]:
+        """The study UIDs so far, wherever the end will be."""
+        return {study for _, study, _ in self._first_ticks_of_series}
+
     def add(self, entries: Sequence[Entry]) -> None:
         """Land entries, in any order, each sequence once.
 
@@ -123,6 +133,14 @@ class Landing:
         rows = pa.table([_longs(self._numbers), _longs(self._number_ticks)], schema=NUMBERS)
         return rows.filter(pc.less(rows["timestampTicks"], end_ticks))
 
+    def met(self, sequences: Collection[int]) -> dict[int, int]:
+        """Those of ``sequences`` that were landed so far, each with its time, wherever the end will be."""
+        if not sequences:
+            return {}
+        rows = pa.table([_longs(self._numbers), _longs(self._number_ticks)], schema=NUMBERS)
+        found = rows.filter(pc.is_in(rows["sequence"], pa.array(sorted(sequences), pa.int64())))
+        return dict(zip(*(column.to_pylist() for column in found.columns), strict=True))
+
     def finish(self, end_ticks: int) -> Landed:
         """What was landed before ``end_ticks`` (100 ns since 1970); later entries are dropped from the files.
 
@@ -135,13 +153,13 @@ class Landing:
             kept = list(self._cut(end_ticks))
         self._finished = True
         highest = max(kept, key=lambda written: written.extent.max_sequence, default=None)
-        studies = self._first_ticks_of_study.items()
+        series = self._first_ticks_of_series.items()
         return Landed(
             folder=self._folder,
             files=tuple(written.file for written in kept),
             entries=sum(written.file.rows for written in kept),
             repeated=sum(ticks < end_ticks for ticks in self._repeated_ticks),
-            studies=frozenset(study for study, ticks in studies if ticks < end_ticks),
+            series=frozenset(key for key, ticks in series if ticks < end_ticks),
             unusable=tuple(unusable for unusable in self._unusable if unusable.ticks < end_ticks),
             max_sequence=highest.extent.max_sequence if highest else None,
             max_sequence_ticks=highest.extent.max_sequence_ticks if highest else None,
@@ -150,7 +168,7 @@ class Landing:
     def _take(self, entries: list[Entry]) -> None:
         rows = rows_of(entries, run_id=self._run_id, read_at=self._read_at, keep_metadata=self._keep_metadata)
         self._unusable += rows.unusable
-        self._note_studies(rows.batch)
+        self._note_series(rows.batch)
         self._waiting.append(rows.batch)
         if (
             sum(batch.num_rows for batch in self._waiting) >= self._rows_per_group
@@ -159,17 +177,12 @@ class Landing:
             with storage_errors(_TABLE):
                 self._write_group()
 
-    def _note_studies(self, batch: pa.RecordBatch) -> None:
-        keys = zip(
-            batch["studyInstanceUid"].to_pylist(),
-            batch["seriesInstanceUid"].to_pylist(),
-            batch["sopInstanceUid"].to_pylist(),
-            batch["timestampTicks"].to_pylist(),
-            strict=True,
-        )
-        for study, series, sop, ticks in keys:
+    def _note_series(self, batch: pa.RecordBatch) -> None:
+        names = ("partitionName", "studyInstanceUid", "seriesInstanceUid", "sopInstanceUid", "timestampTicks")
+        for partition, study, series, sop, ticks in zip(*(batch[name].to_pylist() for name in names), strict=True):
             if study and series and sop:
-                self._first_ticks_of_study[study] = min(ticks, self._first_ticks_of_study.get(study, ticks))
+                key = (partition, study, series)
+                self._first_ticks_of_series[key] = min(ticks, self._first_ticks_of_series.get(key, ticks))
 
     def _write_group(self) -> None:
         if not self._waiting:

@@ -1,0 +1,96 @@
+"""Brings ``series`` and ``study`` up to what runs have touched in ``instance`` (architecture §5.7)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from pyspark.sql import DataFrame, SparkSession
+
+from dicom_etl.errors import Superseded
+from dicom_etl.lake import rollup
+from dicom_etl.lake.failures import named_errors
+from dicom_etl.lake.pruning import study_ranges
+from dicom_etl.lake.rollup import SeriesKey
+from dicom_etl.lake.schema import SERIES, STUDY, Table
+from dicom_etl.lake.session import cluster_session
+from dicom_etl.lake.tables import Fence, Merged, merge_rollup, read_table
+from dicom_etl.open_lake import Lake
+
+log = logging.getLogger(__name__)
+
+
+def rollups_outstanding(lake: Lake) -> bool:
+    """Whether a run landed entries and died before ``series`` and ``study`` had taken them."""
+    return lake.marker("change") > rolled_up_to(lake)
+
+
+def rolled_up_to(lake: Lake) -> int:
+    """The last run whose entries both roll-ups have taken."""
+    return min(lake.marker("series"), lake.marker("study"))
+
+
+def left_behind(spark: SparkSession, lake: Lake, run_id: int) -> frozenset[SeriesKey]:
+    """The series of what dead runs landed; none, and no job, when every landing was rolled up."""
+    floor = rolled_up_to(lake)
+    if not lake.landed_between(floor, run_id):
+        return frozenset()
+    with named_errors("change"):
+        touched = rollup.touched_series(read_table(spark, lake.path("change")), floor, run_id - 1)
+        return frozenset((row[0], row[1], row[2]) for row in touched.collect())
+
+
+def roll_up(
+    spark: SparkSession, lake: Lake, run_id: int, touched: frozenset[SeriesKey], instance_version: int, most_ranges: int
+) -> tuple[int, int]:
+    """The versions of ``series`` and ``study`` that hold the touched keys as that version of ``instance`` has them.
+
+    Raises Superseded when a newer run has committed to one of them.
+    """
+    began = time.monotonic()
+    ranges = study_ranges({key[1] for key in touched}, most_ranges)
+    session = cluster_session(spark)
+
+    def merged(table: Table, rows: DataFrame) -> int:
+        fence = Fence(lake.app_id(table.name), run_id)
+        return version_of(merge_rollup(spark, table, lake.path(table.name), rows, ranges, fence), table)
+
+    with named_errors("instance"):
+        keys = rollup.listed_series(session, touched)
+        within = rollup.instances_within(read_table(session, lake.path("instance"), instance_version), ranges)
+        # Both tables are made of it, and each MERGE reads its source more than once.
+        summaries = rollup.summaries(rollup.instances_of(within, keys), keys).localCheckpoint()
+    with _two_threads() as pool:
+        series = pool.submit(merged, SERIES, rollup.series_rows(summaries))
+        study = pool.submit(merged, STUDY, rollup.study_rows(summaries))
+        versions = series.result(), study.result()
+    log.info("series and study merged", extra={"run_id": run_id, "seconds": round(time.monotonic() - began, 2)})
+    return versions
+
+
+@contextmanager
+def _two_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that are waited for, but not by a signal: a scheduler's patience is shorter than a MERGE.
+
+    What a MERGE still commits then is fenced, and the next run heals it.
+    """
+    pool = ThreadPoolExecutor(2)
+    try:
+        yield pool
+    except Exception:
+        pool.shutdown()
+        raise
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+def version_of(merged: Merged, table: Table) -> int:
+    """The version that a MERGE wrote; a skipped one means that a newer run has been there."""
+    if merged.version is None:
+        raise Superseded(f"{table.name}: a newer run has written; this one stops and covers nothing")
+    return merged.version
