@@ -50,11 +50,12 @@ REJECTS_A_TURN = 100
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the feed gave: the reading, its landing, and the open rejects that were met again."""
+    """What the feed gave: the reading, its landing, the open rejects that were met again, and the work in rows."""
 
     reading: Reading
     landed: Landed
     met_again: tuple[Reject, ...]
+    rows: int
     fetch_seconds: float
     land_seconds: float
     retries: int
@@ -85,7 +86,7 @@ def run(
     landed(read)
     began = time.monotonic()
     progress.step("start Spark")
-    spark = engine.session(read.landed.entries or lake.rows())
+    spark = engine.session(read.rows or lake.rows())
     make_shared_tables(spark, lake, settings)
     start_seconds = time.monotonic() - began
     outcome = merge_landed(spark, lake, task.run_id, read.landed, progress)
@@ -156,6 +157,7 @@ def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetch
         reading,
         landed,
         met_again=tuple(rejects[sequence] for sequence, ticks in met.items() if ticks < reading.window.end),
+        rows=max(fetched.rows, landed.entries),
         fetch_seconds=fetched.seconds + searched - began,
         land_seconds=time.monotonic() - searched,
         retries=fetched.retries + client.retries - retries,

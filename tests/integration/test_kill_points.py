@@ -97,6 +97,17 @@ def test_the_next_sync_heals_a_killed_one(due: Site, point: str) -> None:
     )
 
 
+def test_a_killed_run_takes_with_it_the_one_that_was_begun_ahead(due: Site) -> None:
+    """Two claims and the files of both lie there; the next sync takes over from both and reads everything again."""
+    killed(due.having("feed.max_entries_per_run=1"), "instance merged")
+    assert [claim.name[:20].lstrip("0") for claim in sorted((due.root / "_claims").glob("*.json"))] == ["1", "2", "3"]
+    assert markers(due) == {"change": 2, "instance": 2, "series": 1, "study": 1, "rejected": 0, "run": 1}
+    assert covered(due) == [Window(ticks_at(0), ticks_at(11))]
+
+    assert healed(due).run_id == 4
+    assert [(row["runId"], row["status"]) for row in due.ledger()] == [(1, "succeeded"), (4, "succeeded")]
+
+
 # -- Python alone is killed, its JVM goes on -----------------------------------------------------------------
 
 

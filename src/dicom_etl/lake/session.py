@@ -53,6 +53,11 @@ _QUICK = {
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.shuffle.partitions": "1",
 }
+_USUAL = {
+    "spark.sql.codegen.wholeStage": "true",
+    "spark.sql.codegen.factoryMode": "FALLBACK",
+    "spark.sql.adaptive.enabled": "true",
+}
 
 # pyspark logs every failed statement with its text and plan, on a handler of its own: a patient could be in it.
 for _name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
@@ -80,7 +85,7 @@ class Engine:
             self._starting = starter.submit(self._start_local, rows)
 
     def session(self, rows: int) -> SparkSession:
-        """The session, started at the first call for a work of about so many rows."""
+        """The session, started at the first call, and tuned for a work of about so many rows."""
         if self._session is None:
             if self._given is not None:
                 _check_and_quiet(self._given)
@@ -89,6 +94,8 @@ class Engine:
                 self._session = self._starting.result()
             else:
                 self._session = self._start_local(rows)
+        if self._given is None:
+            _tune(self._session, self._settings, rows)
         return self._session
 
     def _start_local(self, rows: int) -> SparkSession:
@@ -115,11 +122,22 @@ class Engine:
 
 
 def cluster_session(spark: SparkSession) -> SparkSession:
-    """A session beside the given one, with what our writes need set; its SparkContext is shared."""
+    """A session beside the given one, with what our writes need set, and tuned alike; its SparkContext is shared."""
     session = spark.newSession()
     for key, value in _SESSION.items():
         session.conf.set(key, value)
+    for key in _QUICK:
+        tuned = spark.conf.get(key, None)
+        if tuned is not None:
+            session.conf.set(key, tuned)
     return session
+
+
+def _tune(spark: SparkSession, settings: Spark, rows: int) -> None:
+    """Set by how much work there is how plans are run; a warm session meets small work and large."""
+    usual = {**_USUAL, "spark.sql.shuffle.partitions": str(settings.shuffle_partitions)}
+    for key, value in (_QUICK if rows < QUICK_ROWS else usual).items():
+        spark.conf.set(key, value)
 
 
 # Delta and Spark log predicates, file statistics and plans, with study UIDs in them (architecture §8).
@@ -156,6 +174,7 @@ def local_session(settings: Spark, rows: int, *, archive: Path | None = None) ->
         classes = class_data_option(home) if archive is None else f' -XX:ArchiveClassesAtExit="{archive}"'
         spark = _start(_local_settings(settings, Path(scratch), rows, classes), Path(scratch), home)
         try:
+            _tune(spark, settings, rows)
             yield spark
         finally:
             _stop(spark, patience_seconds=30 if archive is None else 120)
@@ -170,7 +189,6 @@ def _local_settings(settings: Spark, scratch: Path, rows: int, classes: str) -> 
         "spark.app.name": "dicom-etl",
         "spark.driver.memory": settings.driver_memory,
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),
-        **(_QUICK if rows < QUICK_ROWS else {}),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.driver.extraJavaOptions": (

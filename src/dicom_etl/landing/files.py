@@ -80,6 +80,7 @@ class Landing:
         self._repeated_ticks = array("q")
         self._first_ticks_of_series: dict[tuple[str, str, str], int] = {}
         self._unusable: list[Unusable] = []
+        self._only_creates = True
         self._waiting: list[pa.RecordBatch] = []
         self._writer: FileWriter | None = None
         self._written: list[WrittenFile] = []
@@ -104,6 +105,11 @@ class Landing:
     def entries(self) -> int:
         """Distinct sequences so far, wherever the end will be."""
         return len(self._sequences)
+
+    @property
+    def only_creates(self) -> bool:
+        """Whether nothing but Create was landed so far: then hardly any row that is there is changed."""
+        return self._only_creates
 
     @property
     def studies(self) -> set[str]:
@@ -168,6 +174,7 @@ class Landing:
     def _take(self, entries: list[Entry]) -> None:
         rows = rows_of(entries, run_id=self._run_id, read_at=self._read_at, keep_metadata=self._keep_metadata)
         self._unusable += rows.unusable
+        self._only_creates &= pc.all(pc.equal(rows.batch["action"], "Create")).as_py() is not False
         self._note_series(rows.batch)
         self._waiting.append(rows.batch)
         if (
