@@ -9,6 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from dicom_etl.emulator.timestamps import TICKS_PER_SECOND
+from dicom_etl.lake import maintenance
 from dicom_etl.lake.pruning import study_ranges
 from dicom_etl.maintain import maintain
 from dicom_etl.open_lake import existing_lake
@@ -131,3 +132,21 @@ def test_many_runs_do_not_become_many_files(make_site: Callable[..., Site]) -> N
     again = list(maintain(site.settings, spark=site.spark, clock=lambda: at(7)))
     assert [(one.files_compacted, one.files_freed) for one in again] == [(0, 0)] * 6
     assert {name: site.version(name) for name in versions} == versions, "nothing to do is nothing done"
+
+
+@pytest.mark.parametrize(("cube", "rewritten"), [(1_000, 3), (10**9, 4)], ids=["as it is", "broken: one cube for all"])
+def test_what_was_clustered_is_left_alone(
+    make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, cube: int, rewritten: int
+) -> None:
+    """Beyond the size of a cube only what is new is rewritten; within it everything is, as Delta would by itself."""
+    monkeypatch.setattr(maintenance, "cube_bytes", lambda _table_bytes: cube)
+    site = make_site()
+    compacted = []
+    for first in (1, 4):
+        for hour in range(first, first + 3):
+            hour_of_one_study(site, hour)
+            site.sync()
+        done = {one.table: one for one in maintain(site.settings, spark=site.spark, clock=lambda: at(8))}
+        compacted.append(done["instance"].files_compacted)
+    assert compacted == [3, rewritten]
+    assert site.tables() == site.expected()
