@@ -60,7 +60,7 @@ class Beyond:
 
     @property
     def study_uids(self) -> frozenset[str]:
-        return frozenset(key[1] for key in (*self.removed, *self.series, *self.studies))
+        return frozenset(key[1] for key in self.touched)
 
 
 def check_shared_tables(lake: Lake) -> list[str]:

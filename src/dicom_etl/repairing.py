@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from dicom_etl.deltalog import local_folder
 from dicom_etl.dicomweb.changefeed import read_feed
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.entry import Entry
-from dicom_etl.landing.files import Landed, Landing
+from dicom_etl.fetching import new_landing
+from dicom_etl.landing.files import Landed
 from dicom_etl.landing.rejects import Reject, read_open
 from dicom_etl.merging import Outcome
 from dicom_etl.one_run import commit_landing, row_origin, row_results
@@ -51,12 +51,7 @@ def reread(
     rejects = {reject.sequence: reject for reject in read_open(lake.table("rejected"))}
     met: set[int] = set()
     pages = repeated = end = 0
-    with Landing(
-        local_folder(lake.path("change"), private=True),
-        run_id=task.run_id,
-        read_at=task.started_at,
-        keep_metadata=settings.lake.keep_metadata,
-    ) as landing:
+    with new_landing(task, settings, lake) as landing:
 
         def land(entries: list[Entry]) -> None:
             wanted = entries if only is None else [entry for entry in entries if entry.sequence in only]

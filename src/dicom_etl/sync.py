@@ -115,10 +115,9 @@ class _Plan:
     def after(self, read_until: int | None) -> _Plan:
         """What is left after a run that may have been cut at a window's edge."""
         first, *others = self.left
-        cut = read_until is not None and read_until < first.end
-        return replace(
-            self, left=[Window(read_until, first.end), *others] if read_until is not None and cut else others
-        )
+        if read_until is not None and read_until < first.end:
+            others = [Window(read_until, first.end), *others]
+        return replace(self, left=others)
 
 
 def _adopted(tools: _Tools) -> Run:

@@ -136,14 +136,17 @@ class Landing:
 
     def numbers(self, end_ticks: int) -> pa.Table:
         """``sequence`` and ``timestampTicks`` of what was landed so far before ``end_ticks``, each sequence once."""
-        rows = pa.table([_longs(self._numbers), _longs(self._number_ticks)], schema=NUMBERS)
+        rows = self._landed_numbers()
         return rows.filter(pc.less(rows["timestampTicks"], end_ticks))
+
+    def _landed_numbers(self) -> pa.Table:
+        return pa.table([_longs(self._numbers), _longs(self._number_ticks)], schema=NUMBERS)
 
     def met(self, sequences: Collection[int]) -> dict[int, int]:
         """Those of ``sequences`` that were landed so far, each with its time, wherever the end will be."""
         if not sequences:
             return {}
-        rows = pa.table([_longs(self._numbers), _longs(self._number_ticks)], schema=NUMBERS)
+        rows = self._landed_numbers()
         found = rows.filter(pc.is_in(rows["sequence"], pa.array(sorted(sequences), pa.int64())))
         return dict(zip(*(column.to_pylist() for column in found.columns), strict=True))
 
