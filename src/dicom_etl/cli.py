@@ -2,42 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from dicom_etl import __version__
+from dicom_etl.cli_options import common, json_option
 from dicom_etl.errors import DataError, UsageError
-from dicom_etl.logs import configure_logging
 from dicom_etl.printing import RowFormat, print_json, print_rows
-from dicom_etl.settings import Settings, flat, load_settings, shown
+from dicom_etl.settings import Settings, flat, shown
 from dicom_etl.window import TICKS_PER_SECOND, Window, format_duration, format_instant, parse_duration
 
 # Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
-
-
-def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every verb: where the settings come from, and how logs look."""
-
-    @click.option("--config", type=click.Path(path_type=Path), help="The one settings file to read.")
-    @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting.")
-    @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-    @functools.wraps(command)
-    def with_settings(
-        *args: Any, config: Path | None, overrides: tuple[str, ...], log_format: Any, **kwargs: Any
-    ) -> Any:
-        configure_logging(log_format)
-        return command(load_settings(config, overrides), *args, **kwargs)
-
-    return with_settings
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import others, ours
+from bench import others, ours, smallwindows
 from bench.lakes import MOST_BY_SYNC, Grown
 from bench.processes import Server, feed_server
 from bench.report import markdown, show, this_machine
@@ -40,6 +40,7 @@ class Plan:
     latencies: tuple[tuple[int, int], ...]
     dlt_sizes: tuple[int, ...]
     deletion_vectors: bool
+    small_windows: int
 
     @property
     def smallest(self) -> int:
@@ -63,6 +64,7 @@ def plan(sizes: Sequence[int], *, quick: bool, full: bool) -> Plan:
         latencies=((300, 8),) if quick else ((100, 8), (300, 8), (300, 16)),
         dlt_sizes=tuple(by_sync) if full else (10_000,) if quick else tuple(by_sync[:1]),
         deletion_vectors=full,
+        small_windows=200 if full else 0,
     )
 
 
@@ -80,7 +82,8 @@ def measure(results: Results, server: Server, folder: Path, chosen: Plan) -> Non
     for latency, connections in chosen.latencies:
         key = f"latency{latency}-{connections}/{chosen.smallest}"
         _attempt(results, key, partial(ours.measure_latency, *at, chosen.smallest, latency, connections))
-    for stored in (0, *(chosen.sizes if chosen.kinds else ())):
+    # Its page aggregates whole tables: beyond 10^6 it would take longer than all the rest.
+    for stored in (0, *(size for size in chosen.sizes if chosen.kinds and size <= MOST_BY_SYNC)):
         _attempt(results, f"template/{stored}", partial(others.measure_template, *at, stored, chosen.template_pages))
     _attempt(results, f"plain/{chosen.small}", partial(others.measure_plain, *at, chosen.small))
     for size in chosen.dlt_sizes:
@@ -97,6 +100,9 @@ def _measure_windows(results: Results, server: Server, folder: Path, chosen: Pla
         _attempt(results, f"cold/{size}", partial(ours.measure_cold_windows, *on, chosen.repeats))
         _attempt(results, f"merge/{size}", partial(ours.measure_merge, *on, warm))
         _attempt(results, f"warm/{size}", partial(ours.measure_warm_windows, *on, warm, chosen.kinds))
+    for lake in list(grown.values())[:1] if chosen.small_windows else ():
+        small = partial(smallwindows.measure_small_windows, results, server, folder, lake, chosen.small_windows)
+        _attempt(results, f"small/{lake.entries}", small)
     for size in chosen.sizes if chosen.deletion_vectors else ():
         _attempt(results, f"dv/{size}", partial(_deletion_vectors, results, server, folder, size))
 

@@ -76,7 +76,9 @@ def instances_of_study(number: int) -> range:
 
 
 class Feed:
-    """The rows by (time, sequence): ``entries`` creates, evenly spread, then one hour of 1 000 rows for each window.
+    """The rows by (time, sequence): ``entries`` creates, evenly spread, then one hour for each window.
+
+    A window has ``per_window`` rows (five studies of updates or deletes are more than few).
 
     The sequence of a row is its place, counted from 1. A window's kind: ``create`` (mostly new studies), ``updates``
     (whole studies), ``deletes`` (studies, a series, single instances), ``scattered`` (updates of instances all over
@@ -84,10 +86,11 @@ class Feed:
     step back.
     """
 
-    def __init__(self, entries: int, windows: Sequence[str] = ()) -> None:
+    def __init__(self, entries: int, windows: Sequence[str] = (), per_window: int = WINDOW_ENTRIES) -> None:
         if unknown := set(windows) - set(KINDS):
             raise ValueError(f"a window is one of {', '.join(KINDS)}, not {sorted(unknown)}")
         self.entries = entries
+        self.per_window = per_window
         self.windows = tuple(windows)
         self.base_end = START + -(-entries // PER_HOUR) * HOUR
         self.end = self.base_end + len(windows) * HOUR
@@ -133,11 +136,11 @@ class Feed:
         for number, kind in enumerate(self.windows):
             start = self.base_end + number * HOUR
             changes = list(self._changes(kind, number))
-            creates = 0 if kind == "empty" else _left(changes)
+            creates = 0 if kind == "empty" else _left(changes, self.per_window)
             transactions = [*changes, *([("Create", (new + n,)) for n in range(creates)])]
             new += creates
             yield from _spread(_mixed(transactions), start, HOUR)
-        tail = [("Create", (new + n,)) for n in range(WINDOW_ENTRIES // 3)]
+        tail = [("Create", (new + n,)) for n in range(self.per_window // 3)]
         yield from _spread(tail, self.end, _AFTER)
 
     def _changes(self, kind: str, number: int) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -155,14 +158,14 @@ class Feed:
             yield "Delete", one[:IMAGES]
             yield from (("Delete", (instance,)) for instance in one[IMAGES : IMAGES + 20])
         elif kind == "scattered":
-            most = min(WINDOW_ENTRIES, self.entries)
+            most = min(self.per_window, self.entries)
             # A step of whole rounds would always meet the same scanner.
             places = (place * self.entries // most + place % LANES for place in range(most))
             yield from (("Update", (instance,)) for instance in sorted({min(p, self.entries - 1) for p in places}))
 
 
-def _left(transactions: Sequence[tuple[str, tuple[int, ...]]]) -> int:
-    return max(0, WINDOW_ENTRIES - sum(len(instances) for _, instances in transactions))
+def _left(transactions: Sequence[tuple[str, tuple[int, ...]]], rows: int) -> int:
+    return max(0, rows - sum(len(instances) for _, instances in transactions))
 
 
 def _far_apart(count: int, wanted: int, salt: int) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from bench.entries import page
-from bench.feed import Feed
+from bench.feed import WINDOW_ENTRIES, Feed
 from dicom_etl.emulator.timestamps import MAX_TICKS, http_date, parse_time
 
 _REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 404: "Not Found"}
@@ -104,7 +104,8 @@ class State:
         if path != "/bench/feed":
             return 404, b""
         windows = [kind for kind in query.get("windows", "").split(",") if kind]
-        self.feed = Feed(int(query.get("entries", self.feed.entries)), windows)
+        per_window = int(query.get("perwindow", WINDOW_ENTRIES))
+        self.feed = Feed(int(query.get("entries", self.feed.entries)), windows, per_window)
         self.latency_seconds = int(query.get("latencyms", "0")) / 1000
         self.counters = Counters()
         return 200, b"{}"

@@ -20,6 +20,7 @@ from dicom_etl.lake.schema import TABLES, statistics_columns
 from dicom_etl.settings import Settings, load_settings
 
 NAMES = ("instance", "series", "study")
+ALL_NAMES = (*NAMES, "change", "run")
 # Beyond this, older rows are written directly: the feed of 10^7 entries would take an hour on two cores.
 MOST_BY_SYNC = 1_000_000
 _BY_SYNC_WHEN_HUGE = 100_000
@@ -126,7 +127,26 @@ def _files(table: Path, version: int) -> list[tuple[str, str, int]]:
 
 
 def versions(root: Path) -> dict[str, int]:
-    return {name: DeltaTable(root / name).version() for name in NAMES}
+    return {name: DeltaTable(root / name).version() for name in ALL_NAMES}
+
+
+def file_counts(root: Path) -> dict[str, int]:
+    """How many files each table of the lake has now."""
+    return {name: len(DeltaTable(root / name).file_uris()) for name in ALL_NAMES}
+
+
+def compacted_figures(root: Path, before: dict[str, int]) -> dict[str, Any]:
+    """What `maintain` wrote anew since ``before`` (versions): files and bytes, all tables together."""
+    figures: dict[str, Any] = {"filesRemoved": 0, "filesAdded": 0, "bytesRewritten": 0}
+    for name in ALL_NAMES:
+        table = DeltaTable(root / name)
+        for commit in table.history(table.version() - before[name]) if table.version() > before[name] else ():
+            metrics = commit.get("operationMetrics") or {}
+            if commit["operation"] == "OPTIMIZE":
+                figures["filesRemoved"] += int(metrics["numRemovedFiles"])
+                figures["filesAdded"] += int(metrics["numAddedFiles"])
+                figures["bytesRewritten"] += int(metrics["numRemovedBytes"])
+    return figures
 
 
 def rows_by_log(root: Path) -> dict[str, int]:

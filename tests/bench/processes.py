@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+from bench.feed import WINDOW_ENTRIES
+
 TESTS = Path(__file__).resolve().parents[1]
 _SAMPLE_SECONDS = 0.25
 _LAST_LINES = 12
@@ -154,9 +156,12 @@ class Server:
 
     base_url: str
 
-    def show(self, entries: int, windows: Sequence[str] = (), latency_ms: int = 0) -> None:
+    def show(
+        self, entries: int, windows: Sequence[str] = (), latency_ms: int = 0, per_window: int = WINDOW_ENTRIES
+    ) -> None:
         """From now on this feed is served, and requests are counted anew."""
-        self._control(f"feed?entries={entries}&windows={','.join(windows)}&latencyMs={latency_ms}")
+        shown = f"entries={entries}&windows={','.join(windows)}&latencyMs={latency_ms}&perWindow={per_window}"
+        self._control(f"feed?{shown}")
 
     def counters(self) -> dict[str, Any]:
         """What was asked for since."""

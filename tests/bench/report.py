@@ -40,6 +40,8 @@ _NOTES = """\
   are those of the three tables whose bounds meet the MERGE's ranges of study UIDs; written ones are from the history's
   `operationMetrics`.
 - Warm: one process calls `sync` for one window after another, in one Spark session; the median of the last three.
+- The 200 small windows: 100 entries each, every tenth 900 updates of whole studies. *Files read* are those in reach of
+  the last of them; *rewritten* is what `maintain` read and wrote anew, all tables together.
 - The template's algorithm (service-protocol §7.1, `tests/bench/template.py`) runs in a warm session of ours, without
   the Spark activity that Data Factory starts for each page, on the pages that the row names; nothing is extrapolated
   from it. Per change it is compared with its pages into *empty* tables: they cost more as its tables grow.
@@ -97,12 +99,18 @@ def details(row: Measurement) -> str:
     parts += [f"{word} {count(row.details[name])}" for name, word in _COUNTS.items() if name in row.details]
     parts += [
         f"{word} {row.details[name] / MIB:.1f} MiB"
-        for name, word in (("bytesRead", "read"), ("bytesAdded", "written"))
+        for name, word in (("bytesRead", "read"), ("bytesAdded", "written"), ("bytesRewritten", "rewritten"))
         if name in row.details
     ]
     parts += [f"{word} {row.details[name] / MIB:.0f} MiB" for name, word in _BYTES.items() if row.details.get(name)]
+    parts += [f"the first five {row.details['firstSeconds']:.1f} s"] if "firstSeconds" in row.details else []
+    parts += [f"files then: {_held(row.details['held'])}"] if "held" in row.details else []
     parts += [f"first page {row.details['firstPage']:.1f} s"] if "firstPage" in row.details else []
     return ", ".join(parts)
+
+
+def _held(files: dict[str, int]) -> str:
+    return " · ".join(f"{name} {number}" for name, number in files.items())
 
 
 def _seconds(row: Measurement) -> str:

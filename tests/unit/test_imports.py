@@ -19,7 +19,7 @@ VOCABULARY = {
 }  # fmt: skip
 BASE = {"azure", "deltalog"}
 PACKAGES = {"dicomweb", "landing", "runs", "lake"}
-TOP = {"cli", "demo", "demo_plan", "__main__"}
+TOP = {"cli", "cli_options", "cli_doctor", "cli_fabric", "demo", "demo_plan", "__main__"}
 PACKAGE_ROOT = "__init__"
 
 

@@ -1,0 +1,32 @@
+"""The options that every verb of the command line takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dicom_etl.logs import configure_logging
+from dicom_etl.settings import load_settings
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every verb: where the settings come from, and how logs look."""
+
+    @click.option("--config", type=click.Path(path_type=Path), help="The one settings file to read.")
+    @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting.")
+    @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+    @functools.wraps(command)
+    def with_settings(
+        *args: Any, config: Path | None, overrides: tuple[str, ...], log_format: Any, **kwargs: Any
+    ) -> Any:
+        configure_logging(log_format)
+        return command(load_settings(config, overrides), *args, **kwargs)
+
+    return with_settings
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
