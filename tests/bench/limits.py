@@ -69,7 +69,7 @@ def _end(feed: Feed, place: int) -> int:
 
 def land(given: Settings, run_id: int, window: Window, connections: int) -> tuple[Landed, Reading]:
     """Download, parse and write one range; the files are not committed yet."""
-    lake = find_lake(places(given.lake))
+    lake = find_lake(places(given))
     assert lake is not None
     folder = local_folder(lake.path("change"), private=True)
     with connect(given.dicom) as client, Landing(folder, run_id=run_id, read_at=_READ_AT) as landing:
@@ -79,7 +79,7 @@ def land(given: Settings, run_id: int, window: Window, connections: int) -> tupl
 
 def commit(given: Settings, run_id: int, files: tuple[NewFile, ...]) -> int:
     """The version of ``change`` that has the files, by one commit."""
-    lake = find_lake(places(given.lake))
+    lake = find_lake(places(given))
     assert lake is not None
     return commit_files(
         lake.table("change"), files, app_id=lake.app_id("change"), run_id=run_id, details={}, schema=change_schema()
@@ -95,7 +95,7 @@ def _land_part(task: tuple[str, str, int, Window, int]) -> tuple[tuple[NewFile, 
 def landing(base_url: str, root: Path, entries: int, processes: int) -> dict[str, Any]:
     """The whole feed into a new table ``change``, in parts side by side, and one commit of them all."""
     given = settings(base_url, root)
-    lake = make_lake(places(given.lake), service_fingerprint(base_url))
+    lake = make_lake(places(given), service_fingerprint(base_url))
     make_private_tables(lake)
     whole = Window(START, Feed(entries).base_end)
     edges = [whole.start + (whole.end - whole.start) * part // processes for part in range(processes + 1)]
@@ -137,7 +137,7 @@ def merge(base_url: str, root: Path, start: int, entries: int, windows: int) -> 
     given = settings(base_url, root, start)
     feed = Feed(entries, ["create"] * windows)
     seconds = []
-    lake = find_lake(places(given.lake))
+    lake = find_lake(places(given))
     assert lake is not None
     with Engine(given.spark) as engine:
         spark = engine.session(lake.rows())
