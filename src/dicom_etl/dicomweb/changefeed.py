@@ -9,6 +9,7 @@ from threading import Event
 
 from dicom_etl.dicomweb.client import DicomClient, KeepsFailing
 from dicom_etl.dicomweb.cut import Cut
+from dicom_etl.dicomweb.heap import return_large_blocks
 from dicom_etl.dicomweb.keyset import Cursor, advance
 from dicom_etl.dicomweb.page import Ask, Page, request_page
 from dicom_etl.dicomweb.poison import REQUESTS_PER_RUN, Budget, Source, fetch_page
@@ -61,6 +62,7 @@ def read_feed(
     Raises ServiceUnavailable, AccessDenied, ConfigurationError and ProtocolError, and Cancelled when another thread
     has set ``stop``; the sink's own errors and KeyboardInterrupt pass through. No thread works on afterwards.
     """
+    return_large_blocks()
     cut = Cut(window, max_entries, grid_ticks)
     stop = stop or Event()
     source = Source(client, Budget(poison_requests), stop.is_set)

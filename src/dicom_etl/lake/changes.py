@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY
+from dicom_etl.lake.localrows import local_rows
 from dicom_etl.lake.schema import INSTANCE
 from dicom_etl.lake.voids import as_deleted
 
@@ -41,7 +42,7 @@ def flagged(entries: DataFrame, sequences: Collection[int]) -> DataFrame:
     if len(sequences) <= _MOST_LITERALS:
         among = F.col("sequence").isin(sorted(sequences)) if sequences else F.lit(False)
         return entries.withColumn(FLAG, among)
-    listed = entries.sparkSession.createDataFrame([(sequence,) for sequence in sorted(sequences)], "sequence long")
+    listed = local_rows(entries.sparkSession, ((sequence,) for sequence in sorted(sequences)), sequence="long")
     flags = F.broadcast(listed.withColumn(FLAG, F.lit(True)))
     return entries.join(flags, on="sequence", how="left").withColumn(FLAG, F.coalesce(FLAG, F.lit(False)))
 
@@ -112,7 +113,7 @@ def instance_changes(
 
 def removals(spark: SparkSession, keys: Collection[Key]) -> DataFrame:
     """Rows for the same MERGE that remove these instances, of which no entry speaks."""
-    rows = spark.createDataFrame(list(keys), ", ".join(f"{name} string" for name in INSTANCE_KEY))
+    rows = local_rows(spark, keys, **dict.fromkeys(INSTANCE_KEY, "string"))
     nothing = {f.name: F.lit(None).cast(f.dataType) for f in INSTANCE.columns.fields if f.name not in INSTANCE_KEY}
     return rows.withColumns({**nothing, "effect": F.lit(REMOVE)})
 

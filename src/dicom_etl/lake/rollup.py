@@ -8,6 +8,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.attributes import SERIES_ATTRIBUTES, SERIES_KEY, STUDY_ATTRIBUTES, STUDY_KEY, Attribute
+from dicom_etl.lake.localrows import local_rows
 from dicom_etl.lake.pruning import within
 from dicom_etl.lake.schema import SERIES, STUDY
 
@@ -28,7 +29,7 @@ def touched_series(changes: DataFrame, above_run: int, up_to_run: int) -> DataFr
 
 def listed_series(spark: SparkSession, keys: Collection[SeriesKey]) -> DataFrame:
     """The keys as a frame, one row each."""
-    return spark.createDataFrame(sorted(keys, key=str), ", ".join(f"{name} string" for name in SERIES_KEY))
+    return local_rows(spark, sorted(keys, key=str), **dict.fromkeys(SERIES_KEY, "string"))
 
 
 def instances_within(instances: DataFrame, ranges: list[tuple[str, str]]) -> DataFrame:

@@ -8,8 +8,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from dicom_etl.attributes import INSTANCE_KEY
+from dicom_etl.lake.localrows import local_rows
 
-_SCHEMA = ", ".join(f"{name} string" for name in INSTANCE_KEY) + ", voidUntil long"
+_SCHEMA = {**dict.fromkeys(INSTANCE_KEY, "string"), "voidUntil": "long"}
 
 
 def as_deleted(last: DataFrame, voids: Mapping[tuple[str, str, str, str], int]) -> DataFrame:
@@ -20,7 +21,7 @@ def as_deleted(last: DataFrame, voids: Mapping[tuple[str, str, str, str], int]) 
     """
     if not voids:
         return last
-    until = last.sparkSession.createDataFrame([(*key, sequence) for key, sequence in voids.items()], _SCHEMA)
+    until = local_rows(last.sparkSession, ((*key, sequence) for key, sequence in voids.items()), **_SCHEMA)
     void = F.coalesce(F.col("sequence") <= F.col("voidUntil"), F.lit(False))
     return (
         last.join(F.broadcast(until), on=list(INSTANCE_KEY), how="left")
