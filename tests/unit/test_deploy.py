@@ -1,0 +1,754 @@
+"""Every file in deploy/: its commands are taken out and given to our own command line; its contract is looked at.
+
+No scheduler runs here. What stands in a file is read as the scheduler reads it: the expressions of Data Factory and
+Fabric, the variables of the bundle, the template of the DAG, the units, and the small part of YAML that we use.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import itertools
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from dicom_etl.cli import cli
+from dicom_etl.errors import ConfigurationError, DicomEtlError, UsageError
+from dicom_etl.request import Request
+from dicom_etl.settings import Settings
+from dicom_etl.window import format_instant
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+PROGRAM = "/opt/dicom-etl/.venv/bin/dicom-etl"
+MINUTES = 60 * 10_000_000
+
+FILES = [
+    "airflow/dicom_etl.py",
+    "azure/roles.bicep",
+    "container/Containerfile",
+    "cron/dicom-etl",
+    "databricks/databricks.yml",
+    "databricks/resources/dicom_etl.job.yml",
+    "datafactory/linkedService/AzureSynapseArtifacts.json",
+    "datafactory/pipeline/dicom_etl_maintain.json",
+    "datafactory/pipeline/dicom_etl_sync.json",
+    "datafactory/trigger/dicom_etl_daily.json",
+    "datafactory/trigger/dicom_etl_hourly.json",
+    "fabric/dicom_etl_maintain.DataPipeline/.schedules",
+    "fabric/dicom_etl_maintain.DataPipeline/pipeline-content.json",
+    "fabric/dicom_etl_sync.DataPipeline/.schedules",
+    "fabric/dicom_etl_sync.DataPipeline/pipeline-content.json",
+    "kubernetes/dicom-etl.yaml",
+    "systemd/dicom-etl-maintain.service",
+    "systemd/dicom-etl-maintain.timer",
+    "systemd/dicom-etl-sync.service",
+    "systemd/dicom-etl-sync.timer",
+]
+
+# The window that a scheduler with windows is asked for in these tests.
+START, END = "2026-01-31T07:00:00Z", "2026-01-31T08:00:00Z"
+# Service-protocol §7.1.
+NINE = {
+    "BatchSize": 200,
+    "ApiVersion": 2,
+    "StartTime": "0001-01-01T00:00:00Z",
+    "EndTime": "9999-12-31T23:59:59Z",
+    "ContainerName": "dicom",
+    "InstanceTablePath": "instance",
+    "SeriesTablePath": "series",
+    "StudyTablePath": "study",
+    "RetentionHours": 720,
+}
+MAINTAIN_FIVE = ["ContainerName", "InstanceTablePath", "SeriesTablePath", "StudyTablePath", "RetentionHours"]
+OUR_CODES = {64, 65, 70, 74, 75, 77, 78}
+
+
+# ---- reading the files ------------------------------------------------------------------------------------------
+
+
+def text_of(name: str) -> str:
+    return (DEPLOY / name).read_text(encoding="utf-8")
+
+
+def json_of(name: str) -> Any:
+    return json.loads(text_of(name))
+
+
+def yaml_documents(text: str) -> list[Any]:
+    """The documents of a YAML text in block style: mappings, lists, scalars, `|` texts, and lists as JSON has them."""
+    return [_yaml_block(list(_yaml_lines(part)), 0)[0] for part in re.split(r"^---$", text, flags=re.MULTILINE)]
+
+
+def _yaml_lines(text: str) -> Iterator[tuple[int, str]]:
+    """(indent, content) of each line; a `- ` counts as indent, and a `|` text is one line with its text as JSON."""
+    lines = text.splitlines()
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        at += 1
+        content = line.strip()
+        if not content or content.startswith("#"):
+            continue
+        indent = len(line) - len(line.lstrip())
+        if content.endswith(": |"):
+            body = list(itertools.takewhile(lambda x: not x.strip() or _indent(x) > indent, lines[at:]))  # noqa: B023
+            at += len(body)
+            content = content[:-1] + json.dumps(textwrap.dedent("\n".join(body)).strip() + "\n")
+        yield indent, content
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _yaml_block(lines: list[tuple[int, str]], indent: int) -> tuple[Any, list[tuple[int, str]]]:
+    """The value that begins with the first line, at ``indent``; and the lines after it."""
+    if lines[0][1].startswith("- "):
+        items = []
+        while lines and lines[0][0] == indent and lines[0][1].startswith("- "):
+            inner = lines[0][1][2:]
+            if _KEY.match(inner):
+                item, lines = _yaml_block([(indent + 2, inner), *lines[1:]], indent + 2)
+            else:
+                item, lines = _yaml_scalar(inner), lines[1:]
+            items.append(item)
+        return items, lines
+    found: dict[str, Any] = {}
+    while lines and lines[0][0] == indent and not lines[0][1].startswith("- "):
+        key, value = _KEY.match(lines[0][1]).groups()  # type: ignore[union-attr]
+        lines = lines[1:]
+        assert key not in found, f"{key} stands twice"
+        if value:
+            found[key] = _yaml_scalar(value)
+        else:
+            found[key], lines = _yaml_block(lines, lines[0][0])
+    assert not lines or lines[0][0] < indent, f"not the YAML that we know: {lines[0]}"
+    return found, lines
+
+
+_KEY = re.compile(r"([A-Za-z0-9_./-]+):(?: +(.*))?$")
+
+
+def _yaml_scalar(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        assert text[0] not in "'\"[{|>&*!", f"not the YAML that we know: {text}"
+        return text
+
+
+def unit_of(name: str) -> dict[str, str]:
+    """The settings of a systemd unit, `Section.Key`; a key that stands twice is refused."""
+    found: dict[str, str] = {}
+    section = ""
+    for line in text_of(name).splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and not line.startswith("#"):
+            key, value = line.split("=", 1)
+            assert f"{section}.{key}" not in found
+            found[f"{section}.{key}"] = value
+    return found
+
+
+def evaluated(value: Any, parameters: dict[str, Any]) -> Any:
+    """What Data Factory and Fabric make of a value: expressions are evaluated, all else stays."""
+    if not isinstance(value, dict):
+        return value
+    assert value["type"] == "Expression"
+    assert value["value"].startswith("@")
+    result, rest = _expression(value["value"][1:], parameters)
+    assert rest == "", f"left over: {rest}"
+    return result
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "concat": lambda *parts: "".join(parts),
+    "string": str,
+    "empty": lambda text: text == "",
+    "if": lambda condition, yes, no: yes if condition else no,
+    "formatDateTime": lambda moment, pattern: {"yyyy-MM-ddTHH:mm:ssZ": moment}[pattern],
+}
+_OUTPUTS = {"trigger().outputs.windowStartTime": START, "trigger().outputs.windowEndTime": END}
+
+
+def _expression(text: str, parameters: dict[str, Any]) -> tuple[Any, str]:
+    text = text.lstrip()
+    if match := re.match(r"'([^']*)'", text):
+        return match.group(1), text[match.end() :].lstrip()
+    if match := re.match(r"pipeline\(\)\.parameters\.(\w+)", text):
+        return parameters[match.group(1)], text[match.end() :].lstrip()
+    if match := re.match(r"trigger\(\)\.outputs\.\w+", text):
+        return _OUTPUTS[match.group(0)], text[match.end() :].lstrip()
+    match = re.match(r"(\w+)\(", text)
+    assert match, f"not an expression: {text}"
+    values, text = [], text[match.end() :]
+    while True:
+        value, text = _expression(text, parameters)
+        values.append(value)
+        if text.startswith(")"):
+            return _FUNCTIONS[match.group(1)](*values), text[1:].lstrip()
+        assert text.startswith(","), f"neither , nor ) at: {text}"
+        text = text[1:]
+
+
+# ---- the commands of each file ----------------------------------------------------------------------------------
+
+
+def cron_commands() -> list[list[str]]:
+    variables, commands = {}, []
+    for line in text_of("cron/dicom-etl").splitlines():
+        if match := re.fullmatch(r"([A-Z_]+)=(\S+)", line):
+            variables[match.group(1)] = match.group(2)
+        elif line and not line.startswith("#"):
+            command = line.split(maxsplit=6)[6].split(">>")[0]
+            for name, value in variables.items():
+                command = command.replace(f"${name}", value)
+            commands.append([*shlex.split(command), "--config", variables["DICOM_ETL_CONFIG"]])
+    return commands
+
+
+def systemd_commands() -> list[list[str]]:
+    return [shlex.split(unit_of(f"systemd/dicom-etl-{verb}.service")["Service.ExecStart"]) for verb in VERBS]
+
+
+def container_commands() -> list[list[str]]:
+    text = text_of("container/Containerfile")
+    words = [json.loads(found) for found in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", text, re.MULTILINE)]
+    return [words[0] + words[1]]
+
+
+def kubernetes_commands() -> list[list[str]]:
+    entry = container_commands()[0][:1]
+    return [entry + container_of(job)["args"] for job in cron_jobs()]
+
+
+def cron_jobs() -> list[Any]:
+    documents = yaml_documents(text_of("kubernetes/dicom-etl.yaml"))
+    return [document for document in documents if document["kind"] == "CronJob"]
+
+
+def container_of(job: Any) -> Any:
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def dag_values() -> dict[str, Any]:
+    """The constants at the top of the DAG's file, and the keywords of each DAG, as source."""
+    tree = ast.parse(text_of("airflow/dicom_etl.py"))
+    values: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            values[node.targets[0].id] = node.value
+        if isinstance(node, ast.With) and isinstance(call := node.items[0].context_expr, ast.Call):
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            values[keywords["dag_id"]] = keywords
+    return values
+
+
+def airflow_commands() -> list[list[str]]:
+    values = dag_values()
+    program = ast.unparse(values["PROGRAM"])
+    assert program == f"os.environ.get('DICOM_ETL_PROGRAM', '{PROGRAM}')"
+    # Jinja's filter ts writes the zone as +00:00.
+    moments = {"data_interval_start | ts": START, "data_interval_end | ts": END}
+    commands = []
+    for name in ("SYNC", "MAINTAIN"):
+        words = ast.literal_eval(values[name])
+        words = re.sub(r"\{\{ (.+?) \}\}", lambda found: moments[found.group(1)].replace("Z", "+00:00"), words)
+        commands.append([PROGRAM, *shlex.split(words)])
+    return commands
+
+
+def activity_of(name: str) -> Any:
+    (activity,) = json_of(name)["properties"]["activities"]
+    return activity
+
+
+def datafactory_commands() -> list[list[str]]:
+    commands = []
+    for verb, trigger in (("sync", "hourly"), ("maintain", "daily")):
+        given = json_of(f"datafactory/trigger/dicom_etl_{trigger}.json")["properties"]
+        reference = given["pipeline"] if verb == "sync" else given["pipelines"][0]
+        assert reference["pipelineReference"]["referenceName"] == f"dicom_etl_{verb}"
+        parameters = {key: evaluated(value, {}) for key, value in reference["parameters"].items()}
+        words = activity_of(f"datafactory/pipeline/dicom_etl_{verb}.json")["typeProperties"]["args"]
+        commands.append([f"{verb}.py", *(evaluated(word, parameters) for word in words)])
+    return commands
+
+
+def fabric_commands(**given: Any) -> list[list[str]]:
+    commands = []
+    for verb in VERBS:
+        name = f"fabric/dicom_etl_{verb}.DataPipeline/pipeline-content.json"
+        defaults = {key: value["defaultValue"] for key, value in json_of(name)["properties"]["parameters"].items()}
+        words = activity_of(name)["typeProperties"]["commandLineArguments"]
+        commands.append([f"{verb}.py", *shlex.split(evaluated(words, defaults | given))])
+    return commands
+
+
+def databricks_jobs() -> dict[str, Any]:
+    (document,) = yaml_documents(text_of("databricks/resources/dicom_etl.job.yml"))
+    return document["resources"]["jobs"]  # type: ignore[no-any-return]
+
+
+def databricks_commands() -> list[list[str]]:
+    (bundle,) = yaml_documents(text_of("databricks/databricks.yml"))
+    variables = {f"${{var.{name}}}": value["default"] for name, value in bundle["variables"].items()}
+    commands = []
+    for job in databricks_jobs().values():
+        task = job["tasks"][0]["spark_python_task"]
+        words = [re.sub(r"\$\{.*?\}", lambda found: variables[found.group(0)], word) for word in task["parameters"]]
+        commands.append([Path(task["python_file"]).name, *words])
+    return commands
+
+
+VERBS = ("sync", "maintain")
+COMMANDS: dict[str, Callable[[], list[list[str]]]] = {
+    "cron": cron_commands,
+    "systemd": systemd_commands,
+    "container": container_commands,
+    "kubernetes": kubernetes_commands,
+    "airflow": airflow_commands,
+    "datafactory": datafactory_commands,
+    "fabric": fabric_commands,
+    "databricks": databricks_commands,
+}
+HAVE_WINDOWS = {"airflow", "datafactory"}
+
+
+# ---- our own command line reads them ----------------------------------------------------------------------------
+
+
+class Read(Exception):
+    """What a command would have done, raised in place of doing it."""
+
+    def __init__(self, verb: str, settings: Settings, request: Request | None) -> None:
+        super().__init__(verb)
+        self.verb, self.settings, self.request = verb, settings, request
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]], Read]:
+    """Give a command to the command line it is for, and get what it understood; nothing runs."""
+    config = tmp_path / "dicom-etl.toml"
+    (config_map,) = (d for d in yaml_documents(text_of("kubernetes/dicom-etl.yaml")) if d["kind"] == "ConfigMap")
+    config.write_text(config_map["data"]["dicom-etl.toml"], encoding="utf-8")
+
+    def sync(settings: Settings, request: Request, **_others: Any) -> Any:
+        raise Read("sync", settings, request)
+
+    def maintain(settings: Settings, **_others: Any) -> Any:
+        raise Read("maintain", settings, None)
+
+    monkeypatch.setattr("dicom_etl.sync.sync", sync)
+    monkeypatch.setattr("dicom_etl.maintain.maintain", maintain)
+    for module in ("cli_options", "job_options"):
+        monkeypatch.setattr(f"dicom_etl.{module}.configure_logging", lambda _log_format: None)
+
+    def start(program: str, words: list[str]) -> None:
+        if program == PROGRAM:
+            cli.main(words, standalone_mode=False)
+        else:
+            monkeypatch.setattr(sys, "argv", [program, *words])
+            job(program).main()
+
+    def reader(command: list[str]) -> Read:
+        program, *words = command
+        # The file of the target machine, wherever that is: here it is the config map's.
+        words = [str(config) if re.fullmatch(r"/etc/(dicom-etl/)?dicom-etl\.toml", word) else word for word in words]
+        with pytest.raises(Read) as caught:
+            start(program, words)
+        return caught.value
+
+    return reader
+
+
+class _NoSession:
+    """In place of SparkSession: its builder starts nothing."""
+
+    class builder:  # noqa: N801  named as in Spark
+        @staticmethod
+        def getOrCreate() -> None:  # noqa: N802
+            """No session."""
+
+
+def job(name: str) -> Any:
+    """The module jobs/NAME, with a session that starts nothing."""
+    spec = importlib.util.spec_from_file_location(f"job_{name.removesuffix('.py')}", ROOT / "jobs" / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.SparkSession = _NoSession  # type: ignore[attr-defined]
+    return module
+
+
+def test_deploy_holds_exactly_the_files_that_are_looked_at() -> None:
+    found = sorted(
+        str(path.relative_to(DEPLOY))
+        for path in DEPLOY.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+    assert found == FILES
+
+
+def test_every_scheduler_but_the_plain_container_runs_sync_and_maintain() -> None:
+    counts = {scheduler: len(commands()) for scheduler, commands in COMMANDS.items()}
+    assert counts == dict.fromkeys(COMMANDS, 2) | {"container": 1}
+
+
+@pytest.mark.parametrize("scheduler", COMMANDS)
+def test_our_command_line_reads_every_command(scheduler: str, read: Callable[[list[str]], Read]) -> None:
+    """The verb is the right one, the lake and the service are named, and the log is JSON."""
+    commands = COMMANDS[scheduler]()
+    understood = [read(command) for command in commands]
+    assert [found.verb for found in understood] == list(VERBS)[: len(commands)]
+    for command, found in zip(commands, understood, strict=True):
+        assert command[command.index("--log-format") + 1] == "json"
+        assert found.settings.dicom.base_url == "https://myworkspace-mydicom.dicom.azurehealthcareapis.com"
+        assert found.settings.dicom.auth == "azure"
+        assert found.settings.lake.root.startswith("abfss://dicom@myaccount.dfs.core.windows.net/")
+        assert found.settings.lake.private_root.startswith("abfss://dicom-private@myaccount.dfs.core.windows.net/")
+        assert found.settings.feed.window == 60 * MINUTES
+        assert found.settings.feed.delay == 15 * MINUTES
+
+
+@pytest.mark.parametrize("scheduler", COMMANDS)
+def test_a_scheduler_with_windows_passes_them_and_any_other_leaves_them_to_sync(
+    scheduler: str, read: Callable[[list[str]], Read]
+) -> None:
+    request = read(COMMANDS[scheduler]()[0]).request
+    if scheduler in HAVE_WINDOWS:
+        assert request is not None
+        assert request.exactly is not None
+        assert (format_instant(request.exactly.start), format_instant(request.exactly.end)) == (START, END)
+    else:
+        assert request == Request()
+
+
+@pytest.mark.parametrize("scheduler", COMMANDS)
+@pytest.mark.parametrize("change", [("--log-format", "--log-fromat"), ("json", "jsn")])
+def test_a_misspelt_option_or_value_is_caught(
+    scheduler: str, change: tuple[str, str], read: Callable[[list[str]], Read]
+) -> None:
+    command = [change[1] if word == change[0] else word for word in COMMANDS[scheduler]()[0]]
+    assert change[1] in command
+    with pytest.raises((click.UsageError, UsageError), match=change[1]):
+        read(command)
+
+
+@pytest.mark.parametrize("scheduler", ["datafactory", "fabric", "databricks"])
+def test_a_misspelt_setting_is_caught(scheduler: str, read: Callable[[list[str]], Read]) -> None:
+    command = [word.replace("lake.root=", "lake.rot=") for word in COMMANDS[scheduler]()[0]]
+    with pytest.raises(ConfigurationError, match=r"lake\.rot: unknown setting; did you mean lake\.root"):
+        read(command)
+
+
+# ---- Data Factory and Fabric ------------------------------------------------------------------------------------
+
+
+def test_the_hourly_trigger_of_data_factory_keeps_the_contract() -> None:
+    trigger = json_of("datafactory/trigger/dicom_etl_hourly.json")["properties"]
+    kept = trigger["typeProperties"]
+    assert trigger["type"] == "TumblingWindowTrigger"
+    assert (kept["frequency"], kept["interval"]) == ("Hour", 1)
+    assert (kept["delay"], kept["maxConcurrency"]) == ("00:15:00", 1)
+    assert kept["retryPolicy"] == {"count": 4, "intervalInSeconds": 600}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:00:00Z", kept["startTime"])
+    assert json_of("datafactory/pipeline/dicom_etl_sync.json")["properties"]["concurrency"] == 1
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "activity", "end"),
+    [
+        ("datafactory/pipeline/dicom_etl_sync.json", "SparkJob", NINE["EndTime"]),
+        # Without an end, every window that is due is read: Fabric's schedule has no windows.
+        ("fabric/dicom_etl_sync.DataPipeline/pipeline-content.json", "SparkJobDefinition", ""),
+    ],
+)
+def test_a_pipeline_has_the_templates_nine_parameters_by_name(pipeline: str, activity: str, end: str) -> None:
+    parameters = json_of(pipeline)["properties"]["parameters"]
+    assert {name: value["defaultValue"] for name, value in parameters.items()} == NINE | {"EndTime": end}
+    types = {name: {str: "string", int: "int"}[type(value)] for name, value in NINE.items()}
+    assert {name: value["type"] for name, value in parameters.items()} == types
+    assert activity_of(pipeline)["type"] == activity
+
+
+def test_the_trigger_gives_a_value_for_each_of_the_nine() -> None:
+    given = json_of("datafactory/trigger/dicom_etl_hourly.json")["properties"]["pipeline"]["parameters"]
+    assert sorted(given) == sorted(NINE)
+    daily = json_of("datafactory/trigger/dicom_etl_daily.json")["properties"]["pipelines"][0]["parameters"]
+    assert list(daily) == MAINTAIN_FIVE
+
+
+def test_each_of_the_nine_reaches_the_setting_it_stands_for(read: Callable[[list[str]], Read]) -> None:
+    given: dict[str, Any] = {
+        "BatchSize": 50,
+        "ApiVersion": 2,
+        "StartTime": START,
+        "EndTime": END,
+        "ContainerName": "other",
+        "InstanceTablePath": "a/instance",
+        "SeriesTablePath": "b/series",
+        "StudyTablePath": "c/study",
+        "RetentionHours": 200,
+    }
+    words = activity_of("datafactory/pipeline/dicom_etl_sync.json")["typeProperties"]["args"]
+    factory = read(["sync.py", *(evaluated(word, given) for word in words)])
+    fabric = read(fabric_commands(**given)[0])
+    for found in (factory, fabric):
+        settings = found.settings
+        assert (settings.feed.batch_size, settings.dicom.api_version) == (50, 2)
+        assert settings.lake.root == "abfss://other@myaccount.dfs.core.windows.net/"
+        assert (settings.lake.instance_path, settings.lake.series_path) == ("a/instance", "b/series")
+        assert (settings.lake.study_path, settings.maintenance.retention_hours) == ("c/study", 200)
+    assert factory.request is not None
+    assert factory.request.exactly is not None
+    assert format_instant(factory.request.exactly.start) == START
+    assert fabric.request is not None
+    assert fabric.request.until == factory.request.exactly.end
+    assert format_instant(fabric.settings.feed.start) == START
+
+
+def test_a_parameter_that_the_pipeline_does_not_have_is_caught() -> None:
+    with pytest.raises(KeyError, match="BatchSise"):
+        evaluated({"value": "@string(pipeline().parameters.BatchSise)", "type": "Expression"}, NINE)
+
+
+def test_an_api_version_without_a_feed_by_time_is_refused(read: Callable[[list[str]], Read]) -> None:
+    with pytest.raises(ConfigurationError, match=r"dicom\.api_version: expected 2"):
+        read(fabric_commands(ApiVersion=1)[0])
+
+
+def test_fabric_runs_hourly_one_at_a_time_with_bounded_retries() -> None:
+    (schedule,) = json_of("fabric/dicom_etl_sync.DataPipeline/.schedules")["schedules"]
+    configuration = schedule["configuration"]
+    assert (configuration["type"], configuration["interval"]) == ("Cron", 60)
+    assert configuration["startDateTime"].endswith("T00:20:00")
+    assert configuration["localTimeZoneId"] == "UTC"
+    for verb in VERBS:
+        name = f"fabric/dicom_etl_{verb}.DataPipeline/pipeline-content.json"
+        assert json_of(name)["properties"]["concurrency"] == 1
+        assert activity_of(name)["policy"]["retry"] == 4
+
+
+def test_the_linked_service_carries_no_secret() -> None:
+    linked = json_of("datafactory/linkedService/AzureSynapseArtifacts.json")
+    assert linked["properties"]["typeProperties"]["authentication"] == "MSI"
+    for verb in VERBS:
+        reference = activity_of(f"datafactory/pipeline/dicom_etl_{verb}.json")["linkedServiceName"]
+        assert reference["referenceName"] == linked["name"]
+
+
+# ---- Kubernetes, Databricks, Airflow, cron ----------------------------------------------------------------------
+
+
+def test_the_cron_jobs_forbid_overlap_and_retry_what_waiting_mends() -> None:
+    jobs = cron_jobs()
+    assert [job["metadata"]["name"] for job in jobs] == ["dicom-etl-sync", "dicom-etl-maintain"]
+    assert [job["spec"]["schedule"] for job in jobs] == ["20 * * * *", "5 3 * * *"]
+    for cron_job in jobs:
+        spec = cron_job["spec"]
+        assert (spec["concurrencyPolicy"], spec["timeZone"]) == ("Forbid", "Etc/UTC")
+        inner = spec["jobTemplate"]["spec"]
+        assert inner["backoffLimit"] == 4
+        ignored, counted, failed = inner["podFailurePolicy"]["rules"]
+        assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+        assert (counted["action"], counted["onExitCodes"]["values"]) == ("Count", [74, 75])
+        assert (failed["action"], failed["onExitCodes"]["values"]) == ("FailJob", [64, 65, 70, 77, 78])
+        name = container_of(cron_job)["name"]
+        assert {rule["onExitCodes"]["containerName"] for rule in (counted, failed)} == {name}
+        pod = inner["template"]["spec"]
+        # Kubernetes takes a podFailurePolicy only with Never.
+        assert pod["restartPolicy"] == "Never"
+
+
+def test_the_exit_codes_of_the_failure_policy_are_all_of_ours() -> None:
+    classes = [DicomEtlError]
+    for each in classes:
+        classes += each.__subclasses__()
+    assert {each.exit_code for each in classes if each.__module__ == "dicom_etl.errors"} == OUR_CODES
+    rules = cron_jobs()[0]["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert {code for rule in rules[1:] for code in rule["onExitCodes"]["values"]} == OUR_CODES
+
+
+def test_the_pods_use_workload_identity() -> None:
+    account, config_map, *jobs = yaml_documents(text_of("kubernetes/dicom-etl.yaml"))
+    assert "azure.workload.identity/client-id" in account["metadata"]["annotations"]
+    assert tomllib.loads(config_map["data"]["dicom-etl.toml"])["dicom"]["auth"] == "azure"
+    for cron_job in jobs:
+        template = cron_job["spec"]["jobTemplate"]["spec"]["template"]
+        assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+        assert template["spec"]["serviceAccountName"] == account["metadata"]["name"]
+
+
+def test_the_bundle_runs_hourly_one_at_a_time_with_bounded_retries() -> None:
+    jobs = databricks_jobs()
+    assert list(jobs) == ["dicom_etl_sync", "dicom_etl_maintain"]
+    crons = [job["schedule"]["quartz_cron_expression"] for job in jobs.values()]
+    assert crons == ["0 20 * * * ?", "0 5 3 * * ?"]
+    for databricks_job in jobs.values():
+        assert databricks_job["max_concurrent_runs"] == 1
+        assert databricks_job["schedule"]["timezone_id"] == "UTC"
+        (task,) = databricks_job["tasks"]
+        assert (task["max_retries"], task["min_retry_interval_millis"]) == (4, 600_000)
+        script = DEPLOY / "databricks/resources" / task["spark_python_task"]["python_file"]
+        assert script.resolve().is_relative_to(ROOT / "jobs")
+        assert script.is_file()
+
+
+def test_the_dag_has_windows_one_at_a_time_and_waits_for_late_rows() -> None:
+    values = dag_values()
+    sync, maintain = values["'dicom_etl'"], values["'dicom_etl_maintain'"]
+    assert sync["schedule"] == "CronDataIntervalTimetable('@hourly', timezone='UTC')"
+    assert (sync["catchup"], sync["max_active_runs"]) == ("True", "1")
+    assert (maintain["catchup"], maintain["max_active_runs"]) == ("False", "1")
+    assert ast.unparse(values["RETRIES"]) == "{'retries': 4, 'retry_delay': timedelta(minutes=10)}"
+    assert ast.literal_eval(values["WORTH_TRYING_AGAIN"]) == (74, 75, 130, 143)
+    assert "TimeDeltaSensor(task_id='delay', delta=timedelta(minutes=15)" in ast.unparse(
+        ast.parse(text_of("airflow/dicom_etl.py"))
+    )
+
+
+def test_cron_runs_hourly_when_a_window_has_been_over_for_15_minutes() -> None:
+    entries = [line for line in text_of("cron/dicom-etl").splitlines() if re.match(r"[\d*]", line)]
+    assert [entry.split()[:6] for entry in entries] == [
+        ["20", "*", "*", "*", "*", "dicom-etl"],
+        ["5", "3", "*", "*", "*", "dicom-etl"],
+    ]
+    # cron reads an unescaped % as the end of the command.
+    assert "%" not in "".join(entries)
+
+
+def test_the_image_is_built_from_files_that_exist() -> None:
+    text = text_of("container/Containerfile")
+    copied = [name for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE) for name in line.split()]
+    assert len(copied) == 9
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    # setuptools reads these two when it builds the package.
+    assert {"README.md", "LICENSE"} <= set(copied)
+
+
+# ---- systemd ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_unit_retries_75_and_nothing_else_a_bounded_number_of_times(verb: str) -> None:
+    unit = unit_of(f"systemd/dicom-etl-{verb}.service")
+    assert (unit["Service.Restart"], unit["Service.RestartForceExitStatus"]) == ("no", "75")
+    assert unit["Unit.StartLimitBurst"] == "5"
+    minutes = {"50min": 50, "4h": 240, "5min": 5, "20min": 20}
+    interval, pause = minutes[unit["Unit.StartLimitIntervalSec"]], minutes[unit["Service.RestartSec"]]
+    # The fifth start lies within the interval, whatever a run of retries took before (30 s each).
+    assert 5 * (pause + 1) < interval
+
+
+def test_the_timers_fire_hourly_and_daily_and_make_up_for_a_machine_that_was_off() -> None:
+    times = [unit_of(f"systemd/dicom-etl-{verb}.timer")["Timer.OnCalendar"] for verb in VERBS]
+    assert times == ["*-*-* *:20:00 UTC", "*-*-* 03:05:00 UTC"]
+    assert {unit_of(f"systemd/dicom-etl-{verb}.timer")["Timer.Persistent"] for verb in VERBS} == {"true"}
+
+
+def verified_by_systemd(folder: Path, change: Callable[[str], str]) -> subprocess.CompletedProcess[str]:
+    """systemd-analyze verify of all units, with a program that exists on this machine."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("no systemd-analyze on this machine")
+    names = []
+    for path in sorted((DEPLOY / "systemd").iterdir()):
+        text = path.read_text(encoding="utf-8").replace(PROGRAM, sys.executable)
+        (folder / path.name).write_text(change(text), encoding="utf-8")
+        names.append(str(folder / path.name))
+    return subprocess.run([program, "verify", "--man=no", *names], capture_output=True, text=True, check=False)
+
+
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    done = verified_by_systemd(tmp_path, lambda text: text)
+    assert len(list(tmp_path.iterdir())) == 4
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        ("*:20:00 UTC", "*:99:00 UTC", "Failed to parse calendar specification"),
+        ("StartLimitBurst", "StartLimitBust", "'StartLimitBust'"),
+        ("Type=exec", "Type=exce", "Failed to parse service type"),
+    ],
+)
+def test_systemd_complains_of_a_unit_that_is_wrong(right: str, wrong: str, complaint: str, tmp_path: Path) -> None:
+    done = verified_by_systemd(tmp_path, lambda text: text.replace(right, wrong))
+    assert complaint in done.stderr
+
+
+# ---- Bicep ------------------------------------------------------------------------------------------------------
+
+ROLES = {
+    "dicomDataReader": "e89c7a3c-2f64-4fa1-a847-3e4c9ba4283a",
+    "storageBlobDataContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
+    "storageBlobDataReader": "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1",
+}
+# (scope, principal, role): the least that is needed, and nothing beside it.
+ASSIGNED = {
+    ("dicom", "writerPrincipalId", "dicomDataReader"),
+    ("sharedContainer", "writerPrincipalId", "storageBlobDataContributor"),
+    ("privateContainer", "writerPrincipalId", "storageBlobDataContributor"),
+    ("sharedContainer", "researchersGroupId", "storageBlobDataReader"),
+}
+
+
+def assignments(text: str) -> list[tuple[str, str, str]]:
+    """(scope, principal, role) of each role assignment in a Bicep text."""
+    blocks = re.findall(
+        r"^resource \w+ 'Microsoft\.Authorization/roleAssignments@.+?^\}", text, re.MULTILINE | re.DOTALL
+    )
+    found = []
+    for block in blocks:
+        fields = dict(re.findall(r"^ +(scope|principalId|roleDefinitionId|name): (.+)$", block, re.MULTILINE))
+        scope, principal, role = fields["scope"], fields["principalId"], fields["roleDefinitionId"]
+        assert fields["name"] == f"guid({scope}.id, {principal}, {role})"
+        found.append((scope, principal, role))
+    return found
+
+
+def test_the_roles_are_the_least_and_on_the_least_scopes() -> None:
+    text = text_of("azure/roles.bicep")
+    assert dict(re.findall(r"var (\w+) = subscriptionResourceId\(\s+'[\w./]+',\s+'([0-9a-f-]+)'", text)) == ROLES
+    found = assignments(text)
+    assert len(found) == 4
+    assert set(found) == ASSIGNED
+
+
+def test_a_role_on_the_wrong_container_is_caught() -> None:
+    """Researchers who could read whole headers would be seen."""
+    text = text_of("azure/roles.bicep")
+    at = text.index("resource researchersReadShared")
+    wrong = text[:at] + text[at:].replace("sharedContainer", "privateContainer")
+    assert set(assignments(wrong)) - ASSIGNED == {("privateContainer", "researchersGroupId", "storageBlobDataReader")}
+
+
+# ---- the reader of YAML -----------------------------------------------------------------------------------------
+
+
+def test_the_reader_of_yaml_refuses_what_it_does_not_know() -> None:
+    assert yaml_documents('a: 1\nb:\n  - c: "x"\n    d: [1, 2]\n  - e\n---\nf: |\n  g\n    h\n') == [
+        {"a": 1, "b": [{"c": "x", "d": [1, 2]}, "e"]},
+        {"f": "g\n  h\n"},
+    ]
+    for odd in ("a: {b: c}", "a: 'b'", "a: 1\na: 2", "a:\n    b: 1\n  c: 2"):
+        with pytest.raises(AssertionError):
+            yaml_documents(odd)
