@@ -1,0 +1,165 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+# ---
+# ruff: noqa: T201
+
+# %% [markdown]
+# # A first look at the tables
+#
+# What lies in the lake, in Spark SQL: how far it has been read, how much of what there is, one patient's studies, the
+# two queries of the Data Factory template's tutorial, and a chart.
+#
+# The lake is the one that dicom-etl's settings name: `DICOM_ETL_CONFIG=demo-lake/demo.toml` after `make demo`, or
+# `DICOM_ETL__LAKE__ROOT=/data/lake`. Nothing is written into it.
+#
+# **What this notebook prints belongs to patients.** Clear its outputs before you share it or commit it.
+
+# %%
+import atexit
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from dicom_etl.query import answer
+from dicom_etl.settings import load_settings
+
+# %% [markdown]
+# ## Open the lake
+#
+# A notebook on a cluster has a session, `spark`, and it is used; elsewhere dicom-etl starts one of its own. In it,
+# `instance`, `series` and `study` are views: `spark.sql` knows them by name.
+
+# %%
+settings = load_settings()
+lake = ExitStack()
+atexit.register(lake.close)  # should a cell fail
+instance = lake.enter_context(answer(settings, "SELECT * FROM instance", spark=globals().get("spark")))
+spark = instance.sparkSession
+print(f"{instance.count()} instances, {len(instance.columns)} columns: {', '.join(instance.columns)}")
+
+# %% [markdown]
+# ## How far has it been read?
+#
+# The table `run` is the ledger. Only runs that succeeded count, and those whose verb reads no feed have no window.
+
+# %%
+freshness = spark.sql("""
+    SELECT date_format(max(coveredUntil), "yyyy-MM-dd HH:mm:ss 'UTC'") AS coveredUntil, count(*) AS runs
+    FROM run WHERE status = 'succeeded' AND coveredUntil IS NOT NULL
+""")
+freshness.show(truncate=False)
+
+# %% [markdown]
+# ## By modality and year
+#
+# `year` is null where an instance has no study date. A study counts for each modality that it has.
+
+# %%
+by_modality_and_year = spark.sql("""
+    SELECT modality, year(studyDate) AS year,
+           count(DISTINCT partitionName, studyInstanceUid) AS studies, count(*) AS instances
+    FROM instance
+    GROUP BY modality, year(studyDate)
+    ORDER BY year NULLS FIRST, modality NULLS FIRST
+""")
+by_modality_and_year.show(100, truncate=False)
+
+# %% [markdown]
+# ## One patient's studies
+#
+# A patient is `patientId` and whoever gave it, `issuerOfPatientId`, which may be null: two hospitals may use the same
+# number. The one with the most studies is taken here; for another, put `patientId = '…'` into the first SELECT.
+
+# %%
+patients_studies = spark.sql("""
+    WITH patient AS (
+        SELECT patientId, issuerOfPatientId
+        FROM study
+        WHERE patientId IS NOT NULL
+        GROUP BY patientId, issuerOfPatientId
+        ORDER BY count(*) DESC, sum(instanceCount) DESC, patientId, issuerOfPatientId
+        LIMIT 1
+    )
+    SELECT study.patientId, studyDate, studyDescription, modalitiesInStudy, seriesCount, instanceCount
+    FROM study JOIN patient
+      ON study.patientId = patient.patientId AND study.issuerOfPatientId <=> patient.issuerOfPatientId
+    ORDER BY studyDate, studyInstanceUid
+""")
+patients_studies.show(100, truncate=False)
+
+# %% [markdown]
+# ## The template tutorial's queries
+#
+# They run as they stand there. `filePath` leads to the DICOM file: see `from_row_to_pixels.py`.
+
+# %%
+everything = spark.sql("SELECT * FROM instance")
+everything.show(5)
+
+# %%
+file_paths = spark.sql("SELECT sopInstanceUid, filePath FROM instance")
+file_paths.show(5, truncate=False)
+
+# %% [markdown]
+# ## A chart
+#
+# Instances by year, a colour for each modality. It is an SVG made of text, so that no plotting library is needed; with
+# one, `by_modality_and_year.toPandas()` is where to begin.
+
+# %%
+COLOURS = ("#1b6ca8", "#d1495b", "#3b8e5a", "#e0a030", "#7a5195", "#5f6b6d", "#17a2b8", "#a0522d")
+BAR, WIDTH, LEFT = 26, 600, 70
+
+
+class Chart(str):
+    """SVG text that a notebook shows as a picture."""
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+
+def stacked_bars(counts: dict[str, dict[str, int]]) -> Chart:
+    """One bar for each outer name, in parts for the inner ones."""
+    inner = sorted({name for parts in counts.values() for name in parts})
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(inner)}
+    longest = max((sum(parts.values()) for parts in counts.values()), default=1)
+    shapes = []
+    for line, (name, parts) in enumerate(counts.items()):
+        x, y = float(LEFT), line * BAR + 4
+        shapes.append(f'<text x="{LEFT - 8}" y="{y + 15}" text-anchor="end">{escape(name)}</text>')
+        for part in sorted(parts):
+            width = parts[part] / longest * WIDTH
+            title = f"<title>{escape(f'{name} {part}: {parts[part]}')}</title>"
+            shape = f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR - 6}" fill="{colours[part]}">'
+            shapes.append(f"{shape}{title}</rect>")
+            x += width
+    bottom = len(counts) * BAR + 22
+    for i, name in enumerate(inner):
+        shapes.append(f'<text x="{LEFT + i * 80}" y="{bottom}" fill="{colours[name]}">{escape(name)}</text>')
+    size = f'width="{max(LEFT + WIDTH + 20, LEFT + len(inner) * 80)}" height="{bottom + 12}"'
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">'
+    return Chart("\n".join([start, *shapes, "</svg>"]))
+
+
+# %%
+by_year: dict[str, dict[str, int]] = {}
+for counted in by_modality_and_year.collect():
+    by_year.setdefault(str(counted.year or "no date"), {})[counted.modality or "none"] = counted.instances
+chart = stacked_bars(by_year)
+chart_file = Path(os.environ.get("NOTEBOOK_PICTURES", ".")) / "instances_by_year.svg"
+chart_file.write_text(chart, encoding="utf-8")
+print(f"the chart is in {chart_file.name}")
+chart  # noqa: B018 - a notebook shows its last value
+
+# %% [markdown]
+# ## Close
+#
+# Stops the session that dicom-etl started; one of a cluster's own goes on.
+
+# %%
+lake.close()

@@ -1,0 +1,88 @@
+"""docs/tables.md says of each column what the schemas, the attributes and DICOM's dictionary say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+
+from dicom_etl import table_docs
+from dicom_etl.table_docs import tables_document
+from support.oracle import COLUMNS, KEYS
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "tables.md"
+CELLS = ["column", "keyword", "tag", "VR", "type", "null", "what it holds"]
+TYPES = {"string", "long", "double", "timestamp", "date"}
+Row = dict[str, str]
+
+
+def tables(text: str) -> dict[str, list[Row]]:
+    """The tables of the document: name to rows, each by the heads of its columns."""
+    found: dict[str, list[Row]] = {}
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        lines = [line for line in section.splitlines() if line.startswith("|")]
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in lines)
+        assert head == CELLS
+        found[section.split("`")[1]] = [dict(zip(CELLS, row, strict=True)) for row in rows]
+    return found
+
+
+@pytest.fixture(scope="module")
+def documented() -> dict[str, list[Row]]:
+    """The tables of the file, of which there are six."""
+    found = tables(DOCUMENT.read_text(encoding="utf-8"))
+    assert {name: len(rows) for name, rows in found.items()} == {
+        "instance": 14, "series": 11, "study": 11, "change": 20, "rejected": 10, "run": 30,
+    }  # fmt: skip
+    return found
+
+
+def test_the_file_is_what_make_docs_writes() -> None:
+    """A schema or a description that was changed without `make docs` is noticed."""
+    assert DOCUMENT.read_text(encoding="utf-8") == tables_document()
+
+
+def test_the_shared_tables_have_their_columns_in_order(documented: dict[str, list[Row]]) -> None:
+    """Those of architecture §4, word for word, and their keys."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name, columns in COLUMNS.items():
+        assert [row["column"].strip("`") for row in documented[name]] == columns
+        assert f"## `{name}`\n\nKey: {', '.join(f'`{column}`' for column in KEYS[name])}.\n" in text
+
+
+def test_every_column_has_its_type_its_null_rule_and_its_meaning(documented: dict[str, list[Row]]) -> None:
+    """No cell of any table is empty; key columns are never null."""
+    for name, rows in documented.items():
+        for row in rows:
+            assert row["type"] in TYPES
+            assert all(row.values()), (name, row["column"])
+            if row["column"].strip("`") in KEYS.get(name, ()):
+                assert row["null"] == "never"
+
+
+def test_keywords_tags_and_vrs_are_those_of_dicom(documented: dict[str, list[Row]]) -> None:
+    """Each attribute's keyword and VR are what pydicom's dictionary has for its tag."""
+    attributes = 0
+    for row in (row for rows in documented.values() for row in rows):
+        if row["keyword"] == "-":
+            assert (row["tag"], row["VR"]) == ("-", "-")
+            continue
+        attributes += 1
+        assert re.fullmatch(r"\([0-9A-F]{4},[0-9A-F]{4}\)", row["tag"])
+        tag = int(row["tag"].strip("()").replace(",", ""), 16)
+        assert (row["keyword"], row["VR"]) == (keyword_for_tag(tag), dictionary_VR(tag))
+        assert (row["type"] == "date") == (row["VR"] == "DA")
+    assert attributes == 10 + 8 + 6 + 10 + 3
+
+
+@pytest.mark.parametrize("gone", ["filePath", "sequence", "modality"])
+def test_a_column_without_a_description_is_noticed(monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
+    """The broken twins: a column that nobody has described fails, and one that is no attribute any more as well."""
+    if gone in table_docs._FACTS:
+        monkeypatch.delitem(table_docs._FACTS, gone)
+    else:
+        monkeypatch.delitem(table_docs._ATTRIBUTES, gone)
+    with pytest.raises(KeyError, match=gone):
+        tables_document()
