@@ -1,0 +1,1 @@
+"""What reads the lake, or its settings, and writes elsewhere."""
