@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 from dicom_etl.errors import DataError
 from dicom_etl.exits import ended
 from dicom_etl.job_options import job_parser, job_settings
+from dicom_etl.metrics import metrics_after, refreshed
 from dicom_etl.request import request
 from dicom_etl.sync import sync
 
@@ -23,9 +24,10 @@ def main() -> int:
     settings = job_settings(given)
     asked = request(given.start, given.end, given.until, given.max_runs)
     rejected = 0
-    for run in sync(settings, asked, spark=SparkSession.builder.getOrCreate()):
-        rejected += run.rejected
-        print(json.dumps(run.as_row(), default=str))
+    with metrics_after(settings) as refresh:
+        for run in refreshed(sync(settings, asked, spark=SparkSession.builder.getOrCreate()), refresh):
+            rejected += run.rejected
+            print(json.dumps(run.as_row(), default=str))
     if given.strict and rejected:
         raise DataError(f"{rejected} entries were rejected; see the table rejected")
     return 0

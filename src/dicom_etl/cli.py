@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from dicom_etl import __version__
+from dicom_etl.cli_doctor import doctor
+from dicom_etl.cli_fabric import fabric
 from dicom_etl.cli_options import common, json_option
 from dicom_etl.errors import DataError, UsageError
 from dicom_etl.printing import RowFormat, print_json, print_rows
@@ -29,6 +31,10 @@ def cli(ctx: click.Context, version: bool) -> None:
     elif ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(UsageError.exit_code)
+
+
+cli.add_command(doctor)
+cli.add_command(fabric)
 
 
 def run() -> int:
@@ -74,6 +80,7 @@ def sync(
 ) -> int:
     """Read every due window, oldest first, and merge it; or exactly one range."""
     from dicom_etl import sync as verb  # noqa: PLC0415
+    from dicom_etl.metrics import metrics_after, refreshed  # noqa: PLC0415
     from dicom_etl.request import request as asked  # noqa: PLC0415
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
 
@@ -82,8 +89,8 @@ def sync(
         _print_plan(verb.planned(settings, request), as_json)
         return 0
     rejected = runs = 0
-    with terminal_progress() as progress:
-        for run in verb.sync(settings, request, progress=progress):
+    with metrics_after(settings) as refresh, terminal_progress() as progress:
+        for run in refreshed(verb.sync(settings, request, progress=progress), refresh):
             runs += 1
             rejected += run.rejected
             _print_run(run, as_json)
@@ -101,11 +108,17 @@ def sync(
 def watch(settings: Settings, as_json: bool) -> int:
     """Read every window as it becomes due, until a signal comes; a scheduler in one process."""
     from dicom_etl.exits import stop_when_asked  # noqa: PLC0415
+    from dicom_etl.metrics import metrics_after, refreshed  # noqa: PLC0415
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
     from dicom_etl.watch import watch as verb  # noqa: PLC0415
 
-    with stop_when_asked() as asked, terminal_progress() as progress:
-        for run in verb(settings, stopped=asked.is_set, pause=asked.wait, progress=progress):
+    with stop_when_asked() as asked, metrics_after(settings) as refresh, terminal_progress() as progress:
+
+        def pause(seconds: float) -> None:
+            refresh()  # a run that failed, and a lag that grows
+            asked.wait(seconds)
+
+        for run in refreshed(verb(settings, stopped=asked.is_set, pause=pause, progress=progress), refresh):
             _print_run(run, as_json)
             sys.stdout.flush()
     return 0
@@ -160,9 +173,14 @@ def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
     if as_json:
         print_json(facts)
     else:
-        print_rows(["", ""], facts.items())
+        print_rows(["", ""], [(name, _rounded(value)) for name, value in facts.items()])
         _print_runs(found.last_runs)
     return 1 if most is not None and found.lag_seconds > most else 0
+
+
+def _rounded(value: Any) -> Any:
+    """A measured number as a person reads it; --json has all its digits."""
+    return f"{value:.1f}" if isinstance(value, float) else value
 
 
 @cli.command()
@@ -256,10 +274,11 @@ def _keys(found: Any) -> dict[str, list[str]]:
 @json_option
 def repair(settings: Settings, rebuild: bool, metadata: bool, as_json: bool) -> int:
     """Mend what verify finds; exits with 65 when something still differs."""
+    from dicom_etl.metrics import metrics_after  # noqa: PLC0415
     from dicom_etl.repair import repair as verb  # noqa: PLC0415
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
 
-    with terminal_progress() as progress:
+    with metrics_after(settings), terminal_progress() as progress:
         done = verb(settings, rebuild=rebuild, metadata=metadata, progress=progress)
     facts = {
         "runId": done.run.run_id,

@@ -14,19 +14,30 @@ def check_meaning(key: str, value: Any) -> None:
     """Raise ValueError, in the words of a message, when a setting of the right type makes no sense."""
     if value == math.inf:
         raise ValueError("expected a finite number")
-    if key == "dicom.token_env" and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
+    if key in ("dicom.token_env", "fabric.token_env") and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
         raise ValueError("expected the name of a variable in capitals, not the token itself")
     if key == "feed.window" and value <= 0:
         raise ValueError("expected a duration above 0")
     if key == "dicom.base_url" and value:
         _check_address(value)
+    if key == "fabric.api_url":
+        _check_address(value, versioned=True)
+    if key in ("fabric.workspace", "fabric.lakehouse", "fabric.connection") and value:
+        _check_id(value)
+    if key in ("fabric.schema", "fabric.files_name") and not re.fullmatch(r"(\w[\w-]{0,99})?", value, re.ASCII):
+        raise ValueError("expected a name of letters, digits, _ and -")
     if key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
         _check_table_path(value)
     if key == "spark.driver_memory" and not re.fullmatch(r"\d+[kmgtKMGT]", value):
         raise ValueError("expected a size such as 2g")
 
 
-def _check_address(address: str) -> None:
+def _check_id(value: str) -> None:
+    if not re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", value):
+        raise ValueError("expected an id such as cfafbeb1-8037-4d0c-896e-a46fb27ff229")
+
+
+def _check_address(address: str, *, versioned: bool = False) -> None:
     # urlsplit takes blanks, and drops line ends without a word.
     if re.search(r"[\s\x00-\x1f\x7f]", address):
         raise ValueError("expected an address without blanks")
@@ -39,7 +50,7 @@ def _check_address(address: str) -> None:
         raise ValueError("expected an address that starts with https:// (or http:// on loopback)")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("expected an address without user, password, query or fragment")
-    if re.search(r"/v\d[^/]*/?$", parts.path):
+    if not versioned and re.search(r"/v\d[^/]*/?$", parts.path):
         raise ValueError("expected the service root, without the version")
 
 
@@ -59,14 +70,16 @@ def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[
         if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             origin = origins["dicom.base_url"]
             problems.append(f"{origin}: dicom.base_url: expected https://, a token is sent to this address")
+    fabric = urlsplit(good["fabric.api_url"])
+    if fabric.scheme == "http" and not is_loopback(fabric.hostname or ""):
+        origin = origins["fabric.api_url"]
+        problems.append(f"{origin}: fabric.api_url: expected https://, a token is sent to this address")
     if good["maintenance.retention_hours"] < 168 and not good["maintenance.allow_short_retention"]:
         origin = origins["maintenance.retention_hours"]
         problems.append(
             f"{origin}: maintenance.retention_hours: expected at least 168; less can take files from under "
             "a reader (maintenance.allow_short_retention = true allows it)"
         )
-    if good["metrics.prometheus_file"]:
-        problems.append(f"{origins['metrics.prometheus_file']}: metrics.prometheus_file: this version writes none yet")
     root, private = good["lake.root"].rstrip("/"), good["lake.private_root"].rstrip("/")
     for key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
         if private and _within(private, f"{root}/{good[key]}"):
