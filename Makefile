@@ -18,10 +18,20 @@ demo: setup ## the main job on real DICOM files, against a local DICOM service
 	@$(PY) -m dicom_etl.demo
 
 test: setup ## all tests that CI runs
-	@$(PY) -m pytest -m "not soak"
+	@$(PY) -m pytest -m "not soak and not azure"
 
-soak: setup ## every test, the long ones included (about a quarter of an hour)
-	@$(PY) -m pytest
+soak: setup ## every test, the long ones included, but not those that need Azurite (about half an hour)
+	@$(PY) -m pytest -m "not azure"
+
+AZURITE := $(VENV)/share/dicom-etl/azurite
+.PHONY: test-azure
+test-azure: setup $(AZURITE)/package-lock.json ## the integration tests once more, with lakes in Azurite (needs Node.js and npm)
+	@$(PY) -m pytest --azurite -m "not soak or azure" tests/integration tests/azure
+
+$(AZURITE)/package-lock.json:
+	@command -v npm >/dev/null || { echo "test-azure: Azurite needs Node.js: install node and npm" >&2; exit 1; }
+	@echo "test-azure: installing Azurite ..."
+	@npm install --silent --no-fund --no-audit --prefix $(AZURITE) azurite@3.35.0 >/dev/null
 
 .PHONY: bench compare
 bench: setup ## its speed beside its limits and others, into docs/benchmarks.md (half an hour; BENCH=--quick: 5 minutes)
@@ -35,7 +45,7 @@ check: setup lint types ## lint, types and the rule of imports
 
 lint: setup ## ruff: style and layout
 	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check src tests jobs
+	@$(VENV)/bin/ruff format --check src tests jobs notebooks
 
 types: setup ## mypy --strict
 	@$(VENV)/bin/mypy

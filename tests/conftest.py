@@ -22,10 +22,16 @@ import pytest
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from support.azurite import Azurite
     from support.site import Site
 
 ZONE = "Asia/Kathmandu"
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--azurite`: lakes lie in a container of Azurite, and tests that look into a local folder are skipped."""
+    parser.addoption("--azurite", action="store_true", help="put the lakes of `site` into Azurite (make test-azure)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,14 +57,36 @@ def spark() -> Iterator[SparkSession]:
 
 
 @pytest.fixture(scope="session")
-def _make_site(spark: SparkSession) -> Callable[..., Any]:
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """One Azurite for the whole process."""
+    from support import azurite
+
+    if why := azurite.missing():
+        pytest.skip(why)
+    with azurite.azurite(tmp_path_factory.mktemp("azurite")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def elsewhere(request: pytest.FixtureRequest) -> Callable[[Site], Site]:
+    """What puts a site's lake where the tests want it: into its folder, or with --azurite into a container."""
+    if not request.config.getoption("--azurite"):
+        return lambda site: site
+    azurite: Azurite = request.getfixturevalue("azurite")
+    spark: SparkSession = request.getfixturevalue("spark")
+    container = azurite.container().container_name
+    return lambda site: azurite.holding(site, container, spark)
+
+
+@pytest.fixture(scope="session")
+def _make_site(spark: SparkSession, elsewhere: Callable[[Site], Site]) -> Callable[..., Any]:
     from dicom_etl.emulator import EmulatorOptions, serve_in_thread
     from support.site import Site, at
 
     def make(stack: ExitStack, folder: Path, *overrides: str, **options: Any) -> Site:
         emulator = stack.enter_context(serve_in_thread(EmulatorOptions(lake=folder / "files", **options)))
         emulator.service.clock.freeze(at(8), step=10_000_000)
-        return Site(emulator, folder, overrides, spark)
+        return elsewhere(Site(emulator, folder, overrides, spark))
 
     return make
 

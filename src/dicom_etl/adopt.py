@@ -9,14 +9,14 @@ from datetime import datetime
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from dicom_etl.deltalog import open_table, properties
+from dicom_etl.deltalog import properties
 from dicom_etl.errors import DataError
 from dicom_etl.lake import adoption
 from dicom_etl.lake.schema import INSTANCE, SERIES, STUDY, TABLES, Table, table_properties
 from dicom_etl.lake.session import Engine
 from dicom_etl.lake.tables import Fence
 from dicom_etl.one_run import row_origin
-from dicom_etl.open_lake import ADOPTED, Lake, find_lake, make_lake, make_private_tables
+from dicom_etl.open_lake import ADOPTED, Lake, find_lake, make_lake, make_private_tables, opened
 from dicom_etl.places import Places
 from dicom_etl.progress import Progress
 from dicom_etl.rebuild import put_in_place, rolled_up
@@ -33,7 +33,7 @@ MANY_ROWS = 10_000_000
 
 def strangers(where: Places) -> list[Table]:
     """The shared tables that lie there and are nobody's yet; none where there is nothing to adopt."""
-    found = {table: open_table(where.shared[table.name]) for table in TABLES}
+    found = {table: opened(where, table.name) for table in TABLES}
     return [table for table, delta in found.items() if delta is not None and LAKE_ID not in properties(delta)]
 
 
@@ -60,7 +60,7 @@ def adopt(
     spark = engine.session(MANY_ROWS)
     if INSTANCE in strangers(where):
         _check_rows(*adoption.unfit_rows(spark, where.instance))
-    elif open_table(where.instance) is None:
+    elif opened(where, "instance") is None:
         raise DataError("the table instance is missing beside the template's others: set lake.instance_path to it")
 
     lake = find_lake(where, service, adopting=True) or make_lake(where, service)
@@ -88,7 +88,7 @@ def _take_over(settings: Settings, where: Places, lake: Lake, spark: SparkSessio
 
 
 def _opened(where: Places, table: Table) -> DeltaTable:
-    found = open_table(where.shared[table.name])
+    found = opened(where, table.name)
     if found is None:
         raise DataError(f"the table {table.name} has vanished just now; run again")
     return found
@@ -137,6 +137,6 @@ def _record(settings: Settings, lake: Lake, run_id: int, started: datetime, fini
         study_version=lake.version("study"),
         **row_origin(settings),
     )
-    ledger.record(lake.table("run"), row, lake.identity)
+    ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
     log.info("tables adopted", extra={"run_id": run_id})
     return row

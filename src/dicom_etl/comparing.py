@@ -11,9 +11,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.attributes import INSTANCE_KEY, STUDY_KEY
-from dicom_etl.deltalog import local_folder, open_table, properties
+from dicom_etl.deltalog import local_folder, properties
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.lake import changes, comparison
+from dicom_etl.lake.localrows import local_rows
 from dicom_etl.lake.schema import SERIES, STUDY, Table
 from dicom_etl.lake.tables import read_table
 from dicom_etl.lake.voids import as_deleted
@@ -63,7 +64,7 @@ def compared_from(lake: Lake, settings: Settings) -> int:
 
     From ``feed.start``, before which nothing was ever read; but an adopted table holds older instances as well.
     """
-    instance = open_table(lake.path("instance"))
+    instance = lake.opened("instance")
     adopted = instance is not None and ADOPTED in properties(instance)
     return 0 if adopted else settings.feed.start
 
@@ -188,9 +189,8 @@ def _served_again(raw: DataFrame, held: DataFrame | None, voids: tuple[Reject, .
     if held is None or not voids:
         return ()
     until = void_until(voids)
-    names = raw.sparkSession.createDataFrame(
-        [(*key, sequence) for key, sequence in until.items()], f"{_KEY_COLUMNS}, voidUntil long"
-    )
+    columns = {**dict.fromkeys(INSTANCE_KEY, "string"), "voidUntil": "long"}
+    names = local_rows(raw.sparkSession, ((*key, sequence) for key, sequence in until.items()), **columns)
     rows = (
         raw.join(names, on=list(INSTANCE_KEY))
         .where("sequence <= voidUntil AND state = 'Current'")

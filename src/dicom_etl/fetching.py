@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from threading import Event
 
-from dicom_etl.deltalog import local_folder
 from dicom_etl.dicomweb.changefeed import Reading, read_feed
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.entry import Entry
@@ -39,7 +38,7 @@ class Fetched:
 def new_landing(task: Task, settings: Settings, lake: Lake) -> Landing:
     """The files of a run, none yet; a context manager that removes them unless they are finished."""
     return Landing(
-        local_folder(lake.path("change"), private=True),
+        lake.folder("change"),
         run_id=task.run_id,
         read_at=task.started_at,
         keep_metadata=settings.lake.keep_metadata,

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
-from fsspec.implementations.local import LocalFileSystem
 from pyspark.sql import SparkSession
 
 from dicom_etl.clock import utc_now
@@ -42,10 +41,9 @@ def maintain(
     lake = existing_lake(settings)
     started = clock()
     with (
-        Engine(settings.spark, spark) as engine,
+        Engine(settings.spark, spark, lake.places) as engine,
         claim(
-            LocalFileSystem(),
-            lake.places.claims,
+            *lake.storage.filesystem(lake.places.claims),
             verb="maintain",
             floor=highest_run_id(lake),
             clock=clock,
@@ -69,7 +67,7 @@ def maintain(
             study_version=lake.version("study"),
             **row_origin(settings),
         )
-        ledger.record(lake.table("run"), row, lake.identity)
+        ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
 
 
 def _maintained(name: str, lake: Lake, engine: Engine, retention_hours: int) -> Maintained:

@@ -224,6 +224,7 @@ def record_rejects(
         app_id=lake.app_id("rejected"),
         run_id=task.run_id,
         details={"runId": str(task.run_id)},
+        folder=lake.folder("rejected"),
     )
 
 
@@ -254,7 +255,7 @@ def _record(
         **row_results(lake, read.landed.entries, outcome),
         **row_origin(settings),
     )
-    ledger.record(lake.table("run"), row, lake.identity)
+    ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
     return row
 
 

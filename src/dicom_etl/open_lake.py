@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from dicom_etl.deltalog import create_table, marker, open_table, properties
+from dicom_etl.deltalog import TableFolder, create_table, marker, open_table, properties
 from dicom_etl.errors import AccessDenied, DataError, StorageError
 from dicom_etl.landing.rejects import REJECTED_PROPERTIES, rejected_schema
 from dicom_etl.landing.schema import CHANGE_PROPERTIES, change_schema
@@ -17,6 +17,7 @@ from dicom_etl.places import Places, places
 from dicom_etl.runs import ledger
 from dicom_etl.runs.identity import LAKE_ID, LakeIdentity, check_identity, new_identity
 from dicom_etl.settings import Settings
+from dicom_etl.storage import Storage
 
 Ranges = list[tuple[str, str]]
 
@@ -28,9 +29,21 @@ class Lake:
     places: Places
     identity: LakeIdentity
 
+    @property
+    def storage(self) -> Storage:
+        return self.places.storage
+
     def path(self, table: str) -> str:
-        """The path of one of its tables."""
-        return str(getattr(self.places, table))
+        """The place of one of its tables."""
+        return self.places.of(table)
+
+    def opened(self, name: str) -> DeltaTable | None:
+        """The newest snapshot of a table, or None when there is none."""
+        return opened(self.places, name)
+
+    def folder(self, name: str) -> TableFolder:
+        """The folder of a table, to write files into; those of the private tables are for this user only."""
+        return TableFolder(*self.storage.filesystem(self.path(name)), private=name in _PRIVATE)
 
     def app_id(self, table: str) -> str:
         """The name under which runs leave their marker in a table (architecture §5.2)."""
@@ -38,7 +51,7 @@ class Lake:
 
     def table(self, name: str) -> DeltaTable:
         """The newest snapshot of a table. Raises DataError when it has vanished."""
-        table = open_table(self.path(name))
+        table = self.opened(name)
         if table is None:
             raise self._missing(name)
         return table
@@ -56,12 +69,12 @@ class Lake:
 
     def marker(self, name: str) -> int:
         """The id of the last run that committed to the table; 0 when there is no table or no such run."""
-        table = open_table(self.path(name))
+        table = self.opened(name)
         return 0 if table is None else marker(table, self.app_id(name))
 
     def shared(self) -> dict[str, DeltaTable]:
         """The newest snapshots of those of the shared tables that are there, by name."""
-        found = {name: open_table(self.path(name)) for name in self.places.shared}
+        found = {name: self.opened(name) for name in self.places.shared}
         return {name: table for name, table in found.items() if table is not None}
 
     def rows(self) -> int:
@@ -88,7 +101,7 @@ class Lake:
         return ledger.runs(self.table("run"))
 
     def has(self, name: str) -> bool:
-        return open_table(self.path(name)) is not None
+        return self.opened(name) is not None
 
     def readable(self, name: str) -> bool:
         """Whether the table is there and this user may read it."""
@@ -124,6 +137,13 @@ _STUDY_BOUNDS = ("min.studyInstanceUid", "max.studyInstanceUid")
 _BEYOND = "\U0010ffff"
 
 TABLES = ("run", "change", "rejected", "instance", "series", "study")
+_PRIVATE = ("change", "rejected")
+
+
+def opened(places: Places, name: str) -> DeltaTable | None:
+    """The newest snapshot of one of the tables that lie there, or None when there is none."""
+    return open_table(places.of(name), places.storage.delta(places.of(name)))
+
 
 # A property of tables that the Data Factory template made and that were taken over: they may hold instances that
 # lie before `feed.start`.
@@ -140,7 +160,7 @@ def find_lake(
     that are nobody's are no reason to refuse. ``private = False`` leaves the private tables alone, which readers of
     the shared ones have no right to.
     """
-    run = open_table(places.run)
+    run = opened(places, "run")
     if run is None:
         if not adopting:
             _refuse_strangers(places)
@@ -154,7 +174,7 @@ def find_lake(
 
 def existing_lake(settings: Settings, service: str | None = None, *, private: bool = True) -> Lake:
     """The lake that the settings name. Raises DataError when none was made there yet; ``private`` as for find_lake."""
-    lake = find_lake(places(settings.lake), service, private=private)
+    lake = find_lake(places(settings), service, private=private)
     if lake is None:
         raise DataError("there is no lake here yet: run dicom-etl sync first")
     return lake
@@ -162,7 +182,7 @@ def existing_lake(settings: Settings, service: str | None = None, *, private: bo
 
 def _refuse_strangers(places: Places) -> None:
     for name in TABLES[1:]:
-        if open_table(getattr(places, name)) is not None:
+        if opened(places, name) is not None:
             raise DataError(
                 f"the table {name} was not made by dicom-etl (there is no table run beside it): set lake.root to "
                 "another folder, or move that table away; dicom-etl sync --adopt takes over the tables of the Data "
@@ -171,7 +191,7 @@ def _refuse_strangers(places: Places) -> None:
 
 
 def _check_table(lake: Lake, name: str, adopting: bool) -> None:
-    table = open_table(lake.path(name))
+    table = lake.opened(name)
     if table is None or (adopting and LAKE_ID not in properties(table)):
         return
     if LAKE_ID not in properties(table):
@@ -220,7 +240,7 @@ def _not_yet_made(lake: Lake, names: list[str]) -> list[str]:
 def make_lake(places: Places, service: str) -> Lake:
     """A new lake: the table ``run``, which decides its identity."""
     identity = new_identity(service)
-    ledger.create_ledger(places.run, identity)
+    ledger.create_ledger(places.run, identity, places.storage.delta(places.run))
     return Lake(places, identity)
 
 
@@ -237,6 +257,7 @@ def make_private_tables(lake: Lake) -> None:
                 schema,
                 name=name,
                 properties={**extra, **lake.identity.properties},
+                storage=lake.storage.delta(lake.path(name)),
                 private=True,
             )
 

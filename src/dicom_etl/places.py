@@ -1,17 +1,19 @@
-"""Where the tables and the claims of a lake lie (architecture §4)."""
+"""Where the tables and the claims of a lake lie, on which storage (architecture §4)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicom_etl.address import address, is_remote
 from dicom_etl.errors import ConfigurationError
-from dicom_etl.settings import Lake
+from dicom_etl.settings import Settings
+from dicom_etl.storage import Storage, storage_of
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Absolute paths of one lake: the shared tables, the private ones, the ledger and the claims."""
+    """The absolute places of a lake, folders or addresses: the shared tables, the private ones, the ledger, claims."""
 
     root: str
     private_root: str
@@ -22,6 +24,11 @@ class Places:
     change: str
     rejected: str
     claims: str
+    storage: Storage
+
+    def of(self, table: str) -> str:
+        """The place of one of the tables."""
+        return str(getattr(self, table))
 
     @property
     def shared(self) -> dict[str, str]:
@@ -29,10 +36,11 @@ class Places:
         return {"instance": self.instance, "series": self.series, "study": self.study}
 
 
-def places(lake: Lake) -> Places:
+def places(settings: Settings, storage: Storage | None = None) -> Places:
     """The places that the settings name. Raises ConfigurationError when they cannot be a lake."""
-    root = _folder("lake.root", lake.root)
-    private = _folder("lake.private_root", lake.private_root) if lake.private_root else root
+    lake = settings.lake
+    root = _place("lake.root", lake.root)
+    private = _place("lake.private_root", lake.private_root) if lake.private_root else root
     return Places(
         root=root,
         private_root=private,
@@ -43,15 +51,19 @@ def places(lake: Lake) -> Places:
         change=f"{private}/change",
         rejected=f"{private}/rejected",
         claims=f"{root}/_claims",
+        storage=storage or storage_of(settings),
     )
 
 
-def _folder(key: str, text: str) -> str:
-    """An absolute path: Delta does not take relative ones (spark.md §5.1)."""
+def _place(key: str, text: str) -> str:
+    """An address, or an absolute path: Delta does not take relative ones (spark.md §5.1)."""
     if not text:
         raise ConfigurationError(f"{key} is not set: name the folder of the lake, such as --set {key}=/data/lake")
-    if "://" in text:
-        raise ConfigurationError(f"{key}: this version keeps its tables in a local folder only; abfss:// comes later")
+    if is_remote(text):
+        try:
+            return str(address(text))
+        except ValueError as error:
+            raise ConfigurationError(f"{key}: {error}") from error
     path = Path(text).expanduser().absolute()
     for part in (path, *path.parents):
         if part.exists():

@@ -68,7 +68,7 @@ def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -
     Raises UsageError (64) when the text does not parse, names what is not there, or would write.
     """
     lake = existing_lake(settings, private=False)
-    with Engine(settings.spark, spark) as engine:
+    with Engine(settings.spark, spark, lake.places) as engine:
         session = engine.session(lake.rows())
         _make_views(session, lake)
         frame = _read_only(session, sql)

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.comparing import find_gone, gone_entries
-from dicom_etl.deltalog import local_folder, open_table, properties
+from dicom_etl.deltalog import local_folder, properties
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.errors import Superseded
 from dicom_etl.lake import changes, comparison, rollup
@@ -174,7 +174,7 @@ def put_in_place(
 
     Raises Superseded when a newer run has written.
     """
-    old = open_table(lake.path(table.name))
+    old = lake.opened(table.name)
     columns = _partition_columns(old, settings)
     version = replace_table(
         spark,

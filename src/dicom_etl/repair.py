@@ -75,7 +75,7 @@ def repair(
     lake = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
-        Engine(settings.spark, spark) as engine,
+        Engine(settings.spark, spark, lake.places) as engine,
         writing(lake.places, "repair", highest_run_id(lake), client, engine, clock, sleep) as held,
     ):
         make_private_tables(lake)

@@ -138,5 +138,5 @@ def repair_row(
         **row_results(lake, (read.landed.entries if read else 0) + removed, outcome),
         **row_origin(settings),
     )
-    ledger.record(lake.table("run"), row, lake.identity)
+    ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
     return row

@@ -66,6 +66,12 @@ class Lake(msgspec.Struct, frozen=True):
     deletion_vectors: bool
 
 
+class Storage(msgspec.Struct, frozen=True):
+    auth: Literal["azure", "key"]
+    key_env: str
+    endpoint: str
+
+
 class Maintenance(msgspec.Struct, frozen=True):
     retention_hours: Annotated[int, Meta(ge=1)]
     allow_short_retention: bool
@@ -86,16 +92,29 @@ class Metrics(msgspec.Struct, frozen=True):
     prometheus_file: str
 
 
+class Fabric(msgspec.Struct, frozen=True):
+    workspace: str
+    lakehouse: str
+    connection: str
+    schema: str
+    files_name: str
+    api_url: str
+    auth: Literal["azure", "token"]
+    token_env: str
+
+
 class Settings(msgspec.Struct, frozen=True):
     """All settings, checked. ``origins`` maps each ``section.key`` to the place its value came from."""
 
     dicom: Dicom
     feed: Feed
     lake: Lake
+    storage: Storage
     maintenance: Maintenance
     files: Files
     spark: Spark
     metrics: Metrics
+    fabric: Fabric
     origins: dict[str, str]
 
     @property
@@ -115,10 +134,12 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
     "dicom": Dicom,
     "feed": Feed,
     "lake": Lake,
+    "storage": Storage,
     "maintenance": Maintenance,
     "files": Files,
     "spark": Spark,
     "metrics": Metrics,
+    "fabric": Fabric,
 }
 _TYPES: dict[str, Any] = {
     f"{name}.{field.name}": field.type

@@ -49,7 +49,7 @@ def sync(
     ``spark`` is a cluster's own session; without it one is started when there is something to merge.
     Raises AnotherWriter when somebody else writes this lake, and what a run raises.
     """
-    with Engine(settings.spark, spark) as engine:
+    with Engine(settings.spark, spark, places(settings)) as engine:
         yield from sync_in(engine, settings, request, progress=progress, clock=clock, sleep=sleep)
 
 
@@ -63,7 +63,7 @@ def sync_in(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Run]:
     """The same in an engine that the caller keeps, so that the next sync finds it warm."""
-    where = places(settings.lake)
+    where = places(settings)
     service = service_fingerprint(settings.dicom.base_url)
     progress = progress or Silent()
     with connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client, ReadAhead() as ahead:
@@ -194,7 +194,7 @@ def _refuse_what_cannot_be(client: DicomClient, lake: Lake | None) -> None:
 
 def planned(settings: Settings, request: Request, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
     """What `sync` would read now (--dry-run): no claim is taken and nothing is written."""
-    where = places(settings.lake)
+    where = places(settings)
     lake = find_lake(where, service_fingerprint(settings.dicom.base_url), adopting=request.adopt)
     with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
         return _stretches(settings, request, lake, _now(client, clock))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
-from dicom_etl.deltalog import properties
+from dicom_etl.deltalog import FAILURES, properties
 from dicom_etl.deltalog.failures import storage_error
 from dicom_etl.lake.maintenance import Upkeep, file_bytes
 from dicom_etl.lake.schema import retention_properties
@@ -41,5 +40,5 @@ def _has_garbage(name: str, table: DeltaTable, retention_hours: int) -> bool:
     """Whether a file lies there that no version within the retention needs."""
     try:
         return bool(table.vacuum(retention_hours, dry_run=True, enforce_retention_duration=False, full=True))
-    except (DeltaError, OSError) as error:
+    except FAILURES as error:
         raise storage_error(error, name) from error

@@ -102,7 +102,7 @@ def verify(
     with (
         tempfile.TemporaryDirectory(prefix="dicom-etl-verify-") as name,  # 0700
         connect(settings.dicom, dicom_tokens(settings.dicom)) as client,
-        Engine(settings.spark, spark) as engine,
+        Engine(settings.spark, spark, lake.places) as engine,
     ):
         folder = Path(name)
         start = compared_from(lake, settings)

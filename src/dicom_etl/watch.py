@@ -14,6 +14,7 @@ from dicom_etl.clock import utc_now
 from dicom_etl.errors import StorageError, TemporaryError
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.session import Engine
+from dicom_etl.places import places
 from dicom_etl.progress import Progress
 from dicom_etl.request import Request
 from dicom_etl.runs.ledger import Run
@@ -48,8 +49,9 @@ def watch(
     what waiting may mend (74, 75), later and later while it lasts; raises whatever else ends a sync.
     """
     failures = 0
+    where = places(settings)
     with ExitStack() as started:
-        engine = started.enter_context(Engine(settings.spark, spark))
+        engine = started.enter_context(Engine(settings.spark, spark, where))
         while not stopped():
             try:
                 with named_errors("Spark"):
@@ -67,7 +69,7 @@ def watch(
                 )
                 # A JVM that has ended, or one whose disk was full, is of no use any more.
                 started.close()
-                engine = started.enter_context(Engine(settings.spark, spark))
+                engine = started.enter_context(Engine(settings.spark, spark, where))
             _wait(settings.feed, failures, stopped, pause, clock)
 
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from fsspec.implementations.local import LocalFileSystem
-
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.errors import DicomEtlError, Superseded
 from dicom_etl.lake.session import Engine
@@ -42,9 +40,10 @@ def writing(
 
     That is: the fetch moves, or waits as told, or the JVM answers. Raises as ``claim`` does.
     """
+    filesystem, folder = where.storage.filesystem(where.claims)
     with claim(
-        LocalFileSystem(),
-        where.claims,
+        filesystem,
+        folder,
         verb=verb,
         floor=floor,
         clock=clock,
@@ -71,7 +70,7 @@ def failure_recorded(
         yield
     except Exception as error:
         status: Status = "superseded" if isinstance(error, Superseded) else "failed"
-        lake = lake or find_lake(places(settings.lake))
+        lake = lake or find_lake(places(settings))
         if lake is not None:
             log.warning("run ended", extra={"run_id": run_id, "status": status, "error": type(error).__name__})
             stretch = stretches[0] if stretches else None
@@ -95,7 +94,7 @@ def failure_recorded(
 
 def _record_failure(row: Run, lake: Lake) -> None:
     try:
-        ledger.record(lake.table("run"), row, lake.identity)
+        ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
     except DicomEtlError as unrecorded:
         # The run's own error matters more, and a newer run may have written its row already.
         log.warning("failure not recorded", extra={"run_id": row.run_id, "error": type(unrecorded).__name__})

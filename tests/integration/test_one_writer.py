@@ -297,7 +297,7 @@ def test_two_lakes_that_share_a_table_are_refused(copy: Site, command: Command, 
     # Its root is the folder above the first one's.
     second = copy.having(f"lake.root={copy.folder}", *texts)
     if own:
-        make_lake(places(second.settings.lake), service_fingerprint(second.settings.dicom.base_url))
+        make_lake(places(second.settings), service_fingerprint(second.settings.dicom.base_url))
     before = versions(copy), copy.ledger()
     with pytest.raises(DataError, match=f"the table {table} ") as refused:
         second.sync(spark=NoSpark())

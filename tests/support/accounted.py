@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.compute as pc
 from deltalake import DeltaTable
+from pyarrow.dataset import Dataset
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
+from dicom_etl.deltalog import is_local, local_path
 from dicom_etl.runs.ledger import Run
 from support.oracle import INSTANCE_KEY, accounting
 
@@ -21,10 +22,10 @@ _ACTIONS = ("Create", "Update", "Delete")
 _STATES = ("Current", "Replaced", "Deleted")
 
 
-def check_accounting(change: Path, run: Run, stored: Mapping[tuple[str, ...], int | None]) -> None:
+def check_accounting(change: DeltaTable, run: Run, stored: Mapping[tuple[str, ...], int | None]) -> None:
     """What the run says of its entries is what becomes of each of them, as it was when it was read.
 
-    ``change`` is the table's folder, ``stored`` the sequence of each row of ``instance`` before the run.
+    ``stored`` is the sequence of each row of ``instance`` before the run.
     """
     entries = landed_entries(change, run.run_id)
     unfit = [entry for entry in entries if not _fit(entry)]
@@ -35,12 +36,20 @@ def check_accounting(change: Path, run: Run, stored: Mapping[tuple[str, ...], in
     assert (run.entries_read, said) == (len(entries), {name: fates[name] for name in COUNTS}), run
 
 
-def landed_entries(change: Path, run_id: int) -> list[Any]:
+def dataset_of(table: DeltaTable) -> Dataset:
+    """A table's rows through Arrow's own filesystem where they lie in a local folder.
+
+    (Through delta-rs's, the interpreter may abort at its end.)
+    """
+    uri = table.table_uri
+    local = SubTreeFileSystem(local_path(uri), LocalFileSystem()) if is_local(uri) else None
+    return table.to_pyarrow_dataset(filesystem=local)
+
+
+def landed_entries(change: DeltaTable, run_id: int) -> list[Any]:
     """What a run has landed, one object an entry."""
     names = [*INSTANCE_KEY, "sequence", "action", "state", "metadata"]
-    filesystem = SubTreeFileSystem(str(change), LocalFileSystem())
-    dataset = DeltaTable(change).to_pyarrow_dataset(filesystem=filesystem)
-    rows = dataset.to_table(columns=names, filter=pc.field("runId") == run_id).to_pylist()
+    rows = dataset_of(change).to_table(columns=names, filter=pc.field("runId") == run_id).to_pylist()
     return [SimpleNamespace(**row, key=tuple(row[name] for name in INSTANCE_KEY)) for row in rows]
 
 

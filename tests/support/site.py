@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import pytest
 from deltalake import DeltaTable
-from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from pyspark.sql import SparkSession
 
+from dicom_etl.deltalog import open_table
 from dicom_etl.emulator import DicomService, Emulator
 from dicom_etl.request import request
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings, load_settings
+from dicom_etl.storage import Storage
 from dicom_etl.sync import sync
-from support.accounted import check_accounting
+from support.accounted import check_accounting, dataset_of
 from support.oracle import KEYS, Row, Tables, by_key, expected_tables
 
 TABLES = ("instance", "series", "study")
@@ -65,12 +67,17 @@ def metadata(**values: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Site:
-    """A service and a lake; `spark` is the session that all tests share."""
+    """A service and a lake; `spark` is the session that all tests share.
+
+    The lake lies in `folder`, or at `address` where that is given, on `storage`.
+    """
 
     emulator: Emulator
     folder: Path
     overrides: tuple[str, ...]
     spark: SparkSession | None
+    address: str = ""
+    storage: Storage = Storage()  # noqa: RUF009 - frozen
 
     @property
     def service(self) -> DicomService:
@@ -78,14 +85,21 @@ class Site:
 
     @property
     def root(self) -> Path:
+        """The lake's folder; a test that looks into it has nothing to say of a lake elsewhere."""
+        if self.address:
+            pytest.skip("looks into a local folder")
         return self.folder / "lake"
+
+    def place(self, table: str) -> str:
+        """Where one of the tables lies."""
+        return f"{self.address or self.folder / 'lake'}/{table}"
 
     @property
     def texts(self) -> list[str]:
         """The settings as texts of --set."""
         return [
             f"dicom.base_url={self.emulator.base_url}",
-            f"lake.root={self.root}",
+            f"lake.root={self.address or self.folder / 'lake'}",
             f"feed.start={text_at(0)}",
             "dicom.retry_seconds=20",
             *self.overrides,
@@ -97,7 +111,7 @@ class Site:
 
     def having(self, *overrides: str) -> Site:
         """The same service and lake under other settings."""
-        return Site(self.emulator, self.folder, (*self.overrides, *overrides), self.spark)
+        return replace(self, overrides=(*self.overrides, *overrides))
 
     def clock(self, hour: float) -> None:
         """Let the service's clock stand at that hour; each event then moves it by a second."""
@@ -128,19 +142,28 @@ class Site:
         ):
             if run.entries_read and run.instance_version and self.accountable:
                 # As its MERGE found it: a run that was overtaken may have written while this one read.
-                check_accounting(self.root / "change", run, self.stored_sequences(run.instance_version - 1))
+                check_accounting(self.opened("change"), run, self.stored_sequences(run.instance_version - 1))
             yield run
 
     @property
     def accountable(self) -> bool:
         """Whether the runs merge, and all that the accounting needs is where it usually is, without voids."""
-        if self.spark is None or not self.settings.lake.keep_metadata or not (self.root / "change").exists():
+        if self.spark is None or not self.settings.lake.keep_metadata or not self.has("change"):
             return False
         return all(row["status"] != "void" for row in self.rows("rejected"))
 
     def rows(self, table: str, version: int | None = None) -> list[Row]:
         """The rows of a table as delta-rs reads them."""
-        return table_rows(self.root / table, version)
+        return list(dataset_of(self.opened(table, version)).to_table().to_pylist())
+
+    def has(self, table: str) -> bool:
+        place = self.place(table)
+        return open_table(place, self.storage.delta(place)) is not None
+
+    def opened(self, table: str, version: int | None = None) -> DeltaTable:
+        """A table as delta-rs has it."""
+        place = self.place(table)
+        return DeltaTable(place, version=version, storage_options=self.storage.delta(place))
 
     def tables(self) -> Tables:
         """The three tables, each sorted by its key."""
@@ -150,15 +173,15 @@ class Site:
         return sorted(self.rows("run"), key=lambda row: row["runId"])
 
     def version(self, table: str) -> int:
-        return DeltaTable(self.root / table).version()
+        return self.opened(table).version()
 
     def files(self, table: str) -> set[str]:
         """The data files of the newest version."""
-        return set(DeltaTable(self.root / table).file_uris())
+        return set(self.opened(table).file_uris())
 
     def stored_sequences(self, version: int | None = None) -> dict[tuple[str, ...], int | None]:
         """The sequence of each row of ``instance``, by key; empty before there is a table."""
-        if not (self.root / "instance").exists():
+        if not self.has("instance"):
             return {}
         return {
             tuple(row[name] for name in KEYS["instance"]): row["sequence"] for row in self.rows("instance", version)
@@ -185,13 +208,8 @@ class Site:
 
 
 def table_rows(path: Path | str, version: int | None = None) -> list[Row]:
-    """The rows of a Delta table, read by delta-rs through Arrow's own filesystem.
-
-    (Through delta-rs's, the interpreter may abort at its end.)
-    """
-    table = DeltaTable(path, version=version)
-    dataset = table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(str(path), LocalFileSystem()))
-    return list(dataset.to_table().to_pylist())
+    """The rows of a Delta table in a local folder."""
+    return list(dataset_of(DeltaTable(path, version=version)).to_table().to_pylist())
 
 
 def keys_of(rows: Iterable[Row], table: str = "instance") -> set[tuple[Any, ...]]:

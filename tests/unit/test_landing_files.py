@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -174,20 +173,14 @@ def test_files_are_bounded_by_rows(folder: TableFolder) -> None:
     assert [file.rows for file in landed.files] == [4, 4, 2]
 
 
-def test_the_cut_holds_one_row_group_at_a_time(folder: TableFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file across the end is written anew row group by row group, not read as a whole."""
-    read: list[int] = []
-    real = pq.ParquetFile.read_row_group
-
-    def spy(self: pq.ParquetFile, group: int) -> pa.Table:
-        rows = real(self, group)
-        read.append(rows.num_rows)
-        return rows
-
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spy)
-    landed = land(folder, [[entry(n, n) for n in range(20)]], end=11, rows_per_group=5)
-    assert landed.entries == 11
-    assert read == [5, 5, 5, 5]
+def test_the_cut_holds_a_thousand_rows_at_a_time(folder: TableFolder) -> None:
+    """A file across the end is written anew in small pieces, whatever its row groups are: they hold whole headers."""
+    landed = land(folder, [[entry(n, n) for n in range(2_500)]], end=1_700, rows_per_group=2_500)
+    (file,) = landed.files
+    with folder.open(file.path) as source, pq.ParquetFile(source) as parquet:
+        groups = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+    assert landed.entries == 1_700
+    assert groups == [1_000, 700]
 
 
 def test_files_are_for_their_owner_only(folder: TableFolder) -> None:

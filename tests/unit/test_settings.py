@@ -28,7 +28,7 @@ DEFAULTS: dict[str, Any] = {
     "dicom.api_version": 2,
     "dicom.auth": "none",
     "dicom.token_env": "DICOM_ETL_TOKEN",
-    "dicom.connections": 8,
+    "dicom.connections": 10,
     "dicom.timeout_seconds": 100,
     "dicom.retry_seconds": 300,
     "feed.batch_size": 200,
@@ -44,6 +44,9 @@ DEFAULTS: dict[str, Any] = {
     "lake.layout": "clustered",
     "lake.keep_metadata": True,
     "lake.deletion_vectors": False,
+    "storage.auth": "azure",
+    "storage.key_env": "DICOM_ETL_STORAGE_KEY",
+    "storage.endpoint": "",
     "maintenance.retention_hours": 720,
     "maintenance.allow_short_retention": False,
     "maintenance.change_retention_days": 0,
@@ -52,6 +55,14 @@ DEFAULTS: dict[str, Any] = {
     "spark.driver_memory": "2g",
     "spark.shuffle_partitions": 4,
     "metrics.prometheus_file": "",
+    "fabric.workspace": "",
+    "fabric.lakehouse": "",
+    "fabric.connection": "",
+    "fabric.schema": "",
+    "fabric.files_name": "DICOM",
+    "fabric.api_url": "https://api.fabric.microsoft.com/v1",
+    "fabric.auth": "azure",
+    "fabric.token_env": "DICOM_ETL_FABRIC_TOKEN",
 }
 
 

@@ -8,7 +8,7 @@ marker), so the check, the snapshot and the commit belong together, here.
 from __future__ import annotations
 
 from dicom_etl.deltalog.commit import append_rows, commit_files, file_name
-from dicom_etl.deltalog.failures import storage_error, storage_errors
+from dicom_etl.deltalog.failures import FAILURES, storage_error, storage_errors
 from dicom_etl.deltalog.folder import TableFolder, folder_of, is_local, local_folder, local_path, sync_to_disk
 from dicom_etl.deltalog.newfile import NewFile, Statistics
 from dicom_etl.deltalog.table import (
@@ -24,6 +24,7 @@ from dicom_etl.deltalog.table import (
 )
 
 __all__ = [
+    "FAILURES",
     "STATISTICS_PROPERTY",
     "NewFile",
     "Statistics",

@@ -10,10 +10,9 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction
 
-from dicom_etl.deltalog.failures import storage_error, storage_errors
+from dicom_etl.deltalog.failures import FAILURES, storage_error, storage_errors
 from dicom_etl.deltalog.folder import TableFolder, folder_of, protect_log, sync_to_disk
 from dicom_etl.deltalog.newfile import NewFile, Statistics
 from dicom_etl.deltalog.table import marker, statistics_columns, table_name
@@ -52,13 +51,13 @@ def commit_files(
                 max_commit_retries=0,
             ),
         )
-    except (DeltaError, OSError) as error:
+    except FAILURES as error:
         _settle(table, before, app_id, run_id, error)
     protect_log(table, before + 1)
     return before + 1
 
 
-def _settle(table: DeltaTable, before: int, app_id: str, run_id: int, error: DeltaError | OSError) -> None:
+def _settle(table: DeltaTable, before: int, app_id: str, run_id: int, error: Exception) -> None:
     """Returns when the commit that ended in ``error`` is in the table all the same; raises when it is not."""
     name = table_name(table)
     with storage_errors(name):
@@ -93,7 +92,7 @@ def append_rows(
         return commit_files(table, [file], app_id=app_id, run_id=run_id, details=details, schema=rows.schema)
     except Superseded:
         # Only here it is certain: a file that might be committed, the answer being unclear, is never removed.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*FAILURES):
             folder.remove(file.path)
         raise
 
@@ -105,8 +104,8 @@ def _write_rows(rows: pa.Table, folder: TableFolder, path: str, table: DeltaTabl
             pq.write_table(rows, sink, compression="zstd", write_statistics=list(columns))
             sync_to_disk(sink)
         size = folder.size_bytes(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
+    except FAILURES as error:
+        with contextlib.suppress(*FAILURES):
             folder.remove(path)
         raise storage_error(error, table_name(table), writing=True) from error
     return NewFile(path, size, time.time_ns() // 1_000_000, Statistics.of(rows, columns))

@@ -7,10 +7,23 @@ import errno
 import re
 from collections.abc import Iterator
 
+from azure.core.exceptions import AzureError, HttpResponseError
 from deltalake.exceptions import DeltaError
 
-from dicom_etl.errors import AccessDenied, DataError, DicomEtlError, StorageError
+from dicom_etl.errors import (
+    AccessDenied,
+    ConfigurationError,
+    DataError,
+    DicomEtlError,
+    ServiceUnavailable,
+    StorageError,
+)
 
+# adlfs lets errors of azure.core through, or wraps them into RuntimeError.
+FAILURES = (DeltaError, OSError, AzureError, RuntimeError)
+
+_GONE = re.compile(r"\bContainerNotFound\b|container does not exist|FilesystemNotFound")
+_UNREACHABLE = re.compile(r"error sending request|after \d+ retries|connection (refused|reset|closed)|\b(429|503)\b")
 _REFUSED = re.compile(r"\b(401|403)\b|Forbidden|Unauthori[sz]ed|Unauthenticated|AuthorizationPermission")
 
 _FULL = "the storage is full; free space and run again"
@@ -29,7 +42,7 @@ def storage_errors(table: str) -> Iterator[None]:
     """Turns what storage and delta-rs raise while something is written into our named errors."""
     try:
         yield
-    except (DeltaError, OSError) as error:
+    except FAILURES as error:
         raise storage_error(error, table, writing=True) from error
 
 
@@ -37,20 +50,39 @@ def storage_error(error: Exception, table: str, *, writing: bool = False) -> Dic
     """Our error for what delta-rs, pyarrow or the storage raised, in one line without paths.
 
     StorageError for a full, read-only or forbidden disk, AccessDenied for 401/403 of a storage account,
-    DataError for a log that cannot be read or a file that is gone.
+    ConfigurationError for a container that is not there, ServiceUnavailable for an account that does not answer,
+    DataError for a log that cannot be read or a file that is gone. A RuntimeError that is not the storage's is raised.
     """
+    azure = _of_azure(error)
+    if isinstance(error, RuntimeError) and azure is None:
+        raise error
     number = error.errno if isinstance(error, OSError) and error.errno else _os_error(str(error))
     if number in _DISK:
         return StorageError(f"{table}: {_DISK[number]}")
-    if _REFUSED.search(str(error)):
+    text = str(azure or error)
+    if _GONE.search(text):
+        return ConfigurationError(f"{table}: its container does not exist: make it, or mend lake.root")
+    if _refused(azure) or _REFUSED.search(text):
         return AccessDenied(
             f"{table}: the storage refused our identity; assign it the role Storage Blob Data Contributor"
         )
+    if azure is not None or _UNREACHABLE.search(text):
+        return ServiceUnavailable(f"{table}: the storage account does not answer; try again later")
     if not writing and isinstance(error, FileNotFoundError):
         return DataError(f"{table}: a file of this table is missing; restore it from a backup")
     if not writing and isinstance(error, DeltaError):
         return DataError(f"{table}: its _delta_log cannot be read; restore it from a backup")
     return StorageError(f"{table}: the storage failed ({_kind(error, number)}); see to it and run again")
+
+
+def _of_azure(error: Exception) -> AzureError | None:
+    """The error of azure.core that it is, or that it wraps."""
+    wrapped = error.__cause__ or error.__context__
+    return error if isinstance(error, AzureError) else wrapped if isinstance(wrapped, AzureError) else None
+
+
+def _refused(error: AzureError | None) -> bool:
+    return isinstance(error, HttpResponseError) and error.status_code in (401, 403)
 
 
 def _os_error(text: str) -> int | None:

@@ -14,7 +14,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from dicom_etl.deltalog.failures import storage_error
+from dicom_etl.deltalog.failures import FAILURES, storage_error
 from dicom_etl.deltalog.folder import is_local, local_path, make_table_folder, protect_log
 from dicom_etl.errors import AnotherWriter, ConfigurationError, DataError
 
@@ -41,7 +41,7 @@ def open_table(path: str, storage: dict[str, str] | None = None) -> DeltaTable |
         raise ConfigurationError(
             f"{name}: a file stands where its folder must be; set lake.root and lake.private_root to folders"
         ) from error
-    except (DeltaError, OSError) as error:
+    except FAILURES as error:
         raise storage_error(error, name) from error
 
 
@@ -90,7 +90,7 @@ def create_table(
             # Else two of a race may both succeed, the second as version 1 with other properties (tried).
             commit_properties=CommitProperties(max_commit_retries=0),
         )
-    except (DeltaError, OSError) as error:
+    except FAILURES as error:
         if isinstance(error, DeltaError) and open_table(path, storage) is not None:
             raise AnotherWriter(f"{name}: another run made this table just now; run again") from error
         raise storage_error(error, name, writing=True) from error
@@ -105,7 +105,7 @@ def marker(table: DeltaTable, app_id: str) -> int:
     """
     try:
         return table.transaction_version(app_id) or 0
-    except (DeltaError, OSError) as error:
+    except FAILURES as error:
         raise storage_error(error, table_name(table)) from error
 
 
@@ -137,7 +137,7 @@ def read_rows(table: DeltaTable, columns: Sequence[str], only: pc.Expression | N
         return dataset.to_table(list(columns), filter=only)
     except pa.ArrowInvalid as error:
         raise DataError(f"{name}: a file of this table cannot be read; restore it from a backup") from error
-    except (DeltaError, OSError) as error:
+    except FAILURES as error:
         raise storage_error(error, name) from error
 
 

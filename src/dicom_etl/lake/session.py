@@ -26,7 +26,9 @@ from dicom_etl.lake.classdata import class_data_option
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.jars import jar_settings
 from dicom_etl.lake.java import java_home
+from dicom_etl.places import Places
 from dicom_etl.settings import Spark
+from dicom_etl.token_endpoint import token_endpoint
 
 # Settings of a session, whoever started it: they decide what is written.
 _SESSION = {
@@ -67,12 +69,14 @@ for _name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
 class Engine:
     """Spark when it is needed, and no JVM before; closed with the command (a context manager).
 
-    ``given`` is the session that a cluster provides; it is used as it is and left running.
+    ``given`` is the session that a cluster provides; it is used as it is and left running, with the cluster's own
+    access to storage. ``where`` says to which storage a session of ours is to be let.
     """
 
-    def __init__(self, settings: Spark, given: SparkSession | None = None) -> None:
+    def __init__(self, settings: Spark, given: SparkSession | None = None, where: Places | None = None) -> None:
         self._settings = settings
         self._given = given
+        self._where = where
         self._stack = ExitStack()
         self._starting: Future[SparkSession] | None = None
         self._session: SparkSession | None = None
@@ -99,7 +103,19 @@ class Engine:
         return self._session
 
     def _start_local(self, rows: int) -> SparkSession:
-        return self._stack.enter_context(local_session(self._settings, rows))
+        session = self._stack.enter_context(local_session(self._settings, rows))
+        if self._where is not None:
+            self._let_to_storage(session, self._where)
+        return session
+
+    def _let_to_storage(self, session: SparkSession, where: Places) -> None:
+        """By Hadoop's configuration of the running session: settings of a builder would be seen in `ps`."""
+        credential = where.storage.credential
+        tokens = "" if credential is None else self._stack.enter_context(token_endpoint(credential))
+        options = where.storage.hadoop((where.root, where.private_root), tokens)
+        hadoop: Any = session.sparkContext._jsc.hadoopConfiguration()
+        for name, value in options.items():
+            hadoop.set(name, value)
 
     def pulse(self) -> int:
         """A number that grows with each answer of the JVM; it blocks while the JVM does not answer."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from deltalake import DeltaTable
 
-from dicom_etl.deltalog import commit_files
+from dicom_etl.deltalog import FAILURES, commit_files
 from dicom_etl.errors import Superseded
 from dicom_etl.landing.files import Landed
 from dicom_etl.landing.schema import change_schema
@@ -26,6 +26,6 @@ def commit_change(table: DeltaTable, landed: Landed, *, app_id: str, run_id: int
     except Superseded:
         # Only then it is certain that no version names them; what else stays behind is vacuum's.
         for file in landed.files:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*FAILURES):
                 landed.folder.remove(file.path)
         raise

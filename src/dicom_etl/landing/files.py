@@ -13,7 +13,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_etl.deltalog import NewFile, TableFolder, file_name, storage_errors
+from dicom_etl.deltalog import FAILURES, NewFile, TableFolder, file_name, storage_errors
 from dicom_etl.entry import Entry
 from dicom_etl.landing.numbers import NUMBERS
 from dicom_etl.landing.parquet import FileWriter, WrittenFile, cut_file
@@ -222,7 +222,7 @@ class Landing:
                 yield part
 
     def _remove(self, written: WrittenFile) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*FAILURES):
             self._folder.remove(written.file.path)
 
     def _next_name(self) -> str:

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dicom_etl.deltalog import NewFile, Statistics, TableFolder, sync_to_disk
+from dicom_etl.deltalog import FAILURES, NewFile, Statistics, TableFolder, sync_to_disk
 from dicom_etl.landing.schema import STATISTICS_COLUMNS, change_schema
 
 _SCHEMA = change_schema()
 # Headers repeat themselves, but not as whole strings: a dictionary of them would be written and given up.
 _DICTIONARY = [name for name in _SCHEMA.names if name != "metadata"]
+_ROWS_PER_BATCH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class FileWriter:
                 use_dictionary=_DICTIONARY,
                 write_statistics=list(STATISTICS_COLUMNS),
             )
-        except OSError:
+        except FAILURES:
             self._remove()
             raise
 
@@ -107,30 +108,29 @@ class FileWriter:
 
     def abort(self) -> None:
         """Remove the file where that can be done; it may stay behind for vacuum."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*FAILURES):
             self._parquet.close()
         self._remove()
 
     def _remove(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*FAILURES):
             self._sink.close()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*FAILURES):
             self._folder.remove(self.path)
 
 
 def cut_file(folder: TableFolder, whole: WrittenFile, end_ticks: int, path: str) -> WrittenFile | None:
     """The rows of ``whole`` before ``end_ticks``, as a new file at ``path``; None when there is none.
 
-    One row group is in memory at a time. ``whole`` itself stays.
+    Read in small batches: a whole group, decoded, filtered and written, took 285 MiB. ``whole`` itself stays.
     """
     writer = FileWriter(folder, path, whole.file.modified_ms)
     try:
         with folder.open(whole.file.path) as source, pq.ParquetFile(source) as parquet:
-            for group in range(parquet.num_row_groups):
-                rows = parquet.read_row_group(group)
-                rows = rows.filter(pc.less(rows["timestampTicks"], end_ticks))
+            for batch in parquet.iter_batches(_ROWS_PER_BATCH, use_threads=False):
+                rows = batch.filter(pc.less(batch["timestampTicks"], end_ticks))
                 if rows.num_rows:
-                    writer.write(rows)
+                    writer.write(pa.Table.from_batches([rows]))
         if writer.rows:
             return writer.close()
     except BaseException:

@@ -138,8 +138,8 @@ def create_ledger(path: str, identity: LakeIdentity, storage: dict[str, str] | N
     return deltalog.create_table(path, SCHEMA, name=NAME, properties=properties, storage=storage)
 
 
-def record(table: DeltaTable, run: Run, identity: LakeIdentity) -> int:
-    """The version that added the run's row, by one fenced commit.
+def record(table: DeltaTable, run: Run, identity: LakeIdentity, folder: deltalog.TableFolder | None = None) -> int:
+    """The version that added the run's row, by one fenced commit; ``folder`` is the table's, needed when it is remote.
 
     Raises Superseded (75) when a run with this id or a higher one has its row already, or when somebody else
     wrote since ``table`` was read; StorageError (74) or AccessDenied (77) when the storage fails.
@@ -151,6 +151,7 @@ def record(table: DeltaTable, run: Run, identity: LakeIdentity) -> int:
         app_id=identity.app_id(NAME),
         run_id=run.run_id,
         details={"runId": str(run.run_id), "verb": run.verb, "status": run.status},
+        folder=folder,
     )
 
 

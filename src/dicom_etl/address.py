@@ -1,0 +1,58 @@
+"""Where a folder lies in Azure, by its abfss address (spark.md §5)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_ABFSS = re.compile(
+    r"(?P<scheme>abfss?)://(?P<container>[A-Za-z0-9$][A-Za-z0-9._ -]*)"
+    r"@(?P<account>[a-z0-9-]+)\.dfs\.(?P<suffix>[a-z0-9.-]+)(?P<path>/[^?#]*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One folder of a container: ``path`` without slashes at its ends, empty for the container itself.
+
+    A OneLake address has a workspace where others have a container. ``scheme`` is abfss, or abfs, over which Hadoop
+    speaks to an endpoint without TLS (Azurite).
+    """
+
+    scheme: str
+    container: str
+    account: str
+    suffix: str
+    path: str
+
+    @property
+    def dfs_host(self) -> str:
+        return f"{self.account}.dfs.{self.suffix}"
+
+    @property
+    def blob_host(self) -> str:
+        return f"{self.account}.blob.{self.suffix}"
+
+    @property
+    def key(self) -> str:
+        """The path within the account, as filesystems take it: the container comes first."""
+        return f"{self.container}/{self.path}".rstrip("/")
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.container}@{self.dfs_host}/{self.path}".rstrip("/")
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is an address, and no folder of this machine."""
+    return "://" in place and not place.startswith("file://")
+
+
+def address(text: str) -> Address:
+    """The address that ``text`` says. Raises ValueError, in the words of a message, when it is none."""
+    found = _ABFSS.fullmatch(text.strip())
+    if found is None:
+        raise ValueError("expected a folder, or abfss://container@account.dfs.core.windows.net/path")
+    path = (found["path"] or "").strip("/")
+    if any(part in ("", ".", "..") for part in path.split("/")) and path:
+        raise ValueError("expected a path without empty parts, . and ..")
+    return Address(found["scheme"], found["container"], found["account"], found["suffix"], path)

@@ -1,0 +1,148 @@
+"""How the lake's storage is spoken to: by fsspec, by delta-rs, and by Hadoop under Spark (spark.md §5)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from dicom_etl.address import Address, address, is_remote
+from dicom_etl.azure import STORAGE_SCOPE, AsyncCredential, Credential, access_token, azure_credential
+from dicom_etl.errors import ConfigurationError
+from dicom_etl.settings import Settings
+
+# Without bounds Hadoop tries for half an hour, and delta-rs for three minutes a request (spark.md §5.2).
+_BOUNDED = {
+    "fs.azure.io.retry.max.retries": "5",
+    "fs.azure.io.retry.backoff.interval": "500",
+    "fs.azure.io.retry.min.backoff.interval": "500",
+    "fs.azure.io.retry.max.backoff.interval": "4000",
+    "fs.azure.static.retry.for.connection.timeout.enabled": "false",
+    "fs.azure.http.connection.timeout": "5000",
+    "fs.azure.http.read.timeout": "30000",
+    "fs.azure.oauth.token.fetch.retry.max.retries": "3",
+    # Its hook goes on trying when the storage is gone, and keeps the JVM alive.
+    "fs.azure.metrics.collection.enabled": "false",
+    "fs.azure.networking.library": "JDK_HTTP_URL_CONNECTION",
+}
+_DELTA_BOUNDED = {"max_retries": "5", "retry_timeout": "30s", "timeout": "60s", "connect_timeout": "10s"}
+_READ_TIMEOUT_SECONDS = 60
+_CONNECTION_TIMEOUT_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The identity for all accounts that a lake uses; local folders need none.
+
+    ``key`` is an account's key, ``credential`` one of azure-identity: one of the two where an address is used.
+    ``endpoint`` stands in for the accounts' own hosts (Azurite).
+    """
+
+    key: str | None = None
+    credential: Credential | None = None
+    endpoint: str = ""
+
+    def filesystem(self, place: str) -> tuple[AbstractFileSystem, str]:
+        """The filesystem on which a place lies, and the place's path on it."""
+        if not is_remote(place):
+            return LocalFileSystem(), str(LocalFileSystem._strip_protocol(place))
+        where = address(place)
+        return self._azure_filesystem(where), where.key
+
+    def delta(self, place: str) -> dict[str, str] | None:
+        """What delta-rs needs to open a table there; None for a local one. A token in it is new enough for one use."""
+        if not is_remote(place):
+            return None
+        options = {**_DELTA_BOUNDED, "account_name": address(place).account}
+        if self.endpoint:
+            # As the emulator: else object_store lists by a parameter (startFrom) that Azurite does not know, and every
+            # second commit fails. It takes the emulator's address from this variable only.
+            os.environ["AZURITE_BLOB_STORAGE_URL"] = self.endpoint
+            options |= {"azure_storage_use_emulator": "true", "allow_http": "true"}
+        if self.credential is not None:
+            return {**options, "bearer_token": access_token(self.credential, STORAGE_SCOPE, "the storage").token}
+        return {**options, "account_key": self.key or ""}
+
+    def hadoop(self, places: tuple[str, ...], token_address: str = "") -> dict[str, str]:
+        """Hadoop's settings for these places; ``token_address`` is where the JVM gets its tokens."""
+        accounts = {address(place).dfs_host for place in places if is_remote(place)}
+        options = dict(_BOUNDED) if accounts else {}
+        if accounts and self.endpoint:
+            options |= _like_azurite(self.endpoint)
+        for host in sorted(accounts):
+            options |= self._hadoop_identity(host, token_address)
+        return options
+
+    def _hadoop_identity(self, host: str, token_address: str) -> dict[str, str]:
+        if self.credential is None:
+            return {f"fs.azure.account.auth.type.{host}": "SharedKey", f"fs.azure.account.key.{host}": self.key or ""}
+        return {
+            f"fs.azure.account.auth.type.{host}": "OAuth",
+            f"fs.azure.account.oauth.provider.type.{host}": "org.apache.hadoop.fs.azurebfs.oauth2.MsiTokenProvider",
+            f"fs.azure.account.oauth2.msi.endpoint.{host}": token_address,
+            f"fs.azure.account.oauth2.msi.tenant.{host}": "any",
+            f"fs.azure.account.oauth2.client.id.{host}": "",
+        }
+
+    def _azure_filesystem(self, where: Address) -> AbstractFileSystem:
+        from adlfs import AzureBlobFileSystem  # noqa: PLC0415 - half a second that a local lake does not need
+
+        return AzureBlobFileSystem(
+            **self._adlfs_identity(where),
+            # A listing that is remembered would hide a claim made elsewhere meanwhile.
+            use_listings_cache=False,
+            connection_timeout=_CONNECTION_TIMEOUT_SECONDS,
+            read_timeout=_READ_TIMEOUT_SECONDS,
+        )
+
+    def _adlfs_identity(self, where: Address) -> dict[str, Any]:
+        if self.credential is not None:
+            host = self.endpoint.partition("://")[2]
+            account_host = f"{host}/{where.account}" if host else where.blob_host
+            asynchronous = AsyncCredential(self.credential)
+            return {"account_name": where.account, "account_host": account_host, "credential": asynchronous}
+        if self.endpoint:
+            parts = {
+                "DefaultEndpointsProtocol": self.endpoint.partition("://")[0],
+                "AccountName": where.account,
+                "AccountKey": self.key or "",
+                "BlobEndpoint": f"{self.endpoint}/{where.account}",
+            }
+            return {"connection_string": ";".join(f"{name}={value}" for name, value in parts.items())}
+        return {"account_name": where.account, "account_host": where.blob_host, "account_key": self.key}
+
+
+def _like_azurite(endpoint: str) -> dict[str, str]:
+    """A flat namespace behind one address, told by its path and not by its host (spark.md §5.2)."""
+    scheme, _, host = endpoint.partition("://")
+    return {
+        "fs.azure.abfs.endpoint": host,
+        "fs.azure.always.use.https": "true" if scheme == "https" else "false",
+        "fs.azure.account.hns.enabled": "false",
+        "fs.azure.fns.account.service.type": "BLOB",
+    }
+
+
+def storage_of(
+    settings: Settings,
+    environment: Mapping[str, str] | None = None,
+    credential: Callable[[], Credential] = azure_credential,
+) -> Storage:
+    """The storage that the settings name; nothing is asked for a token yet.
+
+    Raises ConfigurationError when an account's key is wanted and its variable is not set.
+    """
+    wanted = settings.storage
+    roots = (settings.lake.root, settings.lake.private_root, settings.files.root)
+    if not any(is_remote(root) for root in roots):
+        return Storage()
+    if wanted.auth == "azure":
+        return Storage(credential=credential(), endpoint=wanted.endpoint.rstrip("/"))
+    key = (os.environ if environment is None else environment).get(wanted.key_env, "").strip()
+    if not key:
+        raise ConfigurationError("storage.auth is key, but the variable that storage.key_env names is not set")
+    return Storage(key=key, endpoint=wanted.endpoint.rstrip("/"))
