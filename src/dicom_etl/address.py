@@ -6,9 +6,11 @@ import re
 from dataclasses import dataclass
 
 _ABFSS = re.compile(
-    r"(?P<scheme>abfss?)://(?P<container>[A-Za-z0-9$][A-Za-z0-9._ -]*)"
+    r"(?P<scheme>abfss?)://(?P<container>[A-Za-z0-9$][A-Za-z0-9._-]*)"
     r"@(?P<account>[a-z0-9-]+)\.dfs\.(?P<suffix>[a-z0-9.-]+)(?P<path>/[^?#]*)?"
 )
+# delta-rs opens no address of another host (tried: dfs.core.usgovcloudapi.net, dfs.core.chinacloudapi.cn).
+_SUFFIXES = ("core.windows.net", "fabric.microsoft.com")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ def address(text: str) -> Address:
     found = _ABFSS.fullmatch(text.strip())
     if found is None:
         raise ValueError("expected a folder, or abfss://container@account.dfs.core.windows.net/path")
+    if found["suffix"] not in _SUFFIXES:
+        raise ValueError("expected an account of dfs.core.windows.net, or onelake.dfs.fabric.microsoft.com")
     path = (found["path"] or "").strip("/")
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
         raise ValueError("expected a path without empty parts, . and ..")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError, ClientAuthenticationError
 
-from dicom_etl.errors import AccessDenied, ConfigurationError, ServiceUnavailable
+from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable
 from dicom_etl.settings import Dicom, Fabric
 
 # The same for all instances of the service (service-protocol §1), and for all accounts.
@@ -22,6 +23,14 @@ FABRIC_SCOPE = "https://api.fabric.microsoft.com/.default"
 
 TokenSource = Callable[[bool], str]
 
+# azure-identity waits five minutes for each of four tries: a login that a firewall swallows would hold a run for 20.
+_BOUNDS = {"connection_timeout": 10, "read_timeout": 30}
+# What urllib3 says of a login or an identity's endpoint that does not answer. DefaultAzureCredential makes of it the
+# same error as of a wrong secret, and keeps its text only.
+_UNREACHABLE = re.compile(r"HTTPS?Connection(Pool)?\(|[Tt]imed out|Connection (refused|reset|aborted)")
+# Entra's number of what it refused; the rest of its text names tenants and applications.
+_REFUSAL = re.compile(r"\bAADSTS\d+\b")
+
 
 class Credential(Protocol):
     """What gives tokens: any credential of azure-identity. It keeps them and renews them before they expire."""
@@ -30,26 +39,54 @@ class Credential(Protocol):
 
 
 def azure_credential() -> Credential:
-    """A managed identity, a workload identity, a service principal by its variables, or `az login`: what is there."""
+    """A managed identity, a workload identity, a service principal by its variables, or `az login`: what is there.
+
+    Raises ConfigurationError for variables that cannot be an identity, such as a certificate's file that is not there.
+    """
     from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - half a second that a local lake does not need
 
-    return DefaultAzureCredential()
+    try:
+        return DefaultAzureCredential(**_BOUNDS)
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"the environment's AZURE_ variables cannot be an identity ({type(error).__name__}): check those that are "
+            "set of AZURE_TENANT_ID, AZURE_CLIENT_CERTIFICATE_PATH, AZURE_AUTHORITY_HOST and AZURE_TOKEN_CREDENTIALS"
+        ) from error
 
 
 def access_token(credential: Credential, scope: str, audience: str) -> AccessToken:
     """A token that holds for some minutes at least; ``audience`` says for whom, in words.
 
-    Raises AccessDenied when no identity gives one, ServiceUnavailable when it cannot be fetched now.
+    Raises AccessDenied when no identity gives one, ServiceUnavailable when it cannot be fetched now,
+    ConfigurationError when the login's certificate is not trusted.
     """
     try:
         return credential.get_token(scope)
-    except ClientAuthenticationError as error:  # CredentialUnavailableError is one
-        raise AccessDenied(
-            f"no Azure identity gave a token for {audience}: sign in (az login), or give this machine "
-            "a managed identity or a service principal"
-        ) from error
-    except AzureError as error:
-        raise ServiceUnavailable("the identity's token could not be fetched; run again later") from error
+    except (AzureError, OSError, ValueError) as error:  # also a token file that is gone, an answer that is no JSON
+        raise _named(error, audience) from error
+
+
+def _named(error: Exception, audience: str) -> DicomEtlError:
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return ConfigurationError(
+            "this machine does not trust the certificate of the login that gives its tokens: put the certificates that "
+            "it, or a proxy on the way, is signed with into a file and name that in REQUESTS_CA_BUNDLE"
+        )
+    if not isinstance(error, ClientAuthenticationError) or _worked_before(error) or _UNREACHABLE.search(text):
+        return ServiceUnavailable("the identity's token could not be fetched; run again later")
+    refusal = _REFUSAL.search(text)
+    return AccessDenied(
+        f"no Azure identity gave a token for {audience}{f' ({refusal.group()})' if refusal else ''}: sign in "
+        "(az login), or give this machine a managed identity or a service principal"
+    )
+
+
+def _worked_before(error: ClientAuthenticationError) -> bool:
+    """DefaultAzureCredential lets this error through only from the identity that gave it a token before."""
+    from azure.identity import CredentialUnavailableError  # noqa: PLC0415 - as above
+
+    return isinstance(error, CredentialUnavailableError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +137,12 @@ def _from_environment(section: str, name: str, environment: Mapping[str, str] | 
 def azure_tokens(scope: str, audience: str) -> TokenSource:
     """A function that gives a bearer token of the Azure identity that is there."""
     credential = azure_credential()
-    return lambda _renew: access_token(credential, scope, audience).token
+
+    def token(renew: bool) -> str:
+        nonlocal credential
+        if renew:
+            # A credential gives the token it keeps until shortly before its end, refused or not; a new one has none.
+            credential = azure_credential()
+        return access_token(credential, scope, audience).token
+
+    return token

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_etl.address import address, is_remote
+from dicom_etl.deltalog import local_path
 from dicom_etl.errors import ConfigurationError
 from dicom_etl.settings import Settings
 from dicom_etl.storage import Storage, storage_of
@@ -64,7 +65,7 @@ def _place(key: str, text: str) -> str:
             return str(address(text))
         except ValueError as error:
             raise ConfigurationError(f"{key}: {error}") from error
-    path = Path(text).expanduser().absolute()
+    path = Path(local_path(text)).expanduser().absolute()
     for part in (path, *path.parents):
         if part.exists():
             if not part.is_dir():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -42,7 +45,7 @@ class Storage:
     ``endpoint`` stands in for the accounts' own hosts (Azurite).
     """
 
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     credential: Credential | None = None
     endpoint: str = ""
 
@@ -57,7 +60,16 @@ class Storage:
         """What delta-rs needs to open a table there; None for a local one. A token in it is new enough for one use."""
         if not is_remote(place):
             return None
-        options = {**_DELTA_BOUNDED, "account_name": address(place).account}
+        where = address(place)
+        options = {
+            **_DELTA_BOUNDED,
+            "account_name": where.account,
+            # Said, or else AZURE_STORAGE_ENDPOINT, AZURE_STORAGE_USE_EMULATOR and AZURE_SKIP_SIGNATURE would decide
+            # where the token goes, or whether one is sent.
+            "azure_storage_endpoint": f"https://{where.blob_host}",
+            "azure_storage_use_emulator": "false",
+            "azure_skip_signature": "false",
+        }
         if self.endpoint:
             # As the emulator: else object_store lists by a parameter (startFrom) that Azurite does not know, and every
             # second commit fails. It takes the emulator's address from this variable only.
@@ -89,9 +101,7 @@ class Storage:
         }
 
     def _azure_filesystem(self, where: Address) -> AbstractFileSystem:
-        from adlfs import AzureBlobFileSystem  # noqa: PLC0415 - half a second that a local lake does not need
-
-        return AzureBlobFileSystem(
+        return _own_identity()(
             **self._adlfs_identity(where),
             # A listing that is remembered would hide a claim made elsewhere meanwhile.
             use_listings_cache=False,
@@ -116,6 +126,36 @@ class Storage:
         return {"account_name": where.account, "account_host": where.blob_host, "account_key": self.key}
 
 
+# What adlfs takes from variables of its own when it is not given: with AZURE_STORAGE_CONNECTION_STRING set, as many
+# apps have it, the claims would lie in that string's account, and its tables in ours.
+_NOT_FROM_VARIABLES = (
+    "connection_string",
+    "account_key",
+    "sas_token",
+    "client_id",
+    "client_secret",
+    "tenant_id",
+)
+
+
+@cache
+def _own_identity() -> type[AbstractFileSystem]:
+    """adlfs's filesystem with the identity that it is given, and no other."""
+    from adlfs import AzureBlobFileSystem  # noqa: PLC0415 - half a second that a local lake does not need
+
+    class OwnIdentity(AzureBlobFileSystem):  # type: ignore[misc]
+        def __init__(self, **given: Any) -> None:
+            self._given = given
+            super().__init__(**given)
+
+        def do_connect(self) -> None:
+            for name in _NOT_FROM_VARIABLES:
+                setattr(self, name, self._given.get(name))
+            super().do_connect()
+
+    return OwnIdentity
+
+
 def _like_azurite(endpoint: str) -> dict[str, str]:
     """A flat namespace behind one address, told by its path and not by its host (spark.md §5.2)."""
     scheme, _, host = endpoint.partition("://")
@@ -134,15 +174,46 @@ def storage_of(
 ) -> Storage:
     """The storage that the settings name; nothing is asked for a token yet.
 
-    Raises ConfigurationError when an account's key is wanted and its variable is not set.
+    Raises ConfigurationError when an account's key is wanted and its variable is not set, and for addresses that one
+    of the three libraries would take for another.
     """
     wanted = settings.storage
     roots = (settings.lake.root, settings.lake.private_root, settings.files.root)
     if not any(is_remote(root) for root in roots):
         return Storage()
+    problems = _problems(settings)
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    endpoint = wanted.endpoint.rstrip("/")
     if wanted.auth == "azure":
-        return Storage(credential=credential(), endpoint=wanted.endpoint.rstrip("/"))
+        return Storage(credential=credential(), endpoint=endpoint)
     key = (os.environ if environment is None else environment).get(wanted.key_env, "").strip()
     if not key:
         raise ConfigurationError("storage.auth is key, but the variable that storage.key_env names is not set")
-    return Storage(key=key, endpoint=wanted.endpoint.rstrip("/"))
+    return Storage(key=key, endpoint=endpoint)
+
+
+# delta-rs encodes others once more than the other two, and so opens another folder.
+_SAME_FOR_ALL = re.compile(r"abfss?://[\w./=+,@$-]*", re.ASCII)
+
+
+def _problems(settings: Settings) -> list[str]:
+    """One line for each setting of the storage that cannot be used, without its value."""
+    problems = []
+    for key, root in (("lake.root", settings.lake.root), ("lake.private_root", settings.lake.private_root)):
+        if is_remote(root) and not _SAME_FOR_ALL.fullmatch(root.strip()):
+            problems.append(f"{settings.origins[key]}: {key}: expected letters, digits, _ - . = + , only in the path")
+    wrong = _wrong_endpoint(settings.storage.endpoint, settings.storage.auth)
+    if wrong:
+        problems.append(f"{settings.origins['storage.endpoint']}: storage.endpoint: {wrong}")
+    return problems
+
+
+def _wrong_endpoint(endpoint: str, auth: str) -> str | None:
+    if not endpoint:
+        return None
+    if not re.fullmatch(r"https?://[A-Za-z0-9._-]+(:\d{1,5})?/?", endpoint):
+        return "expected an address such as http://127.0.0.1:10000, without the account's name"
+    if auth == "azure" and urlsplit(endpoint).scheme != "https":
+        return "expected https://, a token is sent to this address"
+    return None

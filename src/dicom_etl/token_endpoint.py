@@ -12,10 +12,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
 
 from dicom_etl.azure import STORAGE_SCOPE, Credential, access_token
-from dicom_etl.errors import DicomEtlError
+from dicom_etl.errors import DicomEtlError, ServiceUnavailable
 
 _LOOPBACK = "127.0.0.1"
 
@@ -24,9 +23,9 @@ _LOOPBACK = "127.0.0.1"
 def token_endpoint(credential: Credential) -> Iterator[str]:
     """The address, for as long as the block lasts; whoever knows its secret path gets a token for the storage."""
     path = f"/{secrets.token_urlsafe(32)}/token"
-    server = ThreadingHTTPServer((_LOOPBACK, 0), _handler(credential, path))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="token-endpoint", daemon=True)
+    server = _Quiet((_LOOPBACK, 0), _handler(credential, path))
+    # Its end waits for one turn of its loop.
+    thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="token-endpoint", daemon=True)
     thread.start()
     try:
         yield f"http://{_LOOPBACK}:{server.server_address[1]}{path}"
@@ -36,11 +35,18 @@ def token_endpoint(credential: Credential) -> Iterator[str]:
         thread.join()
 
 
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Nothing: a JVM that goes away while it is answered is no news, and a traceback would stand on our stderr."""
+
+
 def _handler(credential: Credential, path: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             # The header is what keeps a browser from asking by a link.
-            wanted = secrets.compare_digest(urlsplit(self.path).path, path)
+            wanted = secrets.compare_digest(self.path.partition("?")[0].encode("latin-1"), path.encode("ascii"))
             if not wanted or self.headers.get("Metadata", "").lower() != "true":
                 self._answer(404, {})
                 return
@@ -48,7 +54,7 @@ def _handler(credential: Credential, path: str) -> type[BaseHTTPRequestHandler]:
                 token = access_token(credential, STORAGE_SCOPE, "the storage")
             except DicomEtlError as error:
                 # 400 is not tried again by Hadoop, 503 is.
-                self._answer(400 if error.exit_code == 77 else 503, {"error": type(error).__name__})
+                self._answer(503 if isinstance(error, ServiceUnavailable) else 400, {"error": type(error).__name__})
                 return
             self._answer(
                 200,

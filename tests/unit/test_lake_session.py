@@ -40,11 +40,20 @@ def test_a_signal_waits_until_the_jvm_is_ours(number: signal.Signals) -> None:
         signal.signal(number, before)
 
 
+_SECRETS = (
+    "DICOM_ETL_TOKEN", "MY_TOKEN", "DICOM_ETL_STORAGE_KEY", "AZURE_STORAGE_KEY", "AZURE_CLIENT_SECRET",
+    "AZURE_CLIENT_CERTIFICATE_PASSWORD", "IDENTITY_HEADER", "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_SAS_TOKEN",
+)  # fmt: skip
+
+
 def test_the_jvm_writes_into_a_file_and_does_not_get_our_variables(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its standard output and error stand in the file, for this user only; the token is not in its environment."""
-    monkeypatch.setenv("DICOM_ETL_TOKEN", "secret")
+    """Its standard output and error stand in the file, for this user only; no secret is in its environment."""
+    for name in _SECRETS:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dno=thing")
     monkeypatch.setattr(session.SparkContext, "_gateway", None)
     monkeypatch.setattr(session.SparkContext, "_jvm", None)
 
@@ -58,6 +67,7 @@ def test_the_jvm_writes_into_a_file_and_does_not_get_our_variables(
     said = log.read_text()
     assert "chatter" in said
     assert "PATH=" in said
+    assert "JAVA_TOOL_OPTIONS=-Dno=thing" in said
     assert "secret" not in said
     assert (os.environ["DICOM_ETL_TOKEN"], session.SparkContext._jvm) == ("secret", "the JVM")
     assert log.stat().st_mode & 0o777 == 0o600

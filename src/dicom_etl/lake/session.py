@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -266,10 +267,16 @@ def _launch(conf: SparkConf, log: Path) -> None:
         SparkContext._jvm = SparkContext._gateway.jvm
 
 
+# Ours, and what holds a secret by its name: the JVM gets its tokens otherwise (`token_endpoint`), and needs none.
+_KEPT_FROM_JVM = re.compile(
+    "DICOM_ETL|.*(TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING|SAS|IDENTITY_HEADER)|.*_KEY$", re.IGNORECASE
+)
+
+
 @contextmanager
 def _our_variables_left_out() -> Iterator[None]:
-    """Hide our own variables from a process started meanwhile: one of them may be the bearer token."""
-    ours = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("DICOM_ETL")}
+    """Hide our own variables and secrets from a process started meanwhile: it would pass them on to others."""
+    ours = {name: os.environ.pop(name) for name in list(os.environ) if _KEPT_FROM_JVM.match(name)}
     try:
         yield
     finally:
