@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 import xxhash
+from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.storage.blob import ContainerClient
 
 HEALTH_CONTENT = b"Test content."
 
@@ -43,6 +45,34 @@ class FolderLake:
     def delete(self, name: str) -> None:
         """No error when it is gone already."""
         (self.root / name).unlink(missing_ok=True)
+
+
+class ContainerLake:
+    """A lake in a container of Azure Storage, or of Azurite, which must be there."""
+
+    def __init__(self, container: ContainerClient) -> None:
+        self._container = container
+
+    def write(self, name: str, content: bytes) -> None:
+        try:
+            self._container.upload_blob(name, content, overwrite=True)
+        except AzureError as error:
+            raise OSError(f"the container did not take a file ({type(error).__name__})") from error
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self._container.download_blob(name).readall()
+        except AzureError as error:
+            raise OSError(f"the container did not give a file ({type(error).__name__})") from error
+
+    def delete(self, name: str) -> None:
+        """No error when it is gone already."""
+        try:
+            self._container.delete_blob(name)
+        except ResourceNotFoundError:
+            return
+        except AzureError as error:
+            raise OSError(f"the container did not delete a file ({type(error).__name__})") from error
 
 
 def open_lake(lake: Lake | Path | str | None) -> Lake | None:
