@@ -1,17 +1,27 @@
-"""The shared tables open alike in Spark, delta-rs and Polars."""
+"""The shared tables open alike in Spark, delta-rs, Polars, DuckDB and pandas, fresh and after years of maintenance."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import duckdb
+import duckdb_extension_delta
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from dicom_etl import deltalog
+from dicom_etl.maintain import maintain
+from support.ages import let_pass
 from support.frames import collected
 from support.oracle import by_key
-from support.site import Site
+from support.site import Site, at
 from support.story import Story
 
 
@@ -34,13 +44,63 @@ def _polars(site: Site, table: str) -> list[dict[str, Any]]:
     return pl.scan_delta(str(site.root / table)).collect().to_dicts()
 
 
+def _duckdb(site: Site, table: str) -> list[dict[str, Any]]:
+    """By its extension for Delta, which comes as a wheel: nothing is fetched."""
+    (extension,) = Path(duckdb_extension_delta.__file__).parent.rglob("delta.duckdb_extension")
+    with duckdb.connect() as connection:
+        connection.execute(f"LOAD '{extension}'")
+        scan = connection.execute("SELECT * FROM delta_scan(?)", [str(site.root / table)])
+        return list(scan.to_arrow_table().to_pylist())
+
+
+def _pandas(site: Site, table: str) -> list[dict[str, Any]]:
+    """Through pandas and back: it has NaT and NaN where others have null."""
+    frame = DeltaTable(site.root / table).to_pandas(types_mapper=pd.ArrowDtype)
+    return list(pa.Table.from_pandas(frame, preserve_index=False).to_pylist())
+
+
+READERS = [_spark, _deltalake, _deltalog, _polars, _duckdb, _pandas]
+
+
+@pytest.fixture(scope="module")
+def kept(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The story's lake compacted, a month older, and vacuumed: none of its first files is left."""
+    folder = tmp_path_factory.mktemp("kept")
+    shutil.copytree(story.site.root, folder / "lake")
+    site = replace(story.site, folder=folder)
+    first = site.files("instance")
+    list(maintain(site.settings, spark=site.spark, clock=lambda: at(16)))
+    let_pass(site.root, 740)
+    freed = {m.table: m.files_freed for m in maintain(site.settings, spark=site.spark, clock=lambda: at(17))}
+    assert len(first) >= 2
+    assert freed["instance"] >= len(first)
+    return site
+
+
 @pytest.mark.parametrize("table", ["instance", "series", "study"])
-@pytest.mark.parametrize("read", [_spark, _deltalake, _deltalog, _polars], ids=lambda read: read.__name__[1:])
-def test_readers_see_the_same_rows(story: Story, read: Callable[..., Any], table: str) -> None:
-    """All columns, nulls, dates and microseconds."""
+@pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__[1:])
+@pytest.mark.parametrize("aged", [False, True], ids=["fresh", "maintained"])
+def test_readers_see_the_same_rows(story: Story, kept: Site, read: Callable[..., Any], table: str, aged: bool) -> None:
+    """All columns, nulls, dates and microseconds, after many runs, deletions, compaction and vacuum."""
     expected = story.site.expected()[table]
     assert len(expected) == {"instance": 26, "series": 13, "study": 13}[table]
-    assert by_key(table, read(story.site, table)) == expected
+    assert by_key(table, read(kept if aged else story.site, table)) == expected
+
+
+# What Fabric's SQL endpoint shows as a column (spark.md §4.2), by Delta's names of types.
+_FABRIC_TYPES = {"string", "long", "date", "timestamp", "double"}
+
+
+@pytest.mark.parametrize("table", ["instance", "series", "study", "run"])
+def test_tables_keep_to_what_every_reader_takes(kept: Site, table: str) -> None:
+    """Reader version 1, no reader features, flat columns of Fabric's types, names of letters and digits."""
+    opened = DeltaTable(kept.root / table)
+    fields = opened.schema().fields
+    assert len(fields) >= 11
+    assert opened.protocol().min_reader_version == 1
+    assert not opened.protocol().reader_features
+    assert {field.type.type for field in fields} <= _FABRIC_TYPES
+    assert all(field.name.isalnum() and field.name.isascii() for field in fields)
 
 
 def test_polars_prunes_by_study(story: Story) -> None:
