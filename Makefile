@@ -33,6 +33,12 @@ $(AZURITE)/package-lock.json:
 	@echo "test-azure: installing Azurite ..."
 	@npm install --silent --no-fund --no-audit --prefix $(AZURITE) azurite@3.35.0 >/dev/null
 
+RUNTIME := 3.5 4.0 4.1 4.2
+.PHONY: test-runtimes
+test-runtimes: ## the integration tests on the Spark and Delta of others (docs/runtimes.md; RUNTIME=3.5: one of them)
+	@failed=; for runtime in $(RUNTIME); do sh tests/runtimes/run.sh $$runtime $(TESTS) || failed="$$failed $$runtime"; done; \
+	  [ -z "$$failed" ] || { echo "test-runtimes: not all passed:$$failed" >&2; exit 1; }
+
 .PHONY: bench compare
 bench: setup ## its speed beside its limits and others, into docs/benchmarks.md (half an hour; BENCH=--quick: 5 minutes)
 	@PYTHONPATH=tests $(PY) -m bench $(BENCH)

@@ -47,10 +47,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    """The one session of the test process."""
-    from dicom_etl.lake.session import local_session
+    """The one session of the test process: ours, or the one that another runtime hands in."""
+    from dicom_etl.lake.session import cluster_session, local_session
     from dicom_etl.settings import load_settings
+    from support import runtime
 
+    if runtime.named():
+        with runtime.cluster() as given:
+            yield cluster_session(given)
+        return
     overrides = ["spark.master=local[2]", "spark.driver_memory=3g", "spark.shuffle_partitions=2"]
     with local_session(load_settings(None, overrides, {}, Path("/nonexistent")).spark, rows=0) as session:
         yield session
@@ -147,7 +152,7 @@ def command(
 
     @contextmanager
     def shared(*_: Any, **__: Any) -> Iterator[SparkSession]:
-        yield spark.newSession()
+        yield session.cluster_session(spark)
 
     def typed(site: Site, verb: str, *words: str) -> tuple[int, str, str]:
         settings = [f"--set={text}" for text in site.texts]

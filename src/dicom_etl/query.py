@@ -11,6 +11,7 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.errors import UsageError
+from dicom_etl.lake.failures import condition
 from dicom_etl.lake.session import Engine
 from dicom_etl.lake.tables import read_table
 from dicom_etl.open_lake import TABLES, Lake, existing_lake
@@ -76,8 +77,8 @@ def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -
             yield frame
         except (PySparkException, Py4JJavaError) as error:
             # Found out only as the rows are made (1/0, a cast); the message may quote a value, its name does not.
-            condition = error.getCondition() if isinstance(error, PySparkException) else None
-            raise UsageError(f"query: it failed as it ran ({condition or type(error).__name__})") from error
+            named = condition(error) if isinstance(error, PySparkException) else None
+            raise UsageError(f"query: it failed as it ran ({named or type(error).__name__})") from error
 
 
 def _make_views(spark: SparkSession, lake: Lake) -> None:

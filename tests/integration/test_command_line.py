@@ -116,6 +116,7 @@ def test_without_words_it_says_what_there_is(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.ours
 def test_versions(tmp_path: Path) -> None:
     """Ours, Spark's and Delta's."""
     done = program("--version", folder=tmp_path)
@@ -155,6 +156,7 @@ def test_a_plan_is_told_and_nothing_is_written(site: Site, tmp_path: Path) -> No
     assert not site.root.exists()
 
 
+@pytest.mark.ours
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_a_sync_and_release_its_claim(site: Site, tmp_path: Path, number: int, code: int) -> None:
     """One line, the exit code of the signal, and the next run need not wait."""

@@ -12,8 +12,8 @@ import pyspark
 import pytest
 from deltalake import DeltaTable
 
-from dicom_etl.lake.jars import installed_jars
 from dicom_etl.lake.java import java_home
+from support import runtime
 from support.site import Site
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -24,7 +24,7 @@ CLUSTER = [
     "--master", "local[2]",
     "--driver-memory", "1g",
     "--driver-java-options", "-XX:TieredStopAtLevel=1 -XX:+UseParallelGC",
-    "--jars", ",".join(str(jar) for jar in installed_jars()),
+    "--jars", ",".join(str(jar) for jar in runtime.jars()),
     "--conf", "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension",
     "--conf", "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "--conf", "spark.sql.shuffle.partitions=2",

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from support import runtime
+
 if TYPE_CHECKING:
     from support.site import Site
 
@@ -68,6 +70,8 @@ def main() -> None:
     from dicom_etl.cli import run
     from dicom_etl.exits import ended
 
+    if runtime.named():
+        runtime.hand_in()
     point, name, *words = sys.argv[1:]
     _beat_often()
     # To this very thread, which then does not go one step further; 0 is no signal.

@@ -547,3 +547,13 @@ def test_such_a_path_is_another_one_to_delta_rs(monkeypatch: pytest.MonkeyPatch,
 def test_usual_paths_are_taken(tmp_path: Path, credential: FakeCredential, path: str) -> None:
     chosen = load_settings(None, [f"lake.root=abfss://d@a.dfs.core.windows.net/{path}"], {}, tmp_path)
     assert storage_of(chosen, {}, lambda: credential).credential is credential
+
+
+def test_adlfs_gives_up_within_half_a_minute() -> None:
+    """The client waits for 15 s before the first of three tries; every request of ours has another policy."""
+    storage = Storage(key="a2V5")
+    filesystem, _ = storage.filesystem("abfss://lake@account.dfs.core.windows.net/a")
+    policy = filesystem.service_client._config.retry_policy
+    assert (policy.total_retries, policy.initial_backoff, policy.increment_base) == (4, 1, 2)
+    container = filesystem.service_client.get_container_client("lake")
+    assert policy in container._pipeline._impl_policies

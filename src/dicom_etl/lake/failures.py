@@ -32,9 +32,10 @@ _ANOTHER_WROTE = (
     ProtocolChangedException,
 )
 
-# What Spark and Delta say of a log that cannot be read, and of a file that is gone, cut or no Parquet.
+# What Spark and Delta say of a log that cannot be read, and of a file that is gone, cut or no Parquet; Spark 3.5 has
+# no name for FAILED_READ_FILE yet, only words.
 _LOG_SPOILT = ("DeltaFileNotFoundException", "JsonParseException", "JsonEOFException")
-_FILE_SPOILT = ("FileNotFoundException", "FAILED_READ_FILE", "is not a Parquet file")
+_FILE_SPOILT = ("FileNotFoundException", "FAILED_READ_FILE", "error while reading file", "is not a Parquet file")
 
 
 @contextmanager
@@ -49,12 +50,18 @@ def named_errors(table: str) -> Iterator[None]:
     except _ANOTHER_WROTE as error:
         raise Superseded(f"{table}: another run has written; this one stops") from error
     except PySparkException as error:
-        raise _named(table, error.getCondition() or type(error).__name__, str(error)) from error
+        raise _named(table, condition(error) or type(error).__name__, str(error)) from error
     except Py4JJavaError as error:
         # What pyspark has no class for: an aborted job, a file that is gone, a log that cannot be read.
         raise _named(table, *_told(error)) from error
     except (Py4JError, ConnectionError) as error:
         raise TemporaryError(f"{table}: Spark's JVM has ended (killed, or out of memory); run again") from error
+
+
+def condition(error: PySparkException) -> str | None:
+    """The name of what went wrong, without values; before Spark 4 it is called the error's class."""
+    named = error.getCondition if hasattr(error, "getCondition") else error.getErrorClass
+    return named()
 
 
 def _told(error: Py4JJavaError) -> tuple[str, str]:

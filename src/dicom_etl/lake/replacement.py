@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.schema import CLUSTER_COLUMN, Table
-from dicom_etl.lake.tables import Fence, Source, fenced_session
+from dicom_etl.lake.tables import Fence, Source, fenced_session, last_commit
 
 
 def replace_table(
@@ -38,8 +38,7 @@ def replace_table(
         declared = f"USING delta {layout} TBLPROPERTIES ({property_list(properties)})"
         session.sql(f"CREATE OR REPLACE TABLE delta.`{quoted(path)}` {declared} AS TABLE {view}")
     # Skipped in silence like a MERGE when the table's marker is not below ours: then nothing was committed (tried).
-    version = session.conf.get("spark.databricks.delta.lastCommitVersionInSession", None)
-    return None if version is None else int(version)
+    return last_commit(session)
 
 
 def property_list(properties: Mapping[str, str]) -> str:

@@ -31,6 +31,8 @@ from dicom_etl.places import Places
 from dicom_etl.settings import Spark
 from dicom_etl.token_endpoint import token_endpoint
 
+log = logging.getLogger(__name__)
+
 # Settings of a session, whoever started it: they decide what is written.
 _SESSION = {
     "spark.sql.session.timeZone": "UTC",
@@ -39,6 +41,10 @@ _SESSION = {
     # VACUUM would launch 10 000 tasks for its listing (spark.md §5.2).
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.databricks.delta.snapshotPartitions": "2",
+    # Delta before 4.1 does not know the table property of this name (lake.schema) and refuses it: it is let in for
+    # those who come later, and this setting says the same to the engine at hand.
+    "spark.databricks.io.skipping.stringPrefixLength": "64",
+    "spark.databricks.delta.allowArbitraryProperties.enabled": "true",
 }
 
 
@@ -169,6 +175,8 @@ def _check_and_quiet(spark: SparkSession) -> None:
             "this Spark session has no Delta Lake: start it with Delta's jars and "
             "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension (README, On a schedule)"
         )
+    if spark.version.startswith("3."):
+        log.info("an older Spark: the counts of MERGEs come from the tables' history (docs/runtimes.md)")
     jvm: Any = spark._jvm
     with suppress(Py4JError, TypeError):  # a cluster with another logging library is left as it is
         off = jvm.org.apache.logging.log4j.Level.OFF

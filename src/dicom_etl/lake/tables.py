@@ -147,13 +147,32 @@ def _merge(
 ) -> Merged:
     session = fenced_session(spark, fence)
     with named_errors(table.name):
-        rows = merge(DeltaTable.forPath(session, path), source(session)).collect()
-    # A MERGE whose marker is not above the table's is skipped in silence: it returns no row (spark.md §3.1).
-    if not rows:
-        return Merged(0, 0, 0, None)
-    version = int(session.conf.get("spark.databricks.delta.lastCommitVersionInSession") or -1)
-    row = rows[0]
-    return Merged(row["num_inserted_rows"], row["num_updated_rows"], row["num_deleted_rows"], version)
+        target = DeltaTable.forPath(session, path)
+        returned = merge(target, source(session))
+        # A MERGE whose marker is not above the table's is skipped in silence: nothing is committed (spark.md §3.1).
+        version = last_commit(session)
+        if version is None:
+            return Merged(0, 0, 0, None)
+        return Merged(*(_counts(returned) if returned is not None else _recorded_counts(target, version)), version)
+
+
+def last_commit(session: SparkSession) -> int | None:
+    """The version that the session's last write made; None when it has written nothing."""
+    version = session.conf.get("spark.databricks.delta.lastCommitVersionInSession", None)
+    return None if version is None else int(version)
+
+
+def _counts(returned: DataFrame) -> tuple[int, int, int]:
+    row = returned.collect()[0]
+    return row["num_inserted_rows"], row["num_updated_rows"], row["num_deleted_rows"]
+
+
+def _recorded_counts(target: DeltaTable, version: int) -> tuple[int, int, int]:
+    """The same from the newest entries of the table's history: Delta 3.2 returns nothing."""
+    (row,) = target.history(20).where(F.col("version") == version).select("operationMetrics").collect()
+    told = row["operationMetrics"]
+    inserted, updated, deleted = (int(told[f"numTargetRows{what}"]) for what in ("Inserted", "Updated", "Deleted"))
+    return inserted, updated, deleted
 
 
 def fenced_session(spark: SparkSession, fence: Fence) -> SparkSession:
