@@ -59,8 +59,8 @@ types: setup ## mypy --strict
 docs: setup ## docs/tables.md, from the schemas
 	@$(PY) -m dicom_etl.table_docs > docs/tables.md
 
-clean: ## remove .venv and what the demo left
-	rm -rf $(VENV) demo-lake
+clean: ## remove .venv, .runtimes and what the demo left
+	rm -rf $(VENV) .runtimes demo-lake
 
 lock: ## renew the locked versions (for developers; needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock

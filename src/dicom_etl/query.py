@@ -61,6 +61,8 @@ _QUERY_NODES = frozenset(
     ]
 )
 
+_WOULD_WRITE = "query: only statements that read are taken, such as SELECT, SHOW and DESCRIBE"
+
 
 @contextmanager
 def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -> Iterator[DataFrame]:
@@ -91,14 +93,17 @@ def _read_only(spark: SparkSession, sql: str) -> DataFrame:
     """The frame of a query; anything that could change something is refused before it runs."""
     try:
         if not _reads_only(_parsed(spark, sql)):
-            raise UsageError("query: only statements that read are taken, such as SELECT, SHOW and DESCRIBE")
+            raise UsageError(_WOULD_WRITE)
         return spark.sql(sql)
     except AnalysisException as error:  # ParseException is one too
         raise UsageError(f"query: {_first_line(error)}") from error
 
 
 def _parsed(spark: SparkSession, sql: str) -> Any:
-    return spark._jsparkSession.sessionState().sqlParser().parsePlan(sql)
+    try:
+        return spark._jsparkSession.sessionState().sqlParser().parsePlan(sql)
+    except Py4JJavaError as error:  # Spark 4.0 refuses scripts by itself, and its pyspark has no class for that
+        raise UsageError(_WOULD_WRITE) from error
 
 
 def _reads_only(plan: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pyspark
 import pytest
 from deltalake import DeltaTable
 
@@ -17,8 +18,8 @@ from support.site import Site, at, ticks_at
 
 INSTANCES = 20
 SHARED = ("instance", "series", "study")
-# Counted: 30.
-MOST_JOBS = 34
+# Counted: 30; on Spark 3.5 it is 36, since each MERGE is looked up in its table's history.
+MOST_JOBS = 34 if pyspark.__version__ >= "4" else 40
 FIRST, LAST = 1, 6
 
 

@@ -91,10 +91,19 @@ def table_properties(
         "delta.dataSkippingStatsColumns": ",".join(statistics_columns(table, partitioned=partitioned)),
         # UIDs of one scanner share more than Delta's 32 characters (spark.md §3.4).
         "delta.dataSkippingStringPrefixLength": "64",
-        "delta.enableDeletionVectors": "true" if deletion_vectors else "false",
+        "delta.enableDeletionVectors": "true" if deletion_vectors and may_mark_rows(table) else "false",
         **retention_properties(retention_hours),
         **identity,
     }
+
+
+def may_mark_rows(table: Table) -> bool:
+    """Whether a MERGE may mark rows instead of writing their files anew.
+
+    Not where there is a column ``filePath``: Delta's MERGE gives that name to one of its own, and ends with
+    AMBIGUOUS_REFERENCE (tried with 4.4.0; delta-io/delta issues 2943 and 5296).
+    """
+    return "filePath" not in table.columns.names
 
 
 def retention_properties(retention_hours: int) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from dicom_etl.lake.changes import REMOVE, UPSERT
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.pruning import within
-from dicom_etl.lake.schema import INSTANCE, PARTITION_COLUMN, Table
+from dicom_etl.lake.schema import INSTANCE, PARTITION_COLUMN, Table, may_mark_rows
 from dicom_etl.lake.session import cluster_session
 
 Source = Callable[[SparkSession], DataFrame]
@@ -146,6 +146,8 @@ def _merge(
     merge: Callable[[DeltaTable, DataFrame], DataFrame],
 ) -> Merged:
     session = fenced_session(spark, fence)
+    # Also for a table of which somebody else has switched them on, as Fabric does with its own.
+    session.conf.set("spark.databricks.delta.merge.deletionVectors.persistent", str(may_mark_rows(table)).lower())
     with named_errors(table.name):
         target = DeltaTable.forPath(session, path)
         returned = merge(target, source(session))
