@@ -8,7 +8,7 @@ here=.runtimes/$runtime
 python=$here/bin/python
 pip="$python -m pip --disable-pip-version-check --quiet install --no-deps"
 lock=tests/runtimes/$runtime.lock
-[ -f "$lock" ] || { echo "test-runtimes: no runtime $runtime; there are: $(cd tests/runtimes && echo *.lock)" >&2; exit 1; }
+[ -f "$lock" ] || { echo "test-runtimes: no $lock; there are: $(echo tests/runtimes/*.lock)" >&2; exit 1; }
 
 if ! cat requirements.lock "$lock" | cmp -s - "$here/installed.lock"; then
     echo "test-runtimes: making $here (a few minutes) ..."
@@ -29,6 +29,7 @@ $python -m pip --disable-pip-version-check --quiet wheel --no-deps --no-build-is
 $pip --force-reinstall "$here"/wheel/*.whl
 $python tests/runtimes/jars.py "$runtime" "$here/jars"
 
-echo "test-runtimes: runtime $runtime: $($python -m pip --disable-pip-version-check freeze | grep -i spark= | tr '\n' ' ')"
+echo "test-runtimes: $runtime: $($python -m pip --disable-pip-version-check freeze | grep -i spark= | tr '\n' ' ')"
 [ $# -gt 0 ] || set -- tests/integration tests/jobs/test_jobs.py
-DICOM_ETL_TEST_RUNTIME=$PWD/$here/jars exec $python -m pytest -p no:cacheprovider -m "not soak and not azure and not ours" "$@"
+export DICOM_ETL_TEST_RUNTIME="$PWD/$here/jars"
+exec $python -m pytest -p no:cacheprovider -m "not soak and not azure and not ours" "$@"
