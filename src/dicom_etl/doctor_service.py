@@ -18,6 +18,7 @@ from dicom_etl.azure import dicom_tokens
 from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import connect
 from dicom_etl.dicomweb.retry import http_date
+from dicom_etl.dicomweb.wire import tls_context
 from dicom_etl.errors import AccessDenied, ConfigurationError, ServiceUnavailable
 from dicom_etl.finding import Finding, looked, problem
 from dicom_etl.setting_rules import is_loopback
@@ -84,7 +85,12 @@ def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseT
     loopback = is_loopback(urlsplit(base_url).hostname or "")
     try:
         with (
-            httpx.Client(transport=transport, timeout=_TIMEOUT_SECONDS, trust_env=not loopback) as http,
+            httpx.Client(
+                verify=tls_context(trust_env=not loopback),
+                transport=transport,
+                timeout=_TIMEOUT_SECONDS,
+                trust_env=not loopback,
+            ) as http,
             http.stream("GET", base_url, follow_redirects=False) as answer,
         ):
             moment = http_date(answer.headers.get("date"))

@@ -160,6 +160,7 @@ def test_a_plan_is_told_and_nothing_is_written(site: Site, tmp_path: Path) -> No
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_a_sync_and_release_its_claim(site: Site, tmp_path: Path, number: int, code: int) -> None:
     """One line, the exit code of the signal, and the next run need not wait."""
+    assert site.root.parent.is_dir()
     for sop in range(3):
         site.create("1.1", "1.1.1", f"1.1.1.{sop}", name="A")
     slow = site.service.faults.add(Fault(path="/v2/changefeed", query={"includemetadata": "true"}, delay_seconds=20))
@@ -181,6 +182,7 @@ def test_signals_end_a_sync_and_release_its_claim(site: Site, tmp_path: Path, nu
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_watch_reads_what_is_due_and_ends_when_asked(site: Site, tmp_path: Path, number: int, code: int) -> None:
     """It syncs at once, sleeps until the next window is due, and ends its sleep at the signal, with nothing held."""
+    assert site.root.parent.is_dir()
     site.create("1.1", "1.1.1", "1.1.1.1", name="A")
     site.clock(9.5)
     site.sync()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import ssl
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from threading import Thread
@@ -16,7 +17,7 @@ from dicom_etl.dicomweb.body import TooLarge
 from dicom_etl.dicomweb.client import Cancelled, DicomClient, KeepsFailing, connect
 from dicom_etl.dicomweb.retry import Failure, Kind, Patience, Retry, retry_after_seconds, wait_seconds
 from dicom_etl.dicomweb.throttle import Throttle
-from dicom_etl.dicomweb.wire import Call
+from dicom_etl.dicomweb.wire import Call, tls_context
 from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ProtocolError, ServiceUnavailable
 from dicom_etl.settings import Dicom
 from dicom_etl.window import from_datetime
@@ -471,3 +472,11 @@ def test_one_burst_of_refusals_halves_the_gate_once() -> None:
     for _ in range(4):
         throttle.throttled(0.0)
     assert throttle.width == 4
+
+
+def test_nothing_older_than_tls_1_2_is_spoken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this Python's own default is: Debian's leaves it to its OpenSSL."""
+    lax = ssl.create_default_context()
+    lax.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda **_: lax)
+    assert tls_context(trust_env=False).minimum_version is ssl.TLSVersion.TLSv1_2

@@ -143,11 +143,22 @@ class Wire:
                 self.service_time = from_datetime(moment)
 
 
+def tls_context(*, trust_env: bool) -> ssl.SSLContext:
+    """TLS 1.2 or newer, with httpx's certificates or those of SSL_CERT_FILE.
+
+    Said, because Debian's Python leaves it to its OpenSSL, which would go down to 1.0. Raises OSError for a file.
+    """
+    context = httpx.create_ssl_context(trust_env=trust_env)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
 def _http_client(settings: Dicom, transport: httpx.BaseTransport | None, host: str) -> httpx.Client:
     """The pooled connections. Raises ConfigurationError for a proxy or a certificate file that cannot be used."""
     connect_seconds = min(CONNECT_SECONDS, settings.timeout_seconds)
     try:
         return httpx.Client(
+            verify=tls_context(trust_env=not is_loopback(host)),
             transport=transport,
             timeout=httpx.Timeout(settings.timeout_seconds, connect=connect_seconds),
             limits=httpx.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections),
@@ -165,6 +176,8 @@ def _http_client(settings: Dicom, transport: httpx.BaseTransport | None, host: s
 
 def _failure(error: httpx.RequestError) -> Failure:
     """httpx's error in a word of ours: its own text may quote what was sent."""
+    if isinstance(_cause(error), ssl.SSLError) and not isinstance(_cause(error), ssl.SSLCertVerificationError):
+        return Failure("no TLS 1.2 or newer", Kind.UNREACHABLE)
     if isinstance(_cause(error), ssl.SSLError):
         return Failure("a certificate that this machine does not trust (see SSL_CERT_FILE)", Kind.UNREACHABLE)
     if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
