@@ -23,7 +23,9 @@ from dicom_etl.errors import (
 FAILURES = (DeltaError, OSError, AzureError, RuntimeError)
 
 _GONE = re.compile(r"\bContainerNotFound\b|container does not exist|FilesystemNotFound")
-_UNREACHABLE = re.compile(r"error sending request|after \d+ retries|connection (refused|reset|closed)|\b(429 Too Many|503 Service)\b")
+_UNREACHABLE = re.compile(
+    r"error sending request|after \d+ retries|connection (refused|reset|closed)|\b(429 Too Many|503 Service)\b"
+)
 _REFUSED = re.compile(r"\b(401|403)\b|Forbidden|Unauthori[sz]ed|Unauthenticated|AuthorizationPermission")
 
 _FULL = "the storage is full; free space and run again"
