@@ -20,7 +20,6 @@ from dicom_etl.open_lake import ADOPTED, Lake, find_lake, make_lake, make_privat
 from dicom_etl.places import Places
 from dicom_etl.progress import Progress
 from dicom_etl.rebuild import put_in_place, rolled_up
-from dicom_etl.runs import ledger
 from dicom_etl.runs.identity import LAKE_ID
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
@@ -137,6 +136,6 @@ def _record(settings: Settings, lake: Lake, run_id: int, started: datetime, fini
         study_version=lake.version("study"),
         **row_origin(settings),
     )
-    ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
+    lake.record(row)
     log.info("tables adopted", extra={"run_id": run_id})
     return row

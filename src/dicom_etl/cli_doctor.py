@@ -8,18 +8,17 @@ from pathlib import Path
 
 import click
 
+from dicom_etl.cli_options import json_option, settings_options
 from dicom_etl.finding import Finding, exit_code
 from dicom_etl.logs import LogFormat, configure_logging
 from dicom_etl.printing import print_json
 from dicom_etl.settings import load_settings
 
 
-# Not the options of `cli_options.common`: that ends with the first thing wrong in the settings, and hides the rest.
+# Not `cli_options.common`: that ends with the first thing wrong in the settings, and hides the rest.
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), help="The one settings file to read.")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+@settings_options
+@json_option
 def doctor(config: Path | None, overrides: tuple[str, ...], log_format: LogFormat, as_json: bool) -> int:
     """Check settings, service, roles, clock, storage, Java and jars; say what to do about each problem."""
     from dicom_etl.doctor import doctor as verb  # noqa: PLC0415

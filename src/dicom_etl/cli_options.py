@@ -12,13 +12,22 @@ import click
 from dicom_etl.logs import configure_logging
 from dicom_etl.settings import load_settings
 
+_OPTIONS = (
+    click.option("--config", type=click.Path(path_type=Path), help="The one settings file to read."),
+    click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting."),
+    click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
+)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with the options that say where the settings come from, and how logs look."""
+    return functools.reduce(lambda taken, option: option(taken), reversed(_OPTIONS), command)
+
 
 def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every verb: where the settings come from, and how logs look."""
+    """The verb with those options, and the settings that they name as its first argument."""
 
-    @click.option("--config", type=click.Path(path_type=Path), help="The one settings file to read.")
-    @click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting.")
-    @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+    @settings_options
     @functools.wraps(command)
     def with_settings(
         *args: Any, config: Path | None, overrides: tuple[str, ...], log_format: Any, **kwargs: Any

@@ -14,10 +14,9 @@ from dicom_etl.attributes import INSTANCE_KEY, STUDY_KEY
 from dicom_etl.deltalog import local_folder, properties
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.lake import changes, comparison
-from dicom_etl.lake.localrows import local_rows
 from dicom_etl.lake.schema import SERIES, STUDY, Table
 from dicom_etl.lake.tables import read_table
-from dicom_etl.lake.voids import as_deleted
+from dicom_etl.lake.voids import as_deleted, void_rows
 from dicom_etl.landing.rejects import Reject, read_open
 from dicom_etl.landing.voids import read_voids, void_until
 from dicom_etl.listing import Found, Key, Listing, ask_again
@@ -188,11 +187,8 @@ def _served_again(raw: DataFrame, held: DataFrame | None, voids: tuple[Reject, .
     """The voids that hold back the last entry of a key that the search has."""
     if held is None or not voids:
         return ()
-    until = void_until(voids)
-    columns = {**dict.fromkeys(INSTANCE_KEY, "string"), "voidUntil": "long"}
-    names = local_rows(raw.sparkSession, ((*key, sequence) for key, sequence in until.items()), **columns)
     rows = (
-        raw.join(names, on=list(INSTANCE_KEY))
+        raw.join(void_rows(raw.sparkSession, void_until(voids)), on=list(INSTANCE_KEY))
         .where("sequence <= voidUntil AND state = 'Current'")
         .join(held, on=list(INSTANCE_KEY), how="left_semi")
         .select(*INSTANCE_KEY)

@@ -14,12 +14,13 @@ from dicom_etl.clock import utc_now
 from dicom_etl.deltalog import storage_error
 from dicom_etl.doctor_machine import machine_findings
 from dicom_etl.doctor_service import Resolve, service_findings
-from dicom_etl.doctor_storage import FilesystemOf, storage_findings
+from dicom_etl.doctor_storage import storage_findings
 from dicom_etl.errors import ConfigurationError, DicomEtlError
 from dicom_etl.finding import Finding, problem
 from dicom_etl.lake.jars import FOLDER
 from dicom_etl.places import Places, places
 from dicom_etl.settings import Settings
+from dicom_etl.storage import FilesystemOf
 
 
 def doctor(

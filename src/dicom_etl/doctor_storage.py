@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -10,22 +10,17 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, Resourc
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from dicom_etl.deltalog import storage_error
+from dicom_etl.deltalog import FAILURES, storage_error
 from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable, StorageError
 from dicom_etl.finding import Finding, looked
 from dicom_etl.open_lake import find_lake
 from dicom_etl.places import Places
 from dicom_etl.runs.identity import service_fingerprint
 from dicom_etl.settings import Settings
+from dicom_etl.storage import FilesystemOf
 
 ROLE = "Storage Blob Data Contributor"
 _CONTENT = b"dicom-etl doctor\n"
-
-FilesystemOf = Callable[[str], tuple[AbstractFileSystem, str]]
-"""The filesystem on which a place lies, and the place's path on it."""
-
-# adlfs lets errors of azure.core through, or wraps them into RuntimeError.
-_STORAGE_ERRORS = (OSError, RuntimeError, AzureError)
 
 
 def storage_findings(settings: Settings, where: Places, filesystem_of: FilesystemOf, nonce: str) -> Iterator[Finding]:
@@ -102,7 +97,7 @@ def _step(key: str, what: str, fs: AbstractFileSystem) -> Iterator[None]:
     """Errors of the storage as ours, with the step that failed."""
     try:
         yield
-    except _STORAGE_ERRORS as error:
+    except FAILURES as error:
         named = _local_error(error, key) if isinstance(fs, LocalFileSystem) else _remote_error(error, key)
         raise type(named)(f"{named} (a file cannot be {what} there)") from error
 
@@ -145,10 +140,10 @@ def _make_missing(key: str, fs: AbstractFileSystem, folder: str) -> list[str]:
 def _tidy(fs: AbstractFileSystem, files: list[str], folders: list[str]) -> None:
     """What could not be deleted stays: that it cannot is what the check says."""
     for path in files:
-        with suppress(*_STORAGE_ERRORS):
+        with suppress(*FAILURES):
             fs.rm_file(path)
     for path in folders:
-        with suppress(*_STORAGE_ERRORS):
+        with suppress(*FAILURES):
             fs.rmdir(path)
 
 

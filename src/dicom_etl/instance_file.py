@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,11 +16,10 @@ from typing import Any, BinaryIO, Protocol, cast
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError
-from fsspec import AbstractFileSystem
-from fsspec.implementations.local import LocalFileSystem
 from pydicom import Dataset, dcmread
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
+from dicom_etl.address import is_remote
 from dicom_etl.attributes import DEFAULT_PARTITION, INSTANCE_KEY
 from dicom_etl.azure import dicom_tokens
 from dicom_etl.dicomweb.client import DicomClient, connect
@@ -29,9 +27,7 @@ from dicom_etl.dicomweb.query import partitions
 from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.errors import AccessDenied, ConfigurationError, DataError, StorageError, UsageError
 from dicom_etl.settings import Settings, load_settings
-
-FilesystemOf = Callable[[str], tuple[AbstractFileSystem, str]]
-"""The filesystem on which a folder or an address lies, and its path there."""
+from dicom_etl.storage import FilesystemOf, Storage, storage_of
 
 _COLUMNS = (*INSTANCE_KEY, "filePath")
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -98,7 +94,7 @@ def open_instance(
 def files_root(settings: Settings) -> str:
     """Where filePath starts: ``files.root``, else the container or the folder of ``lake.root``; "" without both."""
     root = settings.files.root or settings.lake.root
-    if settings.files.root or "://" not in root:
+    if settings.files.root or not is_remote(root):
         return root
     address = urlsplit(root)
     return f"{address.scheme}://{address.netloc}"
@@ -129,7 +125,7 @@ def _in_lake(
         return None, "the row has no filePath" if path is None else "files.root is not set"
     _refuse_strange(path)
     try:
-        filesystem, folder = (filesystem_of or _filesystem_of(settings))(root)
+        filesystem, folder = (filesystem_of or _storage(root, settings).filesystem)(root)
         place = f"{folder.rstrip('/')}/{path}"
         # Whole files in one request; of others only what comes before the pixels.
         return BytesIO(filesystem.cat_file(place)) if whole else cast("BinaryIO", filesystem.open(place, "rb")), ""
@@ -140,6 +136,11 @@ def _in_lake(
         return None, why
 
 
+def _storage(root: str, settings: Settings) -> Storage:
+    """A local folder needs no identity, even where the lake does."""
+    return storage_of(settings) if is_remote(root) else Storage()
+
+
 def _refuse_strange(path: str) -> None:
     """Raise DataError for a path that leads out of the root, or to what the service does not keep as data."""
     parts = re.split(r"[/\\]", path)  # Azure's clients take a backslash for a slash
@@ -147,17 +148,6 @@ def _refuse_strange(path: str) -> None:
         raise DataError("filePath leads out of files.root, where no file of the service lies; it is not followed")
     if _HEALTH_CHECK.search(path):
         raise DataError("filePath names a health-check file of the service, which is no instance")
-
-
-def _filesystem_of(settings: Settings) -> FilesystemOf:
-    def filesystem(place: str) -> tuple[AbstractFileSystem, str]:
-        if "://" not in place:
-            return LocalFileSystem(), str(LocalFileSystem._strip_protocol(place))
-        from dicom_etl.storage import storage_of  # noqa: PLC0415 - a local folder needs none
-
-        return storage_of(settings).filesystem(place)
-
-    return filesystem
 
 
 def _why_not(error: Exception) -> str | None:

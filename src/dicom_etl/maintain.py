@@ -16,7 +16,6 @@ from dicom_etl.landing.highest import highest_landed
 from dicom_etl.one_run import row_origin
 from dicom_etl.open_lake import TABLES, Lake, existing_lake, highest_run_id
 from dicom_etl.progress import Progress, Silent
-from dicom_etl.runs import ledger
 from dicom_etl.runs.claim import claim
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
@@ -67,7 +66,7 @@ def maintain(
             study_version=lake.version("study"),
             **row_origin(settings),
         )
-        ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
+        lake.record(row)
 
 
 def _maintained(name: str, lake: Lake, engine: Engine, retention_hours: int) -> Maintained:

@@ -16,7 +16,7 @@ from dicom_etl.errors import DicomEtlError
 from dicom_etl.runs import ledger
 from dicom_etl.runs.ledger import READING_VERBS, Run
 from dicom_etl.settings import Settings
-from dicom_etl.status import Status, all_runs, status
+from dicom_etl.status import Status, status_and_runs
 from dicom_etl.window import TICKS_PER_SECOND
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def metrics_after(settings: Settings, clock: Callable[[], datetime] = utc_now) -
 
 def _refresh(settings: Settings, clock: Callable[[], datetime]) -> None:
     try:
-        text = metrics_text(status(settings, clock=clock), all_runs(settings))
+        text = metrics_text(*status_and_runs(settings, clock=clock))
         write_metrics(Path(settings.metrics.prometheus_file).expanduser(), text)
     except (DicomEtlError, OSError) as error:
         # Before the first run there is no ledger, and nothing to tell.

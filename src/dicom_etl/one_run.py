@@ -31,7 +31,6 @@ from dicom_etl.merging import Outcome, check_shared_tables, make_shared_tables, 
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
 from dicom_etl.rollups import rollups_outstanding
-from dicom_etl.runs import ledger
 from dicom_etl.runs.due import coverage_end
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
@@ -255,7 +254,7 @@ def _record(
         **row_results(lake, read.landed.entries, outcome),
         **row_origin(settings),
     )
-    ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
+    lake.record(row)
     return row
 
 

@@ -100,6 +100,10 @@ class Lake:
         """The ledger, by run id."""
         return ledger.runs(self.table("run"))
 
+    def record(self, run: ledger.Run) -> None:
+        """Add the run's row to the ledger. Raises as ``ledger.record`` does."""
+        ledger.record(self.table("run"), run, self.identity, self.folder("run"))
+
     def has(self, name: str) -> bool:
         return self.opened(name) is not None
 

@@ -17,7 +17,6 @@ from dicom_etl.merging import Outcome
 from dicom_etl.one_run import commit_landing, row_origin, row_results
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
-from dicom_etl.runs import ledger
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
 from dicom_etl.task import Task
@@ -138,5 +137,5 @@ def repair_row(
         **row_results(lake, (read.landed.entries if read else 0) + removed, outcome),
         **row_origin(settings),
     )
-    ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
+    lake.record(row)
     return row

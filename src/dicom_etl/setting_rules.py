@@ -65,15 +65,10 @@ def _check_table_path(path: str) -> None:
 def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
     """One line for each pair of settings that do not go together."""
     problems = []
-    if good["dicom.auth"] != "none" and good["dicom.base_url"]:
-        parts = urlsplit(good["dicom.base_url"])
-        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            origin = origins["dicom.base_url"]
-            problems.append(f"{origin}: dicom.base_url: expected https://, a token is sent to this address")
-    fabric = urlsplit(good["fabric.api_url"])
-    if fabric.scheme == "http" and not is_loopback(fabric.hostname or ""):
-        origin = origins["fabric.api_url"]
-        problems.append(f"{origin}: fabric.api_url: expected https://, a token is sent to this address")
+    for key in ("dicom.base_url", "fabric.api_url"):
+        sends_token = key == "fabric.api_url" or good["dicom.auth"] != "none"
+        if sends_token and _is_open_to_others(good[key]):
+            problems.append(f"{origins[key]}: {key}: expected https://, a token is sent to this address")
     if good["maintenance.retention_hours"] < 168 and not good["maintenance.allow_short_retention"]:
         origin = origins["maintenance.retention_hours"]
         problems.append(
@@ -90,6 +85,12 @@ def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[
             problems.append(f"{origins[key]}: {key}: expected a folder that no other table uses")
         taken.append(good[key])
     return problems
+
+
+def _is_open_to_others(address: str) -> bool:
+    """Whether what is sent there can be read on the way."""
+    parts = urlsplit(address)
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def _within(path: str, other: str) -> bool:

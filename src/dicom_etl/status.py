@@ -8,7 +8,7 @@ from datetime import datetime
 
 from dicom_etl.clock import utc_now
 from dicom_etl.landing.rejects import read_open
-from dicom_etl.open_lake import existing_lake
+from dicom_etl.open_lake import Lake, existing_lake
 from dicom_etl.runs import due, ledger
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
@@ -38,8 +38,17 @@ class Status:
 
 def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Status:
     """The lake's state by its ledger, as of now. Raises DataError when there is no lake."""
+    return status_and_runs(settings, clock=clock)[0]
+
+
+def status_and_runs(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> tuple[Status, list[Run]]:
+    """The lake's state as of now, and the whole ledger that tells it. Raises DataError when there is no lake."""
     lake = existing_lake(settings, private=False)
     runs = lake.runs()
+    return _status(lake, runs, settings, clock), runs
+
+
+def _status(lake: Lake, runs: list[Run], settings: Settings, clock: Callable[[], datetime]) -> Status:
     now = from_datetime(clock())
     feed = settings.feed
     covered = ledger.covered(runs)

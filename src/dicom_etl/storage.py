@@ -19,6 +19,9 @@ from dicom_etl.azure import STORAGE_SCOPE, AsyncCredential, Credential, access_t
 from dicom_etl.errors import ConfigurationError
 from dicom_etl.settings import Settings
 
+FilesystemOf = Callable[[str], tuple[AbstractFileSystem, str]]
+"""The filesystem on which a place lies, and the place's path on it."""
+
 # Without bounds Hadoop tries for half an hour, and delta-rs for three minutes a request (spark.md §5.2).
 _BOUNDED = {
     "fs.azure.io.retry.max.retries": "5",

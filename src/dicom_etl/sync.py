@@ -49,8 +49,9 @@ def sync(
     ``spark`` is a cluster's own session; without it one is started when there is something to merge.
     Raises AnotherWriter when somebody else writes this lake, and what a run raises.
     """
-    with Engine(settings.spark, spark, places(settings)) as engine:
-        yield from sync_in(engine, settings, request, progress=progress, clock=clock, sleep=sleep)
+    where = places(settings)
+    with Engine(settings.spark, spark, where) as engine:
+        yield from sync_in(engine, settings, request, where=where, progress=progress, clock=clock, sleep=sleep)
 
 
 def sync_in(
@@ -58,12 +59,17 @@ def sync_in(
     settings: Settings,
     request: Request,
     *,
+    where: Places | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = utc_now,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Run]:
-    """The same in an engine that the caller keeps, so that the next sync finds it warm."""
-    where = places(settings)
+    """The same in an engine that the caller keeps, so that the next sync finds it warm.
+
+    ``where`` are the places of ``settings``, for a caller that has them: each time they are made anew, Azure is asked
+    for a token.
+    """
+    where = where or places(settings)
     service = service_fingerprint(settings.dicom.base_url)
     progress = progress or Silent()
     with connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client, ReadAhead() as ahead:

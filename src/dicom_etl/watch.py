@@ -55,7 +55,10 @@ def watch(
         while not stopped():
             try:
                 with named_errors("Spark"):
-                    for run in sync_in(engine, settings, Request(), progress=progress, clock=clock, sleep=sleep):
+                    runs = sync_in(
+                        engine, settings, Request(), where=where, progress=progress, clock=clock, sleep=sleep
+                    )
+                    for run in runs:
                         failures = 0
                         yield run
                         if stopped():

@@ -14,7 +14,6 @@ from dicom_etl.lake.session import Engine
 from dicom_etl.one_run import row_origin
 from dicom_etl.open_lake import Lake, find_lake
 from dicom_etl.places import Places, places
-from dicom_etl.runs import ledger
 from dicom_etl.runs.claim import Claim, claim
 from dicom_etl.runs.ledger import Run, Status
 from dicom_etl.settings import Settings
@@ -94,7 +93,7 @@ def failure_recorded(
 
 def _record_failure(row: Run, lake: Lake) -> None:
     try:
-        ledger.record(lake.table("run"), row, lake.identity, lake.folder("run"))
+        lake.record(row)
     except DicomEtlError as unrecorded:
         # The run's own error matters more, and a newer run may have written its row already.
         log.warning("failure not recorded", extra={"run_id": row.run_id, "error": type(unrecorded).__name__})

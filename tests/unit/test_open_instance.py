@@ -227,7 +227,7 @@ def test_an_address_goes_to_the_lakes_storage(site: Site, monkeypatch: pytest.Mo
 
         return SimpleNamespace(filesystem=filesystem)
 
-    monkeypatch.setitem(sys.modules, "dicom_etl.storage", SimpleNamespace(storage_of=storage_of))
+    monkeypatch.setattr(instance_file, "storage_of", storage_of)
     root = "abfss://dicom@account.dfs.core.windows.net"
     assert_ct(open_instance(row, site.settings(f"files.root={root}")))
     assert asked == [root]

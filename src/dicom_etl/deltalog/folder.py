@@ -16,6 +16,8 @@ from deltalake import DeltaTable
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from dicom_etl.address import is_remote
+
 _LOG = "_delta_log"
 _OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -65,7 +67,7 @@ def folder_of(table: DeltaTable) -> TableFolder:
 
 def is_local(path: str) -> bool:
     """Whether ``path`` is a folder of this machine: a plain path or file://."""
-    return "://" not in path or path.startswith("file://")
+    return not is_remote(path)
 
 
 def local_path(path: str) -> str:

@@ -21,6 +21,7 @@ from dicom_etl.dicomweb.retry import (
     Kind,
     Patience,
     Retry,
+    failure_of,
     wait_seconds,
 )
 from dicom_etl.dicomweb.throttle import Throttle
@@ -145,7 +146,7 @@ class DicomClient:
 
         def stop(state: tenacity.RetryCallState) -> bool:
             nonlocal failing
-            failure = _failure_of(state)
+            failure = failure_of(state)
             failing += failure.weight if failure.kind is Kind.FAILING else 0
             too_late = self.monotonic() + state.upcoming_sleep > self.deadline(since)
             too_often = state.attempt_number >= MAX_ATTEMPTS
@@ -154,7 +155,7 @@ class DicomClient:
         # tenacity, and not the shell stamina round it: that sleeps and tells the time by its own.
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Failure),
-            wait=lambda state: wait_seconds(_failure_of(state), state.attempt_number),
+            wait=lambda state: wait_seconds(failure_of(state), state.attempt_number),
             stop=stop,
             sleep=lambda seconds: self.pause(float(seconds), patience.cancelled),
             before_sleep=self._note_retry,
@@ -193,7 +194,7 @@ class DicomClient:
     def _note_retry(self, state: tenacity.RetryCallState) -> None:
         with self._lock:
             self.retries += 1
-        retry = Retry(_failure_of(state).reason, state.attempt_number, round(state.upcoming_sleep, 3))
+        retry = Retry(failure_of(state).reason, state.attempt_number, round(state.upcoming_sleep, 3))
         # Before the first answer the error itself will say it, in one line: nothing was under way that waits.
         log.log(
             logging.WARNING if self._wire.answered else logging.DEBUG,
@@ -202,13 +203,6 @@ class DicomClient:
         )
         if self._on_retry is not None:
             self._on_retry(retry)
-
-
-def _failure_of(state: tenacity.RetryCallState) -> Failure:
-    error = state.outcome.exception() if state.outcome is not None else None
-    if not isinstance(error, Failure):
-        raise TypeError("only a Failure is tried again")
-    return error
 
 
 def _advice(failure: Failure, host: str) -> str:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
+import tenacity
+
 RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 MAX_ATTEMPTS = 20
 FIRST_WAIT_SECONDS = 0.25
@@ -68,6 +70,14 @@ class Patience:
 
 
 PATIENT = Patience()
+
+
+def failure_of(state: tenacity.RetryCallState) -> Failure:
+    """The failure with which the last attempt ended, which is about to be tried again."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    if not isinstance(error, Failure):
+        raise TypeError("only a Failure is tried again")
+    return error
 
 
 def wait_seconds(failure: Failure, attempt: int) -> float:

@@ -21,7 +21,7 @@ import tenacity
 
 from dicom_etl.dicomweb.answer import Answer
 from dicom_etl.dicomweb.body import TooLarge
-from dicom_etl.dicomweb.retry import MAX_ATTEMPTS, Failure, Kind, wait_seconds
+from dicom_etl.dicomweb.retry import MAX_ATTEMPTS, Failure, Kind, failure_of, wait_seconds
 from dicom_etl.dicomweb.wire import Call, Token, Wire
 from dicom_etl.errors import ProtocolError, ServiceUnavailable
 from dicom_etl.outputs.fabric_answer import Shortcut, error_of, page
@@ -116,13 +116,13 @@ class LakehouseShortcuts:
         since = self._monotonic()
 
         def stop(state: tenacity.RetryCallState) -> bool:
-            budget = UNREACHABLE_SECONDS if _failure_of(state).kind is Kind.UNREACHABLE else RETRY_SECONDS
+            budget = UNREACHABLE_SECONDS if failure_of(state).kind is Kind.UNREACHABLE else RETRY_SECONDS
             too_late = self._monotonic() + state.upcoming_sleep > since + budget
             return too_late or state.attempt_number >= MAX_ATTEMPTS
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Failure),
-            wait=lambda state: wait_seconds(_failure_of(state), state.attempt_number),
+            wait=lambda state: wait_seconds(failure_of(state), state.attempt_number),
             stop=stop,
             sleep=self._sleep,
             before_sleep=_note_retry,
@@ -142,15 +142,8 @@ class LakehouseShortcuts:
         return answer
 
 
-def _failure_of(state: tenacity.RetryCallState) -> Failure:
-    error = state.outcome.exception() if state.outcome is not None else None
-    if not isinstance(error, Failure):
-        raise TypeError("only a Failure is tried again")
-    return error
-
-
 def _note_retry(state: tenacity.RetryCallState) -> None:
-    fields = {"reason": _failure_of(state).reason, "attempt": state.attempt_number}
+    fields = {"reason": failure_of(state).reason, "attempt": state.attempt_number}
     log.warning("Fabric is asked again", extra={**fields, "wait_seconds": round(state.upcoming_sleep, 3)})
 
 

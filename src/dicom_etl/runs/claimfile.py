@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -220,11 +219,5 @@ def _storage() -> Iterator[None]:
         yield
     except FileExistsError:
         raise
-    except _storage_errors() as error:
+    except deltalog.FAILURES as error:
         raise deltalog.storage_error(error, "_claims", writing=True) from error
-
-
-def _storage_errors() -> tuple[type[Exception], ...]:
-    """What fsspec raises. adlfs lets errors of azure.core through, or wraps them into RuntimeError."""
-    azure = sys.modules.get("azure.core.exceptions")
-    return (OSError,) if azure is None else (OSError, RuntimeError, azure.AzureError)
