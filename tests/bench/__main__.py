@@ -27,8 +27,8 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 class Plan:
     """How much is measured: sizes of the tables, ascending, and how often the small things are repeated.
 
-    ``kinds`` are the windows measured beside the usual ones, ``latencies`` pairs of milliseconds and connections,
-    ``small`` the entries that plain PySpark and the smallest load of dlt get.
+    ``kinds`` are the windows measured beside the usual ones, ``latencies`` pairs of milliseconds and connections (10 is
+    the default of `dicom.connections`), ``small`` the entries that plain PySpark and the smallest load of dlt get.
     """
 
     sizes: tuple[int, ...]
@@ -61,7 +61,7 @@ def plan(sizes: Sequence[int], *, quick: bool, full: bool) -> Plan:
         kinds=() if quick else ours.KINDS_OF_CHANGE,
         small=10_000 if quick else chosen[0],
         template_pages=2 if quick else 6,
-        latencies=((300, 8),) if quick else ((100, 8), (300, 8), (300, 16)),
+        latencies=((300, 10),) if quick else ((100, 10), (300, 10), (300, 16)),
         dlt_sizes=tuple(by_sync) if full else (10_000,) if quick else tuple(by_sync[:1]),
         deletion_vectors=full,
         small_windows=200 if full else 0,

@@ -34,12 +34,12 @@ from dicom_etl.runs.identity import service_fingerprint
 from dicom_etl.settings import Settings
 from dicom_etl.window import Window
 
-CONNECTIONS = 8
+CONNECTIONS = 10
 _READ_AT = datetime(2024, 5, 1, tzinfo=UTC)
 
 
 def download(base_url: str, entries: int) -> dict[str, Any]:
-    """Every page of the feed, by httpx on 8 connections as our client has them; the bytes are dropped."""
+    """Every page of the feed, by httpx on as many connections as our client has; the bytes are dropped."""
     feed = Feed(entries)
     asks = iter([(feed.event(place).ticks, _end(feed, place)) for place in range(0, entries, 200)])
     lock = Lock()

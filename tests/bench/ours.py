@@ -19,6 +19,7 @@ from bench.lakes import (
     texts,
     versions,
 )
+from bench.limits import CONNECTIONS
 from bench.processes import Ended, Server, StepFailed, run_process
 from bench.results import Results, count
 
@@ -54,8 +55,9 @@ def measure_download(results: Results, server: Server, folder: Path, size: int) 
     arguments = ["-m", "bench.limits", "download", "--base-url", server.base_url, "--entries", str(size)]
     ended = run_process(arguments, folder / "work")
     found = ended.objects[-1]
+    what = f"limit: download only, {count(size)} entries, {CONNECTIONS} connections"
     results.add(
-        f"download/{size}", f"limit: download only, {count(size)} entries, 8 connections", ended.seconds, size,
+        f"download/{size}", what, ended.seconds, size,
         inside=found["insideSeconds"], bytes=found["bytes"],
     )  # fmt: skip
 
