@@ -9,13 +9,15 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
+_NAMES_OF_SECRETS = {"dicom.token_env": "token", "fabric.token_env": "token", "storage.key_env": "key"}
+
 
 def check_meaning(key: str, value: Any) -> None:
     """Raise ValueError, in the words of a message, when a setting of the right type makes no sense."""
     if value == math.inf:
         raise ValueError("expected a finite number")
-    if key in ("dicom.token_env", "fabric.token_env") and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
-        raise ValueError("expected the name of a variable in capitals, not the token itself")
+    if key in _NAMES_OF_SECRETS and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
+        raise ValueError(f"expected the name of a variable in capitals, not the {_NAMES_OF_SECRETS[key]} itself")
     if key == "feed.window" and value <= 0:
         raise ValueError("expected a duration above 0")
     if key == "dicom.base_url" and value:

@@ -491,6 +491,16 @@ def test_file_names_are_unique_to_the_try() -> None:
             AccessDenied,
             "change: the storage refused our identity; assign it the role Storage Blob Data Contributor",
         ),
+        (
+            DeltaError("The operation lacked valid authentication credentials for path lake/run: x"),
+            AccessDenied,
+            "change: the storage refused our identity; assign it the role Storage Blob Data Contributor",
+        ),
+        (
+            OSError("lake/403/run/401.parquet: nobody knows why"),
+            StorageError,
+            "change: the storage failed (OSError); see to it and run again",
+        ),
         (OSError(errno.EIO, "/secret/path"), StorageError, "change: the storage failed (EIO); see to it and run again"),
         (DeltaError("anything"), StorageError, "change: the storage failed (DeltaError); see to it and run again"),
     ],

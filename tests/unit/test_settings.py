@@ -291,6 +291,8 @@ NO_OTHER = "expected a folder that no other table uses"
         ("lake.series_path=change/series", NO_OTHER),
         ("lake.study_path=instance", NO_OTHER),
         ("lake.study_path=series/study", NO_OTHER),
+        ("storage.key_env=wJalrXUtnFEMI/K7==", "expected the name of a variable in capitals, not the key itself"),
+        ("storage.key_env=", "expected the name of a variable in capitals, not the key itself"),
         ("maintenance.retention_hours=0", "expected a number of at least 1"),
         (
             "maintenance.retention_hours=24",

@@ -26,7 +26,11 @@ _GONE = re.compile(r"\bContainerNotFound\b|container does not exist|FilesystemNo
 _UNREACHABLE = re.compile(
     r"error sending request|after \d+ retries|connection (refused|reset|closed)|\b(429 Too Many|503 Service)\b"
 )
-_REFUSED = re.compile(r"\b(401|403)\b|Forbidden|Unauthori[sz]ed|Unauthenticated|AuthorizationPermission")
+# A status with its words, and not its number alone: errors quote paths, and a folder may be called 403.
+_REFUSED = re.compile(
+    r"\b(401 Unauthori[sz]ed|403 Forbidden)\b|lacked (the necessary privileges|valid authentication)"
+    r"|\b(AuthorizationPermissionMismatch|AuthorizationFailure|AuthenticationFailed)\b"
+)
 
 _FULL = "the storage is full; free space and run again"
 _FORBIDDEN = "this user may not use its folder; give it the right to read and write"
