@@ -43,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     os.environ["TZ"] = ZONE
     time.tzset()
+    # A shell lets what it starts in the background ignore it, and so would every program that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

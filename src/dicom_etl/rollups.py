@@ -51,7 +51,8 @@ def roll_up(
     Raises Superseded when a newer run has committed to one of them.
     """
     began = time.monotonic()
-    ranges = study_ranges({key[1] for key in touched}, most_ranges)
+    studies = {key[1] for key in touched}
+    ranges = study_ranges(studies, most_ranges)
     session = cluster_session(spark)
 
     def merged(table: Table, rows: DataFrame) -> int:
@@ -60,7 +61,7 @@ def roll_up(
 
     with named_errors("instance"):
         keys = rollup.listed_series(session, touched)
-        within = rollup.instances_within(read_table(session, lake.path("instance"), instance_version), ranges)
+        within = rollup.instances_within(read_table(session, lake.path("instance"), instance_version), ranges, studies)
         # Both tables are made of it, and each MERGE reads its source more than once.
         summaries = rollup.summaries(rollup.instances_of(within, keys), keys).localCheckpoint()
     with _two_threads() as pool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from dicom_etl.lake import rollup
-from dicom_etl.lake.pruning import study_ranges
+from dicom_etl.lake.pruning import MOST_LITERALS, study_ranges
+from dicom_etl.lake.schema import INSTANCE
+from dicom_etl.lake.session import cluster_session
+from dicom_etl.lake.tables import read_table
 from support.frames import NOON, changes_frame, collected, day, entry, instance, instances_frame
 
 LATER = NOON + timedelta(seconds=1)
@@ -151,6 +156,43 @@ def test_ranges_take_in_every_study_and_leave_out_the_others(spark: SparkSession
     assert study_ranges([]) == []
     assert study_ranges(["a", "b", "c"], most=2) == [("a", "b"), ("c", "c")]
     rows = [instance("1", 1, studyInstanceUid=study) for study in [*studies, "1.1", "1.3", "0"]]
-    found = collected(rollup.instances_within(instances_frame(spark, rows), ranges))
+    frame = instances_frame(spark, rows)
+    assert len(studies) > MOST_LITERALS
+    found = collected(rollup.instances_within(frame, ranges, studies))
     assert {row["studyInstanceUid"] for row in found} == set(studies)
-    assert collected(rollup.instances_within(instances_frame(spark, rows), [])) == []
+    few = collected(rollup.instances_within(frame, [("1.1", "1.3")], ["1.1", "1.2.4"]))
+    assert sorted(row["studyInstanceUid"] for row in few) == ["1.1", "1.2.4"]
+    assert collected(rollup.instances_within(frame, [], [])) == []
+
+
+ROWS, PAGE = 100_000, 20_000
+
+
+@pytest.mark.parametrize(("literals", "read"), [(MOST_LITERALS, 2 * PAGE), (0, ROWS)])
+def test_of_a_large_file_only_the_pages_with_the_studies_are_read(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, literals: int, read: int
+) -> None:
+    """Two studies at the ends of one range: two pages by their UIDs; without those (second case) the whole file."""
+    monkeypatch.setattr(rollup, "MOST_LITERALS", literals)
+    study = F.format_string("1.%06d", F.floor(F.col("id") / 50)).alias("studyInstanceUid")
+    blank = (F.lit(None).cast(field.dataType).alias(field.name) for field in INSTANCE.columns.fields[2:])
+    rows = spark.range(ROWS).select(F.lit("p").alias("partitionName"), study, *blank)
+    path = str(tmp_path / "instance")
+    rows.coalesce(1).sortWithinPartitions("studyInstanceUid").write.format("delta").save(path)
+
+    first, last = "1.000003", "1.001996"
+    stored = read_table(cluster_session(spark), path)
+    found = rollup.instances_within(stored, [(first, last)], {first, last})
+    counts = {row["studyInstanceUid"]: row["count"] for row in found.groupBy("studyInstanceUid").count().collect()}
+
+    assert (counts[first], counts[last]) == (50, 50)
+    assert len(counts) == (2 if literals else 1994)
+    assert _rows_read(found) == read
+
+
+def _rows_read(frame: DataFrame) -> int:
+    """What the one scan of a frame gave, before anything was filtered."""
+    jvm: Any = frame
+    plan = jvm._jdf.queryExecution().executedPlan()
+    plan.executeCollect()
+    return int(plan.collectLeaves().head().metrics().apply("numOutputRows").value())

@@ -10,6 +10,8 @@ from pyspark.sql import functions as F
 
 # Delta prunes by OR of ranges, and by IN only with the list's minimum and maximum (spark.md §3.4).
 MOST_RANGES = 64
+# An IN of so many values reaches Parquet as they are (`lake.session`); of more, only the least and the greatest.
+MOST_LITERALS = 500
 
 
 def study_ranges(studies: Iterable[str], most: int = MOST_RANGES) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from dicom_etl.lake.classdata import class_data_option
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.jars import jar_settings
 from dicom_etl.lake.java import java_home
+from dicom_etl.lake.pruning import MOST_LITERALS
 from dicom_etl.places import Places
 from dicom_etl.settings import Spark
 from dicom_etl.token_endpoint import token_endpoint
@@ -41,6 +42,8 @@ _SESSION = {
     # VACUUM would launch 10 000 tasks for its listing (spark.md §5.2).
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.databricks.delta.snapshotPartitions": "2",
+    # The roll-up looks for the studies of a window by their UIDs, so that pages without them are not decoded.
+    "spark.sql.parquet.pushdown.inFilterThreshold": str(MOST_LITERALS),
     # Delta before 4.1 does not know the table property of this name (lake.schema) and refuses it: it is let in for
     # those who come later, and this setting says the same to the engine at hand.
     "spark.databricks.io.skipping.stringPrefixLength": "64",

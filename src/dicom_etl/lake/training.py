@@ -61,7 +61,7 @@ def _train(spark: SparkSession, folder: Path) -> None:
     for run_id in (1, 2):
         merge_instance(spark, paths["instance"], _changes(run_id), ranges, Fence("training", run_id))
         keys = listed_series(spark, [("1", "1.2", "1.2.3")])
-        instances = instances_within(read_table(spark, paths["instance"]), ranges)
+        instances = instances_within(read_table(spark, paths["instance"]), ranges, {"1.2"})
         made = summaries(instances_of(instances, keys), keys).localCheckpoint()
         for table, rows in ((SERIES, series_rows(made)), (STUDY, study_rows(made))):
             fence = Fence(f"training {table.name}", run_id)
