@@ -57,10 +57,10 @@ def plan(sizes: Sequence[int], *, quick: bool, full: bool) -> Plan:
         sizes=chosen,
         repeats=1 if quick else 3,
         # The first is cold, and the JVM goes on compiling for some time.
-        warm_windows=4 if quick else 6,
+        warm_windows=4 if quick else 8,
         kinds=() if quick else ours.KINDS_OF_CHANGE,
         small=10_000 if quick else chosen[0],
-        template_pages=2 if quick else 6,
+        template_pages=2 if quick else 5,
         latencies=((300, 10),) if quick else ((100, 10), (300, 10), (300, 16)),
         dlt_sizes=tuple(by_sync) if full else (10_000,) if quick else tuple(by_sync[:1]),
         deletion_vectors=full,

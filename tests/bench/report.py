@@ -39,7 +39,9 @@ _NOTES = """\
 - Windows are read into tables after `maintain`; each step begins with a fresh copy of the lake. *Files and bytes read*
   are those of the three tables whose bounds meet the MERGE's ranges of study UIDs; written ones are from the history's
   `operationMetrics`.
-- Warm: one process calls `sync` for one window after another, in one Spark session; the median of the last three.
+- Warm: one process calls `sync` for one window after another, in one Spark session; the median of the last five
+  (three in `--quick`, and with deletion vectors). Every tenth commit of a table writes a checkpoint, which that leaves
+  out.
 - The 200 small windows: 100 entries each, every tenth 900 updates of whole studies. *Files read* are those in reach of
   the last of them; *rewritten* is what `maintain` read and wrote anew, all tables together.
 - The template's algorithm (service-protocol §7.1, `tests/bench/template.py`) runs in a warm session of ours, without
