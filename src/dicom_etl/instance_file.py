@@ -32,6 +32,8 @@ from dicom_etl.storage import FilesystemOf, Storage, storage_of
 _COLUMNS = (*INSTANCE_KEY, "filePath")
 _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _PADDING = " \0"
+# Digits and dots; what else a row may hold must not become a part of an address.
+_UID = re.compile(r"\d[\d.]{0,63}(?<!\.\.)", re.ASCII)
 # The service writes, reads and deletes one every 30 s; a crash leaves it (service-protocol §5).
 _HEALTH_CHECK = re.compile(r"(^|/)healthCheck/health[^/]*\.txt")
 # What pydicom raises on files that are none, cut or spoilt.
@@ -103,10 +105,12 @@ def files_root(settings: Settings) -> str:
 def _named(row: Columns) -> _Named:
     try:
         partition, study, series, sop, path = (_text(row[name]) for name in _COLUMNS)
-    except (LookupError, ValueError):  # a Row raises ValueError
+    except (LookupError, ValueError, TypeError):  # a Row raises ValueError, an unnamed tuple TypeError
         raise UsageError(f"open_instance: the row lacks a column: select {', '.join(_COLUMNS)}") from None
     if not (study and series and sop):
         raise DataError("the row names no instance: one of its UIDs is null")
+    if partition in (".", "..") or not all(_UID.fullmatch(uid.strip(_PADDING)) for uid in (study, series, sop)):
+        raise DataError("the row names no instance: a UID is not one, or the partition is a place in an address")
     uids = (study.strip(_PADDING), series.strip(_PADDING), sop.strip(_PADDING))  # an adopted table may have padding
     return _Named(partition or DEFAULT_PARTITION, uids, path)
 
@@ -129,6 +133,8 @@ def _in_lake(
         place = f"{folder.rstrip('/')}/{path}"
         # Whole files in one request; of others only what comes before the pixels.
         return BytesIO(filesystem.cat_file(place)) if whole else cast("BinaryIO", filesystem.open(place, "rb")), ""
+    except ValueError as error:  # also a name that no storage can have
+        raise ConfigurationError(f"files.root or filePath: cannot be opened ({type(error).__name__})") from None
     except (OSError, AzureError, AccessDenied) as error:
         why = _why_not(error)
         if why is None:

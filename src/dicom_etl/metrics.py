@@ -134,8 +134,9 @@ def _refresh(settings: Settings, clock: Callable[[], datetime]) -> None:
     try:
         text = metrics_text(*status_and_runs(settings, clock=clock))
         write_metrics(Path(settings.metrics.prometheus_file).expanduser(), text)
-    except (DicomEtlError, OSError) as error:
-        # Before the first run there is no ledger, and nothing to tell.
+    except (DicomEtlError, OSError, ValueError, RuntimeError) as error:
+        # A name that can be no file's, or has the ~ of nobody, is a ValueError or a RuntimeError. Before the first run
+        # there is no ledger, and nothing to tell.
         log.warning("metrics not written", extra={"error": type(error).__name__})
 
 

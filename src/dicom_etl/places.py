@@ -65,7 +65,10 @@ def _place(key: str, text: str) -> str:
             return str(address(text))
         except ValueError as error:
             raise ConfigurationError(f"{key}: {error}") from error
-    path = Path(local_path(text)).expanduser().absolute()
+    try:
+        path = Path(local_path(text)).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigurationError(f"{key}: the user after ~ is not known here; name the folder from / on") from error
     for part in (path, *path.parents):
         if part.exists():
             if not part.is_dir():

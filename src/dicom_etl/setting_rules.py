@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-_NAMES_OF_SECRETS = {"dicom.token_env": "token", "fabric.token_env": "token", "storage.key_env": "key"}
+import idna
+
+_LONGEST_SECONDS = 86_400
 
 
 def check_meaning(key: str, value: Any) -> None:
     """Raise ValueError, in the words of a message, when a setting of the right type makes no sense."""
     if value == math.inf:
         raise ValueError("expected a finite number")
-    if key in _NAMES_OF_SECRETS and not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
-        raise ValueError(f"expected the name of a variable in capitals, not the {_NAMES_OF_SECRETS[key]} itself")
-    if key == "feed.window" and value <= 0:
+    if key in _CHECKS:
+        _CHECKS[key](value)
+
+
+def _check_variable(value: str, held: str) -> None:
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
+        raise ValueError(f"expected the name of a variable in capitals, not the {held} itself")
+
+
+def _check_window(ticks: int) -> None:
+    if ticks <= 0:
         raise ValueError("expected a duration above 0")
-    if key == "dicom.base_url" and value:
-        _check_address(value)
-    if key == "fabric.api_url":
-        _check_address(value, versioned=True)
-    if key in ("fabric.workspace", "fabric.lakehouse", "fabric.connection") and value:
-        _check_id(value)
-    if key in ("fabric.schema", "fabric.files_name") and not re.fullmatch(r"(\w[\w-]{0,99})?", value, re.ASCII):
-        raise ValueError("expected a name of letters, digits, _ and -")
-    if key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
-        _check_table_path(value)
-    if key == "spark.driver_memory" and not re.fullmatch(r"\d+[kmgtKMGT]", value):
+
+
+def _check_seconds(seconds: float) -> None:
+    if seconds > _LONGEST_SECONDS:
+        raise ValueError(f"expected at most {_LONGEST_SECONDS} seconds")
+
+
+def _check_memory(value: str) -> None:
+    if not re.fullmatch(r"\d+[kmgtKMGT]", value):
         raise ValueError("expected a size such as 2g")
 
 
+def _check_name(value: str) -> None:
+    if not re.fullmatch(r"(\w[\w-]{0,99})?", value, re.ASCII):
+        raise ValueError("expected a name of letters, digits, _ and -")
+
+
 def _check_id(value: str) -> None:
-    if not re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", value):
+    if value and not re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", value):
         raise ValueError("expected an id such as cfafbeb1-8037-4d0c-896e-a46fb27ff229")
 
 
 def _check_address(address: str, *, versioned: bool = False) -> None:
+    if not address and not versioned:
+        return
     # urlsplit takes blanks, and drops line ends without a word.
     if re.search(r"[\s\x00-\x1f\x7f]", address):
         raise ValueError("expected an address without blanks")
@@ -50,10 +66,43 @@ def _check_address(address: str, *, versioned: bool = False) -> None:
         raise ValueError("expected an address such as https://ws-name.dicom.azurehealthcareapis.com") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("expected an address that starts with https:// (or http:// on loopback)")
+    if not _is_host(parts):
+        raise ValueError("expected an address with the name of a host")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("expected an address without user, password, query or fragment")
     if not versioned and re.search(r"/v\d[^/]*/?$", parts.path):
         raise ValueError("expected the service root, without the version")
+
+
+def _is_host(parts: SplitResult) -> bool:
+    """Whether the host can be asked for at all: one that cannot be encoded would end in an error of its own."""
+    name = parts.hostname or ""
+    if "[" in parts.netloc:
+        return re.fullmatch(r"[0-9a-f:.]+:[0-9a-f:.]*(%\w+)?", name) is not None
+    try:
+        encoded = name if name.isascii() else idna.encode(name).decode()
+        return len(encoded) <= 253 and all(map(_is_label, encoded.removesuffix(".").split(".")))
+    except idna.IDNAError:
+        return False
+
+
+def _is_label(label: str) -> bool:
+    if label.startswith("xn--"):
+        idna.decode(label)
+    return re.fullmatch(r"[\w-]{1,63}", label, re.ASCII) is not None
+
+
+def _check_endpoint(value: str) -> None:
+    if re.search(r"[?#@\s]", value):
+        raise ValueError("expected an address such as http://127.0.0.1:10000, without the account's name")
+
+
+def _check_place(place: str) -> None:
+    """A secret in an address would be shown by `config`: only the storage's identity opens it."""
+    if "\0" in place:
+        raise ValueError("expected a folder, or abfss://container@account.dfs.core.windows.net/path")
+    if "://" in place and (re.search(r"[?#]", place) or ":" in place.partition("://")[2].rpartition("@")[0]):
+        raise ValueError("expected an address without password, query or fragment")
 
 
 def _check_table_path(path: str) -> None:
@@ -62,6 +111,31 @@ def _check_table_path(path: str) -> None:
         raise ValueError("expected a path below lake.root, such as instance")
     if not re.fullmatch(r"[A-Za-z0-9_./=-]+", path) or parts[0].startswith("_"):
         raise ValueError("expected letters, digits, _ - . / only, and no leading _")
+
+
+_CHECKS: dict[str, Callable[[Any], None]] = {
+    "dicom.base_url": _check_address,
+    "dicom.timeout_seconds": _check_seconds,
+    "dicom.retry_seconds": _check_seconds,
+    "dicom.token_env": partial(_check_variable, held="token"),
+    "fabric.api_url": partial(_check_address, versioned=True),
+    "fabric.workspace": _check_id,
+    "fabric.lakehouse": _check_id,
+    "fabric.connection": _check_id,
+    "fabric.schema": _check_name,
+    "fabric.files_name": _check_name,
+    "fabric.token_env": partial(_check_variable, held="token"),
+    "feed.window": _check_window,
+    "files.root": _check_place,
+    "lake.root": _check_place,
+    "lake.private_root": _check_place,
+    "lake.instance_path": _check_table_path,
+    "lake.series_path": _check_table_path,
+    "lake.study_path": _check_table_path,
+    "spark.driver_memory": _check_memory,
+    "storage.endpoint": _check_endpoint,
+    "storage.key_env": partial(_check_variable, held="key"),
+}
 
 
 def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:

@@ -221,6 +221,8 @@ def _from_toml(text: str, origin: str) -> dict[str, _Value]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{origin}: is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # thousands of digits or of brackets
+        raise ConfigurationError(f"{origin}: is not TOML: a value that nobody can mean") from error
     values: dict[str, _Value] = {}
     for section, content in document.items():
         if isinstance(content, dict) and (content or section in _SECTIONS):
@@ -243,7 +245,7 @@ def _from_overrides(overrides: Iterable[str]) -> dict[str, _Value]:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():
-            raise ConfigurationError(f"--set {key}: expected section.key=value")
+            raise ConfigurationError("--set: expected section.key=value")  # not repeated: it may be a secret
         values[key.strip()] = _Value(_toml_or_text(text.strip()), "--set")
     return values
 
@@ -252,7 +254,7 @@ def _toml_or_text(text: str) -> Any:
     """The TOML value of ``text``, or the text itself; a date-time stays text, TOML would cut its 7th digit."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, KeyError):
+    except (ValueError, KeyError, RecursionError):
         return text
     return value if isinstance(value, str | int | float | list | dict) else text
 

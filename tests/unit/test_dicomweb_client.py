@@ -184,6 +184,8 @@ def test_a_retry_after_date_is_read_by_the_services_own_clock() -> None:
         ("Sun, 01 Mar 2026 06:31:00 GMT", 60.0),
         ("Sun, 01 Mar 2026 06:00:00 GMT", 0.0),
         ("soon", None),
+        ("Fri, 31 Dec 9999 23:59:59 -0100", None),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
         ("-5", None),
         ("1.5", None),
         ("9" * 40, 1e8),

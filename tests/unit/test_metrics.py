@@ -263,6 +263,13 @@ def test_nothing_of_a_patient_is_in_the_file(site: Site) -> None:
     assert "1.2.840" not in text
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/etl.prom", "/", "."])
+def test_a_name_that_is_no_files_fails_no_run(site: Site, logged: Callable[[], str], name: str) -> None:
+    """Python has errors of other kinds for these."""
+    assert typed(site.having(f"metrics.prometheus_file={name}"), "sync") == 0
+    assert "metrics not written error=" in logged()
+
+
 def test_metrics_that_cannot_be_written_fail_no_run(site: Site, logged: Callable[[], str]) -> None:
     """A line in the log, without the path; the run's exit code, or its own error, stays."""
     elsewhere = site.having(f"metrics.prometheus_file={site.folder / 'missing' / 'etl.prom'}")

@@ -499,12 +499,24 @@ def test_each_broken_guard_is_caught(site: Site, mutant: Mutant) -> None:
     assert_caught(mutant, site)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("partitionName", ".."), ("studyInstanceUid", ".."), ("sopInstanceUid", "1..2/.."), ("seriesInstanceUid", "1/2")],
+)
+def test_what_is_no_uid_does_not_become_part_of_an_address(site: Site, column: str, value: str) -> None:
+    """`..` would be folded into another address of the service, with our token."""
+    row = {**ct_row(site), "filePath": None, column: value}
+
+    assert outcome(site, row).startswith("DataError: the row names no instance: a UID is not one")
+    assert site.retrieved() == 0
+
+
 def test_a_row_without_a_column_is_a_wrong_call(site: Site) -> None:
     """A dict or a Row that lacks one of the five columns says which to select."""
     row = ct_row(site)
     for column in ("partitionName", "studyInstanceUid", "seriesInstanceUid", "sopInstanceUid", "filePath"):
         less = {name: value for name, value in row.items() if name not in (column, "metadata")}
-        for form in (less, Row(**less)):
+        for form in (less, Row(**less), tuple(less.values()), list(less.values())):
             assert outcome(site, form).startswith("UsageError: open_instance: the row lacks a column: select partition")
 
 

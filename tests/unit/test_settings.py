@@ -377,13 +377,57 @@ def test_all_wrong_keys_come_at_once(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("override", ["feed.batch_size", "", "=3", "  = 3"])
+@pytest.mark.parametrize("override", ["feed.batch_size", "", "=3", "  = 3", CANARY])
 def test_an_override_without_key_or_value_is_refused(tmp_path: Path, override: str) -> None:
-    """`--set key` and `--set =value` say nothing."""
+    """`--set key` and `--set =value` say nothing; what was given is not repeated, it may be a secret."""
+    assert problems(tmp_path, override) == ["--set: expected section.key=value"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (f"lake.root=abfss://c@a.dfs.core.windows.net/x?sig={CANARY}", "an address without password"),
+        (f"lake.private_root=abfss://c:{CANARY}@a.dfs.core.windows.net/x", "an address without password"),
+        (f"files.root=https://a.blob.core.windows.net/c?sig={CANARY}", "an address without password"),
+        (f"storage.endpoint=https://u:{CANARY}@h", "an address such as http://127.0.0.1:10000, without the"),
+        ('lake.root="a\\u0000b"', "a folder, or abfss://"),
+    ],
+)
+def test_an_address_with_a_secret_in_it_is_refused_before_it_is_shown(
+    tmp_path: Path, override: str, expected: str
+) -> None:
+    """Only storage.auth opens the storage; `config` would have printed the signature."""
     (line,) = problems(tmp_path, override)
 
-    assert line.startswith("--set ")
-    assert line.endswith(": expected section.key=value")
+    assert f"expected {expected}" in line
+    assert CANARY not in line
+
+
+@pytest.mark.parametrize(
+    "host", ["☃☃.com", "[v1.x]", "a..b", "a" * 64 + ".com", "a." * 150 + "com", "xn--zzzzzzzz99999.com"]
+)
+def test_a_host_that_cannot_be_asked_for_is_refused(tmp_path: Path, host: str) -> None:
+    """httpx would end in an error of its own kind, and the program as if it were its fault (70)."""
+    (line,) = problems(tmp_path, f"dicom.base_url=https://{host}")
+
+    assert line.startswith("--set: dicom.base_url: expected an address")
+
+
+@pytest.mark.parametrize(
+    "host", ["münchen.example", "xn--mnchen-3ya.example", "[::1]:8080", "a_b.example.", "10.0.0.1"]
+)
+def test_other_hosts_are_taken(tmp_path: Path, host: str) -> None:
+    """Names with umlauts, encoded ones, and numbers."""
+    assert load_settings(None, [f"dicom.base_url=https://{host}"], {}, tmp_path).dicom.base_url == f"https://{host}"
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 5000, "1e10"])
+def test_values_that_nobody_can_mean_are_one_line(tmp_path: Path, text: str) -> None:
+    """Python's own limits on digits and depth, and seconds beyond its clocks."""
+    path = write(tmp_path / "x.toml", f"[dicom]\ntimeout_seconds = {text}")
+
+    assert len(problems(tmp_path, config=path)) == 1
+    assert len(problems(tmp_path, f"dicom.timeout_seconds={text}")) == 1
 
 
 @pytest.mark.parametrize("key", [key for key in DEFAULTS if DEFAULTS[key] != "" and key != "dicom.token_env"])
