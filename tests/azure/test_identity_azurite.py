@@ -122,8 +122,10 @@ def python(code: str, environment: dict[str, str], *words: str) -> subprocess.Co
         "import sys\nfrom dicom_etl.settings import load_settings\nfrom dicom_etl.storage import storage_of\n"
         "settings = load_settings(None, sys.argv[1:], {})\nstorage = storage_of(settings)\nroot = settings.lake.root\n"
     )
+    # As our programs end (exits.py): at Python's own end deltalake's threads may abort it, its work done.
+    end = "\nimport os\nsys.stdout.flush()\nos._exit(0)\n"
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", start + code, *words],
+        [sys.executable, "-W", "error", "-c", start + code + end, *words],
         capture_output=True, text=True, check=False, env=environment, timeout=120,
     )  # fmt: skip
 
