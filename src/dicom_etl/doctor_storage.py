@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dicom_etl.deltalog import FAILURES, storage_error
 from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable, StorageError
 from dicom_etl.finding import Finding, looked
-from dicom_etl.open_lake import find_lake
+from dicom_etl.open_lake import find_lake, refuse_incomplete
 from dicom_etl.places import Places
 from dicom_etl.runs.identity import service_fingerprint
 from dicom_etl.settings import Settings
@@ -152,4 +152,5 @@ def _lake(settings: Settings, where: Places) -> Finding:
     lake = find_lake(where, service)
     if lake is None:
         return Finding("lake", "ok", "there is none here yet; the first sync makes it")
+    refuse_incomplete(lake)
     return Finding("lake", "ok", f"it holds {lake.identity.service}; {len(lake.runs())} runs stand in its ledger")

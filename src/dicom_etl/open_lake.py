@@ -186,7 +186,10 @@ def existing_lake(settings: Settings, service: str | None = None, *, private: bo
 
 def _refuse_strangers(places: Places) -> None:
     for name in TABLES[1:]:
-        if opened(places, name) is not None:
+        table = opened(places, name)
+        if table is not None and LAKE_ID in properties(table):
+            raise DataError("the table run has vanished: mount or restore its folder, or make the lake anew")
+        if table is not None:
             raise DataError(
                 f"the table {name} was not made by dicom-etl (there is no table run beside it): set lake.root to "
                 "another folder, or move that table away; dicom-etl sync --adopt takes over the tables of the Data "
@@ -225,6 +228,11 @@ def refuse_other_columns(lake: Lake, name: str, table: DeltaTable, wanted: Mappi
     unlike = [column for column, kind in wanted.items() if stored.get(column) != kind]
     if unlike:
         raise DataError(f"the table {name} is not as dicom-etl writes it, see {', '.join(unlike)}: {lake.remedy(name)}")
+
+
+def refuse_incomplete(lake: Lake) -> None:
+    """Raise DataError when any table has vanished that a run had written."""
+    _not_yet_made(lake, list(TABLES[1:]))
 
 
 def missing_tables(lake: Lake) -> list[str]:

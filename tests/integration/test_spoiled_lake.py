@@ -202,11 +202,10 @@ LONGS = {
 }  # fmt: skip
 REMEDY = dict.fromkeys(("run", "change", "rejected"), "mount or restore its folder, or make the lake anew")
 REMEDY |= dict.fromkeys(SHARED, "mount or restore its folder, or run dicom-etl repair --rebuild")
-NOT_OURS = "the table change was not made by dicom-etl .*there is no table run beside it.*"
 
 
 def named(table: str) -> dict[str, tuple[Spoil, str]]:
-    gone = NOT_OURS if table == "run" else f"the table {table} has vanished: {REMEDY[table]}"
+    gone = f"the table {table} has vanished: {REMEDY[table]}"
     other = f"the table {table} is not as dicom-etl writes it, see %s: {REMEDY[table]}"
     log = f"{table}: its _delta_log cannot be read; restore it from a backup"
     return {
@@ -251,6 +250,9 @@ def test_what_is_spoilt_is_named_before_anything_is_read(
     assert not [one for one in lake.service.requests.all() if one.query.get("includeMetadata") != "false"]
     if spoil not in (delete_files, cut_files):
         fails(command(lake, "verify"), 65, line)
+    if spoil is delete_folder:
+        _, out, _ = command(lake, "doctor")
+        assert re.search(f"^problem +lake +{line}$", out, re.MULTILINE)
 
     shutil.rmtree(lake.root / table, ignore_errors=True)
     shutil.copytree(lake.folder / "whole", lake.root / table)
