@@ -175,7 +175,10 @@ def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
     else:
         print_rows(["", ""], [(name, _rounded(value)) for name, value in facts.items()])
         _print_runs(found.last_runs)
-    return 1 if most is not None and found.lag_seconds > most else 0
+    if most is None or found.lag_seconds <= most:
+        return 0
+    click.echo(f"the tables are further behind than {max_lag}: see lastError and windowsDue", err=True)
+    return 1
 
 
 def _rounded(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -205,6 +206,10 @@ def storage_of(
     key = (os.environ if environment is None else environment).get(wanted.key_env, "").strip()
     if not key:
         raise ConfigurationError("storage.auth is key, but the variable that storage.key_env names is not set")
+    try:
+        base64.b64decode(key, validate=True)
+    except ValueError:  # not chained: it is a secret all the same
+        raise ConfigurationError("the variable that storage.key_env names holds no account key") from None
     return Storage(key=key, endpoint=endpoint)
 
 

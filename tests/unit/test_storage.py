@@ -452,6 +452,8 @@ def test_the_settings_choose_the_identity(tmp_path: Path, credential: FakeCreden
     assert (asked, credential.scopes) == ([1], [])
     by_key = settings_of(tmp_path, "storage.auth=key", "storage.key_env=THE_KEY", f"storage.endpoint={ENDPOINT}/")
     assert storage_of(by_key, {"THE_KEY": f" {KEY}\n"}, make) == Storage(key=KEY, endpoint=ENDPOINT)
+    with pytest.raises(ConfigurationError, match=r"^the variable that storage\.key_env names holds no account key$"):
+        storage_of(by_key, {"THE_KEY": "not base64!"}, make)
     only_files = load_settings(None, [f"lake.root={tmp_path}", f"files.root={ROOT}"], {}, tmp_path)
     assert storage_of(only_files, {}, make) == Storage(credential=credential)
 

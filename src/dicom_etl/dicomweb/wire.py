@@ -195,7 +195,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _printable(token: str) -> str:
-    text = token.strip()
+    text = token.strip() if isinstance(token, str) else ""  # an endpoint of identities may give a number
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise AccessDenied("the token is empty or holds characters that no token has; fetch a new one")
     return text
