@@ -188,7 +188,11 @@ def _refuse_strangers(places: Places) -> None:
     for name in TABLES[1:]:
         table = opened(places, name)
         if table is not None and LAKE_ID in properties(table):
-            raise DataError("the table run has vanished: mount or restore its folder, or make the lake anew")
+            # Either this lake has lost its ledger, or the settings point into another lake: nothing here tells which.
+            raise DataError(
+                f"the table {name} belongs to a lake whose table run is not here: if that has vanished, mount or "
+                "restore its folder, or make the lake anew; if this is another lake, set folders of its own for it"
+            )
         if table is not None:
             raise DataError(
                 f"the table {name} was not made by dicom-etl (there is no table run beside it): set lake.root to "

@@ -301,7 +301,7 @@ def test_two_lakes_that_share_a_table_are_refused(copy: Site, command: Command, 
     before = versions(copy), copy.ledger()
     with pytest.raises(DataError, match=f"the table {table} ") as refused:
         second.sync(spark=NoSpark())
-    assert ("belongs to another lake" if own else "was not made by dicom-etl") in str(refused.value)
+    assert ("belongs to another lake" if own else "belongs to a lake whose table run is not here") in str(refused.value)
     for verb in ("sync", "maintain", "repair"):
         code, out, line = command(second, verb)
         assert (code, out, len(line.splitlines())) == (65, "", 1)

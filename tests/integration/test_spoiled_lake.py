@@ -202,10 +202,14 @@ LONGS = {
 }  # fmt: skip
 REMEDY = dict.fromkeys(("run", "change", "rejected"), "mount or restore its folder, or make the lake anew")
 REMEDY |= dict.fromkeys(SHARED, "mount or restore its folder, or run dicom-etl repair --rebuild")
+LEDGER_GONE = (
+    f"the table change belongs to a lake whose table run is not here: if that has vanished, {REMEDY['run']}; "
+    "if this is another lake, set folders of its own for it"
+)
 
 
 def named(table: str) -> dict[str, tuple[Spoil, str]]:
-    gone = f"the table {table} has vanished: {REMEDY[table]}"
+    gone = LEDGER_GONE if table == "run" else f"the table {table} has vanished: {REMEDY[table]}"
     other = f"the table {table} is not as dicom-etl writes it, see %s: {REMEDY[table]}"
     log = f"{table}: its _delta_log cannot be read; restore it from a backup"
     return {
@@ -364,8 +368,9 @@ VANISHED = {
     (READ, "change"): (65, "the table change has vanished.*", {"run"}),
     (MERGE, "change"): (74, "instance: Spark could not read or write the table .*", {"run"}),
     (MERGE, "instance"): (74, "instance: Spark could not read or write the table .*", {"run", "change"}),
-    (ROLL_UP, "change"): (74, "s(eries|tudy): Spark could not read or write the table .*", {"run", "instance"}),
-    (ROLL_UP, "instance"): (65, "s(eries|tudy): (a file of this table|its _delta_log) .*", {"run", "change"}),
+    # The roll-up asks for nothing of `change`; that it is gone is seen at the run's end.
+    (ROLL_UP, "change"): (65, "the table change has vanished.*", {*ALL}),
+    (ROLL_UP, "instance"): (65, "instance: (a file of this table|its _delta_log) .*", {"run", "change"}),
     (ROLL_UP, "series"): (74, "series: Spark could not read or write the table .*", {*ALL} - {"rejected"}),
     (ROLL_UP, "study"): (74, "study: Spark could not read or write the table .*", {*ALL} - {"rejected"}),
     (ROLL_UP, "rejected"): (65, "the table rejected has vanished.*", {"run", "change", *SHARED}),
