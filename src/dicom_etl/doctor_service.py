@@ -17,8 +17,8 @@ import msgspec
 from dicom_etl.azure import dicom_tokens
 from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import connect
+from dicom_etl.dicomweb.connection import http_client
 from dicom_etl.dicomweb.retry import http_date
-from dicom_etl.dicomweb.wire import tls_context
 from dicom_etl.errors import AccessDenied, ConfigurationError, ServiceUnavailable
 from dicom_etl.finding import Finding, looked, problem
 from dicom_etl.setting_rules import is_loopback
@@ -82,26 +82,19 @@ def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseT
 
     Raises ServiceUnavailable when there is no answer, ConfigurationError for a proxy that cannot be used.
     """
-    loopback = is_loopback(urlsplit(base_url).hostname or "")
+    host = urlsplit(base_url).hostname or ""
     try:
         with (
-            httpx.Client(
-                verify=tls_context(trust_env=not loopback),
-                transport=transport,
-                timeout=_TIMEOUT_SECONDS,
-                trust_env=not loopback,
-            ) as http,
-            http.stream("GET", base_url, follow_redirects=False) as answer,
+            http_client(host, _TIMEOUT_SECONDS, transport=transport) as http,
+            http.stream("GET", base_url) as answer,
         ):
             moment = http_date(answer.headers.get("date"))
             theirs = None if moment is None else from_datetime(moment)
             return Contact(_negotiated(answer), theirs, from_datetime(clock()))
     except httpx.RequestError as error:
         raise ServiceUnavailable(_why_not(error)) from error
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigurationError(
-            f"the connection cannot be set up ({type(error).__name__}): check the environment's proxy and SSL_CERT_FILE"
-        ) from error
+    except httpx.InvalidURL as error:
+        raise ConfigurationError("dicom.base_url: expected an address that can be called") from error
 
 
 def _negotiated(answer: httpx.Response) -> str | None:
@@ -122,6 +115,10 @@ def _why_not(error: httpx.RequestError) -> str:
         )
     if isinstance(below, ssl.SSLError):
         return "TLS 1.2 or newer could not be agreed: check the port of dicom.base_url, and proxies on the way"
+    if isinstance(error, httpx.ReadTimeout):
+        return f"no answer within {_TIMEOUT_SECONDS:.0f} s: check the port of dicom.base_url, and proxies on the way"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "what answers is no web server, or hangs up: check the port of dicom.base_url, and proxies on the way"
     return "no connection: check dicom.base_url, the network, the firewall, and the proxy if there is one"
 
 

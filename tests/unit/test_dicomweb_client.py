@@ -15,9 +15,10 @@ import pytest
 from dicom_etl.dicomweb.answer import Answer
 from dicom_etl.dicomweb.body import TooLarge
 from dicom_etl.dicomweb.client import Cancelled, DicomClient, KeepsFailing, connect
+from dicom_etl.dicomweb.connection import tls_context
 from dicom_etl.dicomweb.retry import Failure, Kind, Patience, Retry, retry_after_seconds, wait_seconds
 from dicom_etl.dicomweb.throttle import Throttle
-from dicom_etl.dicomweb.wire import Call, tls_context
+from dicom_etl.dicomweb.wire import Call
 from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ProtocolError, ServiceUnavailable
 from dicom_etl.settings import Dicom
 from dicom_etl.window import from_datetime

@@ -12,16 +12,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from dicom_etl import __version__
 from dicom_etl.dicomweb.answer import Answer
 from dicom_etl.dicomweb.body import read_body
+from dicom_etl.dicomweb.connection import http_client
 from dicom_etl.dicomweb.retry import RETRYABLE_STATUSES, Failure, Kind, http_date, retry_after_seconds
 from dicom_etl.errors import AccessDenied, ConfigurationError
-from dicom_etl.setting_rules import is_loopback
 from dicom_etl.settings import Dicom
 from dicom_etl.window import from_datetime
 
-CONNECT_SECONDS = 10.0
 # An error's text is not worth more than this; only what was asked for may be large.
 _LARGEST_ERROR_BYTES = 1 << 20
 
@@ -77,7 +75,7 @@ class Wire:
         self._token_lock = Lock()
         self._in_flight = 0
         self._in_time_until = 0.0
-        self._http = _http_client(settings, transport, address.hostname or "")
+        self._http = http_client(address.hostname or "", settings.timeout_seconds, settings.connections, transport)
 
     def close(self) -> None:
         self._http.close()
@@ -127,7 +125,9 @@ class Wire:
         except httpx.RequestError as error:
             raise _failure(error) from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise ConfigurationError("dicom.base_url: expected an address that can be called") from error
+            raise ConfigurationError(
+                f"{self.host} cannot be called so: check dicom.base_url, for Fabric fabric.api_url"
+            ) from error
         finally:
             with self._lock:
                 self._in_flight -= 1
@@ -141,37 +141,6 @@ class Wire:
             self.answered = self.answered or response.status_code not in RETRYABLE_STATUSES
             if moment is not None:
                 self.service_time = from_datetime(moment)
-
-
-def tls_context(*, trust_env: bool) -> ssl.SSLContext:
-    """TLS 1.2 or newer, with httpx's certificates or those of SSL_CERT_FILE.
-
-    Said, because Debian's Python leaves it to its OpenSSL, which would go down to 1.0. Raises OSError for a file.
-    """
-    context = httpx.create_ssl_context(trust_env=trust_env)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _http_client(settings: Dicom, transport: httpx.BaseTransport | None, host: str) -> httpx.Client:
-    """The pooled connections. Raises ConfigurationError for a proxy or a certificate file that cannot be used."""
-    connect_seconds = min(CONNECT_SECONDS, settings.timeout_seconds)
-    try:
-        return httpx.Client(
-            verify=tls_context(trust_env=not is_loopback(host)),
-            transport=transport,
-            timeout=httpx.Timeout(settings.timeout_seconds, connect=connect_seconds),
-            limits=httpx.Limits(max_connections=settings.connections, max_keepalive_connections=settings.connections),
-            # A token goes to the configured host only (architecture §8).
-            follow_redirects=False,
-            # A hospital's proxy is not asked for a service on this very machine.
-            trust_env=not is_loopback(host),
-            headers={"Accept-Encoding": "gzip", "User-Agent": f"dicom-etl/{__version__}"},
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigurationError(
-            f"the connection cannot be set up ({type(error).__name__}): check the environment's proxy and SSL_CERT_FILE"
-        ) from error
 
 
 def _failure(error: httpx.RequestError) -> Failure:
