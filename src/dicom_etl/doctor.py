@@ -12,7 +12,7 @@ import httpx
 
 from dicom_etl.clock import utc_now
 from dicom_etl.deltalog import storage_error
-from dicom_etl.doctor_machine import machine_findings
+from dicom_etl.doctor_machine import machine_findings, memory_finding, metrics_findings
 from dicom_etl.doctor_service import Resolve, service_findings
 from dicom_etl.doctor_storage import storage_findings
 from dicom_etl.errors import ConfigurationError, DicomEtlError
@@ -52,6 +52,8 @@ def doctor(
             yield Finding("lake.root", "warning", "not checked: see settings")
         else:
             yield from storage_findings(settings, where, filesystem_of or where.storage.filesystem, uuid.uuid4().hex)
+        yield from metrics_findings(settings.metrics)
+        yield memory_finding(settings.spark)
     yield from machine_findings(jars)
 
 

@@ -1,8 +1,9 @@
-"""Checks of this machine: Java, the jars that Spark needs, and the versions of everything."""
+"""Checks of this machine: its memory, the metrics' folder, Java, Spark's jars, and the versions of everything."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +15,11 @@ from dicom_etl.errors import ConfigurationError
 from dicom_etl.finding import Finding, looked, problem
 from dicom_etl.lake.jars import FOLDER, SHA256
 from dicom_etl.lake.java import java_home, java_version
+from dicom_etl.setting_rules import memory_bytes
+from dicom_etl.settings import Metrics, Spark
 
+# A container's own bound, which its `free` does not show.
+_CGROUP_BYTES = Path("/sys/fs/cgroup/memory.max")
 _PACKAGES = {"Spark": "pyspark", "Delta": "delta-spark", "pyarrow": "pyarrow", "deltalake": "deltalake"}
 
 
@@ -23,6 +28,41 @@ def machine_findings(jars: Path = FOLDER) -> Iterator[Finding]:
     yield looked("java", _java)
     yield looked("jars", partial(_jars, jars))
     yield _versions()
+
+
+def memory_finding(spark: Spark, machine_bytes: int | None = None) -> Finding:
+    """Whether the JVM that we start fits this machine, or its container; ``machine_bytes`` stands in for its memory."""
+    there = _memory_bytes() if machine_bytes is None else machine_bytes
+    said = f"spark.driver_memory is {spark.driver_memory}, this machine has {there / (1 << 30):.1f} GiB"
+    if memory_bytes(spark.driver_memory) > there:
+        return Finding("memory", "warning", f"{said}: set a smaller one, or the system ends the JVM when it grows")
+    return Finding("memory", "ok", said)
+
+
+def _memory_bytes() -> int:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(_CGROUP_BYTES.read_text()))
+    except (OSError, ValueError):  # no container, or one without a bound ("max")
+        return machine
+
+
+def metrics_findings(metrics: Metrics) -> Iterator[Finding]:
+    """Whether the metrics' file can be put into its folder; nothing when none is wanted."""
+    if not metrics.prometheus_file:
+        return
+    try:
+        folder = Path(metrics.prometheus_file).expanduser().absolute().parent
+        good = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    except (OSError, ValueError, RuntimeError):  # a name that can be no file's, or has the ~ of nobody
+        good = False
+    if good:
+        yield Finding("metrics", "ok", "metrics.prometheus_file can be written")
+    else:
+        text = (
+            "no folder of metrics.prometheus_file that this user can write to: make it, or runs go on without metrics"
+        )
+        yield Finding("metrics", "warning", text)
 
 
 def _java() -> Finding:

@@ -10,6 +10,7 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, Resourc
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from dicom_etl.address import address, is_remote
 from dicom_etl.deltalog import FAILURES, storage_error
 from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable, StorageError
 from dicom_etl.finding import Finding, looked
@@ -34,6 +35,8 @@ def storage_findings(settings: Settings, where: Places, filesystem_of: Filesyste
         yield Finding("lake", "warning", "not checked: the storage does not answer")
         return
     yield looked("lake", partial(_lake, settings, where))
+    if settings.files.root:
+        yield looked("files.root", partial(_files, settings.files.root, filesystem_of))
 
 
 def _usable(key: str, place: str, filesystem_of: FilesystemOf, nonce: str) -> Finding:
@@ -145,6 +148,21 @@ def _tidy(fs: AbstractFileSystem, files: list[str], folders: list[str]) -> None:
     for path in folders:
         with suppress(*FAILURES):
             fs.rmdir(path)
+
+
+def _files(root: str, filesystem_of: FilesystemOf) -> Finding:
+    """By its name only: who runs sync need not read the images, and a listing of all of them may take minutes."""
+    if is_remote(root):
+        try:
+            address(root)
+        except ValueError as error:
+            raise ConfigurationError(f"files.root: {error}") from error
+        return Finding("files.root", "ok", "an address in Azure storage; open_instance reads the DICOM files there")
+    fs, folder = filesystem_of(root)
+    if not fs.isdir(folder):
+        text = "there is no such folder here: open_instance will ask the service for each instance"
+        return Finding("files.root", "warning", text)
+    return Finding("files.root", "ok", "the folder is there; open_instance reads the DICOM files in it")
 
 
 def _lake(settings: Settings, where: Places) -> Finding:

@@ -234,9 +234,9 @@ def refuse_other_columns(lake: Lake, name: str, table: DeltaTable, wanted: Mappi
         raise DataError(f"the table {name} is not as dicom-etl writes it, see {', '.join(unlike)}: {lake.remedy(name)}")
 
 
-def refuse_incomplete(lake: Lake) -> None:
-    """Raise DataError when any table has vanished that a run had written."""
-    _not_yet_made(lake, list(TABLES[1:]))
+def refuse_incomplete(lake: Lake, *, private: bool = True) -> None:
+    """Raise DataError when any table has vanished that a run had written; ``private``: change and rejected too."""
+    _not_yet_made(lake, list(TABLES[1:] if private else lake.places.shared))
 
 
 def missing_tables(lake: Lake) -> list[str]:

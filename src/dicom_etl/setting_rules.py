@@ -13,6 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 import idna
 
 _LONGEST_SECONDS = 86_400
+# Spark asks for 450 MiB of the heap that Java reports, which is less than what it is given.
+_LEAST_MEMORY_BYTES = 512 << 20
 
 
 def check_meaning(key: str, value: Any) -> None:
@@ -38,9 +40,28 @@ def _check_seconds(seconds: float) -> None:
         raise ValueError(f"expected at most {_LONGEST_SECONDS} seconds")
 
 
-def _check_memory(value: str) -> None:
-    if not re.fullmatch(r"\d+[kmgtKMGT]", value):
+# What spark-submit takes, too (Spark's "Master URLs"); another word would end a run after it has read the feed.
+_MASTER = re.compile(
+    r"local(\[(\*|[1-9]\d*)(, *[1-9]\d*)?\])?|local-cluster\[\d+,\d+,\d+\]|(spark|k8s)://[^\s,/][^\s]*|yarn", re.ASCII
+)
+
+
+def _check_master(value: str) -> None:
+    if not _MASTER.fullmatch(value):
+        raise ValueError("expected local[*], local[2], spark://host:port, k8s://… or yarn")
+
+
+def memory_bytes(value: str) -> int:
+    """A size as Java takes it, such as 2g, in bytes. Raises ValueError for another text."""
+    size = re.fullmatch(r"(\d{1,12})([kmgt])", value, re.IGNORECASE | re.ASCII)
+    if size is None:
         raise ValueError("expected a size such as 2g")
+    return int(size[1]) << 10 * (1 + "kmgt".index(size[2].lower()))
+
+
+def _check_memory(value: str) -> None:
+    if memory_bytes(value) < _LEAST_MEMORY_BYTES:
+        raise ValueError("expected at least 512m, with less Spark does not start")
 
 
 def _check_name(value: str) -> None:
@@ -105,6 +126,14 @@ def _check_place(place: str) -> None:
         raise ValueError("expected an address without password, query or fragment")
 
 
+def _check_lake_place(place: str) -> None:
+    _check_place(place)
+    # delta-rs takes the code for the character it stands for, and opens another folder than Spark. Addresses have a
+    # rule of their own (`storage`).
+    if "://" not in place and re.search(r"%[0-9A-Fa-f]{2}", place):
+        raise ValueError("expected a folder without a % and two digits in its name")
+
+
 def _check_table_path(path: str) -> None:
     parts = path.split("/")
     if not path or path.startswith("/") or any(p in ("", ".", "..") for p in parts) or "://" in path:
@@ -127,12 +156,13 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "fabric.token_env": partial(_check_variable, held="token"),
     "feed.window": _check_window,
     "files.root": _check_place,
-    "lake.root": _check_place,
-    "lake.private_root": _check_place,
+    "lake.root": _check_lake_place,
+    "lake.private_root": _check_lake_place,
     "lake.instance_path": _check_table_path,
     "lake.series_path": _check_table_path,
     "lake.study_path": _check_table_path,
     "spark.driver_memory": _check_memory,
+    "spark.master": _check_master,
     "storage.endpoint": _check_endpoint,
     "storage.key_env": partial(_check_variable, held="key"),
 }

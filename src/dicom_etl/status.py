@@ -8,7 +8,7 @@ from datetime import datetime
 
 from dicom_etl.clock import utc_now
 from dicom_etl.landing.rejects import read_open
-from dicom_etl.open_lake import Lake, existing_lake
+from dicom_etl.open_lake import Lake, existing_lake, refuse_incomplete
 from dicom_etl.runs import due, ledger
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
@@ -37,12 +37,20 @@ class Status:
 
 
 def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Status:
-    """The lake's state by its ledger, as of now. Raises DataError when there is no lake."""
-    return status_and_runs(settings, clock=clock)[0]
+    """The lake's state by its ledger, as of now.
+
+    Raises DataError when there is no lake, or one of its shared tables has vanished, whatever the ledger says.
+    """
+    found, _ = status_and_runs(settings, clock=clock)
+    refuse_incomplete(existing_lake(settings, private=False), private=False)
+    return found
 
 
 def status_and_runs(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> tuple[Status, list[Run]]:
-    """The lake's state as of now, and the whole ledger that tells it. Raises DataError when there is no lake."""
+    """The lake's state as of now, and the whole ledger that tells it. Raises DataError when there is no lake.
+
+    Asks for no table that only data are in: metrics are to be written after a failed run above all.
+    """
     lake = existing_lake(settings, private=False)
     runs = lake.runs()
     return _status(lake, runs, settings, clock), runs

@@ -28,9 +28,11 @@ from pyspark.sql import functions as F
 
 from dicom_etl import merging, one_run, rollups
 from dicom_etl.deltalog import TableFolder
+from dicom_etl.metrics import metrics_text
 from dicom_etl.progress import Silent
 from dicom_etl.runs import ledger
 from dicom_etl.runs.ledger import Run
+from dicom_etl.status import status_and_runs
 from dicom_etl.window import Window
 from support.oracle import Tables, instance_row, tables_of
 from support.site import SECOND, Site, at, text_at, ticks_at
@@ -274,6 +276,15 @@ def test_a_table_that_is_put_back_goes_on(lake: Site, command: Command, table: s
     assert command(lake, "sync")[0] == 65
     (lake.folder / "away").rename(lake.root / table)
     heals(lake, command)
+
+
+@pytest.mark.parametrize("table", SHARED)
+def test_status_names_a_shared_table_that_is_gone(lake: Site, command: Command, table: str) -> None:
+    """Although the ledger, which tells all the rest, is well; metrics are written from that all the same."""
+    assert command(lake, "status")[0] == 0
+    (lake.root / table).rename(lake.folder / "away")
+    fails(command(lake, "status", "--json"), 65, f"the table {table} has vanished: {REMEDY[table]}")
+    assert "dicom_etl_lag_seconds" in metrics_text(*status_and_runs(lake.settings))
 
 
 @soak

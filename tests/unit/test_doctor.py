@@ -38,23 +38,27 @@ from deltalake import write_deltalake
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from dicom_etl import doctor_machine
+from dicom_etl import doctor_machine, doctor_service
 from dicom_etl.doctor import doctor
+from dicom_etl.doctor_machine import memory_finding
 from dicom_etl.doctor_service import contact, service_findings
-from dicom_etl.doctor_storage import probe
+from dicom_etl.doctor_storage import probe, storage_findings
 from dicom_etl.emulator import Emulator, EmulatorOptions, serve_in_thread
 from dicom_etl.emulator.tokens import NOBODY, READER
 from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable, StorageError
 from dicom_etl.finding import Finding, exit_code
 from dicom_etl.lake import java
+from dicom_etl.places import places
 from dicom_etl.runs.identity import new_identity
 from dicom_etl.runs.ledger import create_ledger
-from dicom_etl.settings import Settings, load_settings
+from dicom_etl.settings import Settings, Spark, load_settings
+from dicom_etl.storage import Storage
 
 TOKEN = "sesame-4711"
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 SERVICE_CHECKS = ["address", "connection", "clock", "token", "role"]
-ALL_CHECKS = ["settings", *SERVICE_CHECKS, "lake.root", "lake.private_root", "lake", "java", "jars", "versions"]
+MACHINE_CHECKS = ["memory", "java", "jars", "versions"]
+ALL_CHECKS = ["settings", *SERVICE_CHECKS, "lake.root", "lake.private_root", "lake", *MACHINE_CHECKS]
 
 
 @pytest.fixture
@@ -202,6 +206,46 @@ def test_a_token_that_is_not_there_is_a_wrong_configuration(
     assert only(findings, "token").exit_code == 78
     assert only(findings, "role") == Finding("role", "warning", "not checked: there is no token")
     assert {"connection", "clock", "lake.root"} <= set(states(findings, "ok"))
+
+
+def test_a_token_that_cannot_be_one_is_found_where_it_is_looked_at(
+    emulator: Emulator, tmp_path: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """77 of `token` and not of `role`; a whole header was put into the variable here."""
+    monkeypatch.setenv("DICOM_ETL_TOKEN", f"Bearer {TOKEN}")
+    findings = examined(settings_of(emulator, tmp_path), machine)
+    assert states(findings, "problem") == ["token"]
+    assert (only(findings, "token").exit_code, TOKEN in only(findings, "token").text) == (77, False)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "said"),
+    [
+        (b"220 mail.example ESMTP\r\n\r\n", "what answers is no web server, or hangs up: check the port"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no answer within 1 s: check the port"),
+        (b"", "no answer within 1 s: check the port"),
+    ],
+)
+def test_what_answers_and_is_no_service_is_told_from_a_closed_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: bytes, said: str
+) -> None:
+    """75, with the port to look at and not the firewall."""
+    monkeypatch.setattr(doctor_service, "_TIMEOUT_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        done = threading.Event()
+
+        def greet() -> None:
+            with server.accept()[0] as connection:
+                connection.sendall(greeting)
+                done.wait(30)
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        found = only(findings_at(f"http://127.0.0.1:{server.getsockname()[1]}", tmp_path), "connection")
+        done.set()
+        thread.join()
+    assert (found.state, found.exit_code) == ("problem", 75)
+    assert found.text.startswith(said)
 
 
 def test_a_service_that_is_down_does_not_hide_the_storage(emulator: Emulator, tmp_path: Path, machine: Path) -> None:
@@ -688,6 +732,48 @@ def test_without_java_or_spark(
     assert "dicom-etl " in only(findings, "versions").text
 
 
+@pytest.mark.parametrize(("driver_memory", "state"), [("2g", "ok"), ("4096M", "ok"), ("5g", "warning")])
+def test_a_jvm_larger_than_the_machine_is_a_warning(driver_memory: str, state: str) -> None:
+    """Of its memory, not of what is free now: that changes every minute."""
+    spark = Spark(master="local[2]", driver_memory=driver_memory, shuffle_partitions=2)
+    found = memory_finding(spark, 4 << 30)
+    assert (found.check, found.state) == ("memory", state)
+    assert found.text.startswith(f"spark.driver_memory is {driver_memory}, this machine has 4.0 GiB")
+
+
+def test_a_folder_for_metrics_that_is_not_there_is_a_warning(emulator: Emulator, tmp_path: Path, machine: Path) -> None:
+    """Since no run fails for it; nothing is said where no metrics are wanted."""
+    for file, wanted in (
+        (tmp_path / "dicom.prom", ["ok"]),
+        (tmp_path / "none" / "dicom.prom", ["warning"]),
+        ("~nobody-at-all/dicom.prom", ["warning"]),
+        ("", []),
+    ):
+        findings = examined(settings_of(emulator, tmp_path, f"metrics.prometheus_file={file}"), machine)
+        assert [found.state for found in findings if found.check == "metrics"] == wanted
+        assert states(findings, "problem") == []
+    assert not (tmp_path / "dicom.prom").exists()
+
+
+@pytest.mark.parametrize(
+    ("root", "state", "code"),
+    [
+        ("{here}", "ok", 0),
+        ("{here}/none", "warning", 0),
+        ("abfss://dicom@account.dfs.core.windows.net", "ok", 0),
+        ("abfss://account.dfs.core.windows.net", "problem", 78),
+    ],
+)
+def test_the_folder_of_the_files_is_looked_at_by_its_name(
+    emulator: Emulator, tmp_path: Path, root: str, state: str, code: int
+) -> None:
+    """Not read: who runs the sync need not have the right to."""
+    settings = settings_of(emulator, tmp_path, f"files.root={root.format(here=tmp_path)}", "storage.auth=key")
+    findings = storage_findings(settings, places(settings, Storage()), Storage().filesystem, "n")
+    found = only(list(findings), "files.root")
+    assert (found.state, found.exit_code) == (state, code)
+
+
 # -- the command -------------------------------------------------------------------------------------------------
 
 
@@ -710,7 +796,7 @@ def test_the_command_prints_one_line_a_check(emulator: Emulator, tmp_path: Path,
     else:
         found = {line.split()[1]: line.split()[0] for line in lines}
         assert found["role"] == "problem"
-    assert {*SERVICE_CHECKS, "settings", "lake.root", "lake", "java", "jars", "versions"} == set(found)
+    assert {*SERVICE_CHECKS, "settings", "lake.root", "lake", *MACHINE_CHECKS} == set(found)
     assert len(lines) == len(found)
     assert (done.returncode, done.stderr) == (77, "")
     assert "of-nobody" not in done.stdout

@@ -234,6 +234,8 @@ DURATION = "expected a duration such as 90s, 15m or 1h"
 BELOW_ROOT = "expected a path below lake.root, such as instance"
 LETTERS = "expected letters, digits, _ - . / only, and no leading _"
 NO_OTHER = "expected a folder that no other table uses"
+MASTER = "expected local[*], local[2], spark://host:port, k8s://… or yarn"
+NO_PERCENT_CODE = "expected a folder without a % and two digits in its name"
 
 
 @pytest.mark.parametrize(
@@ -302,6 +304,14 @@ NO_OTHER = "expected a folder that no other table uses"
         ("maintenance.change_retention_days=-1", "expected a number of at least 0"),
         ("spark.driver_memory=2 GB", "expected a size such as 2g"),
         ("spark.driver_memory=2", "expected text"),
+        ("spark.driver_memory=2²g", "expected a size such as 2g"),
+        ("spark.driver_memory=511m", "expected at least 512m, with less Spark does not start"),
+        ("spark.master=bogus", MASTER),
+        ("spark.master=", MASTER),
+        ("spark.master=local[0]", MASTER),
+        ("spark.master=spark://", MASTER),
+        ("lake.root=/data/my%20lake", NO_PERCENT_CODE),
+        ("lake.private_root=my%4Clake", NO_PERCENT_CODE),
         ("spark.shuffle_partitions=0", "expected a number of at least 1"),
     ],
 )
