@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from azure.core.credentials import AccessToken
-from azure.core.exceptions import AzureError, ClientAuthenticationError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, ServiceResponseError
 
 from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable
 from dicom_etl.settings import Dicom, Fabric
@@ -24,7 +24,7 @@ FABRIC_SCOPE = "https://api.fabric.microsoft.com/.default"
 TokenSource = Callable[[bool], str]
 
 # azure-identity waits five minutes for each of four tries: a login that a firewall swallows would hold a run for 20.
-_BOUNDS = {"connection_timeout": 10, "read_timeout": 30}
+_BOUNDS = {"connection_timeout": 10, "read_timeout": 20, "retry_connect": 2, "retry_read": 1}
 # What urllib3 says of a login or an identity's endpoint that does not answer. DefaultAzureCredential makes of it the
 # same error as of a wrong secret, and keeps its text only.
 _UNREACHABLE = re.compile(r"HTTPS?Connection(Pool)?\(|[Tt]imed out|Connection (refused|reset|aborted)")
@@ -46,12 +46,35 @@ def azure_credential() -> Credential:
     from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - half a second that a local lake does not need
 
     try:
-        return DefaultAzureCredential(**_BOUNDS)
+        return _StatusKept(lambda hook: DefaultAzureCredential(**_BOUNDS, raw_response_hook=hook))
     except (ValueError, OSError) as error:
         raise ConfigurationError(
             f"the environment's AZURE_ variables cannot be an identity ({type(error).__name__}): check those that are "
             "set of AZURE_TENANT_ID, AZURE_CLIENT_CERTIFICATE_PATH, AZURE_AUTHORITY_HOST and AZURE_TOKEN_CREDENTIALS"
         ) from error
+
+
+class _StatusKept:
+    """A credential that tells a login, or a managed identity, that is busy from one that refuses.
+
+    The error's text does not: of 429 and 503, once the tries are over, azure-identity says the same as of a 400. The
+    status is kept from call to call, as MSAL keeps such an answer for a minute and gives it again without asking.
+    """
+
+    def __init__(self, make: Callable[[Callable[[Any], None]], Credential]) -> None:
+        self._last_status = 0
+        self._source = make(self._note)
+
+    def _note(self, answer: Any) -> None:
+        self._last_status = answer.http_response.status_code
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        try:
+            return self._source.get_token(*scopes, **options)
+        except ClientAuthenticationError as error:
+            if self._last_status in (408, 429) or self._last_status >= 500:
+                raise ServiceResponseError("the login is busy") from error
+            raise
 
 
 def access_token(credential: Credential, scope: str, audience: str) -> AccessToken:

@@ -334,16 +334,33 @@ def test_a_source_of_tokens_that_cannot_be_reached_is_worth_another_run(
 def test_a_source_of_tokens_that_never_answers_does_not_hold_the_run(
     make_world: Callable[..., World], way: str
 ) -> None:
-    """Four tries, each as long as we say; azure-identity's own is five minutes."""
+    """Two tries, each as long as we say; azure-identity's own are four of five minutes."""
     world = make_world(way)
-    assert azure._BOUNDS == {"connection_timeout": 10, "read_timeout": 30}
-    world.monkeypatch.setattr(azure, "_BOUNDS", {"connection_timeout": 10, "read_timeout": 0.2})
+    assert azure._BOUNDS == {"connection_timeout": 10, "read_timeout": 20, "retry_connect": 2, "retry_read": 1}
+    world.monkeypatch.setattr(azure, "_BOUNDS", {**azure._BOUNDS, "read_timeout": 0.2})
     world.monkeypatch.setattr("azure.core.pipeline.transport.RequestsTransport.sleep", lambda *_: None)
     world.giver.silent = threading.Event()
     with world.client() as client, pytest.raises(DicomEtlError) as caught:
         read(client)
     assert type(caught.value) is (AccessDenied if way == "imds" else ServiceUnavailable)
-    assert (world.giver.requests, world.service.requests.count()) == (4, 0)
+    assert (world.giver.requests, world.service.requests.count()) == (2, 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_source_of_tokens_that_is_busy_is_worth_another_run(
+    make_world: Callable[..., World], way: str, status: int
+) -> None:
+    """75 and not 77, which would end a `watch`; also the next minute, in which MSAL answers without asking."""
+    world = make_world(way)
+    world.monkeypatch.setattr("azure.core.pipeline.transport.RequestsTransport.sleep", lambda *_: None)
+    world.giver.script = [(status, {"error": "too_busy", "error_description": "not now"})] * 20
+    with world.client() as client:
+        for _ in range(2):
+            with pytest.raises(ServiceUnavailable, match="could not be fetched; run again later"):
+                read(client)
+    assert len(world.giver.asked) >= 1
+    assert {asked.way for asked in world.giver.asked} == {WAYS[way]}
 
 
 @pytest.mark.parametrize("way", ["service principal", "workload identity"])
