@@ -19,6 +19,7 @@ from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import connect
 from dicom_etl.dicomweb.connection import http_client
 from dicom_etl.dicomweb.retry import http_date
+from dicom_etl.dicomweb.wire import printable
 from dicom_etl.errors import AccessDenied, ConfigurationError, ServiceUnavailable
 from dicom_etl.finding import Finding, looked, problem
 from dicom_etl.setting_rules import is_loopback
@@ -172,7 +173,7 @@ def _token(dicom: Dicom) -> Finding:
         if dicom.base_url and not is_loopback(urlsplit(dicom.base_url).hostname or ""):
             return Finding("token", "warning", 'none is sent (dicom.auth = "none"); for a service in Azure set "azure"')
         return Finding("token", "ok", 'none is sent (dicom.auth = "none")')
-    tokens(False)
+    printable(tokens(False))
     source = "azure-identity" if dicom.auth == "azure" else "the variable that dicom.token_env names"
     return Finding("token", "ok", f"there is one, from {source}")
 

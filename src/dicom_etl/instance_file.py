@@ -6,6 +6,7 @@ chains, and those of others quote paths and values.
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 import zlib
@@ -78,6 +79,7 @@ def open_instance(
     is nowhere, or must not be followed; StorageError when the lake fails; ConfigurationError without any address;
     for the service as ``DicomClient.send``.
     """
+    _quiet_libraries()
     settings = load_settings() if settings is None else settings
     named = _named(row)
     file, why = _in_lake(named.path, settings, filesystem_of, whole=not stop_before_pixels)
@@ -91,6 +93,17 @@ def open_instance(
             "check files.root, then run dicom-etl verify"
         )
     return dataset
+
+
+def _quiet_libraries() -> None:
+    """Have the clients of others log warnings only, unless somebody has set their level.
+
+    At INFO, which notebooks like to turn on for everything, they print each address, and in it UIDs and paths.
+    """
+    for name in ("httpx", "httpcore", "azure"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)
 
 
 def files_root(settings: Settings) -> str:

@@ -140,6 +140,14 @@ def test_bodies_that_cannot_be_used_are_tried_again(broken: Callable[[], httpx.R
     assert client.retries == 1
 
 
+def test_a_page_of_something_else_is_said_to_be_that() -> None:
+    """A sign-in page, or a proxy's: the address is to be looked at, should it stay so."""
+    script = Script(answer(200, b"<html>", content_type="text/html"))
+    with client_of(script) as client, pytest.raises(ServiceUnavailable, match="something else answers there: check"):
+        client.send(GET, body_of)
+    assert len(script.requests) > 1
+
+
 def test_a_body_that_trickles_longer_than_the_timeout_is_given_up() -> None:
     """The timeout bounds the whole answer: httpx's own starts anew with each byte."""
     clock = Clock()

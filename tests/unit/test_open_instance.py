@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import re
 import shutil
 import subprocess
@@ -542,6 +543,22 @@ def test_without_a_role_at_the_service_access_is_denied(make_site: Callable[...,
     row = ct_row(site, filePath=None)
     site.emulator.service.tokens.issue("nobody")
     assert "does not accept the token (401)" in outcome(site, row)
+
+
+def test_a_notebook_that_logs_everything_logs_no_uid(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """httpx alone, the broken twin, logs each address at INFO; a level that somebody has set is left alone."""
+    for name in ("httpx", "httpcore", "azure"):
+        caplog.set_level(logging.NOTSET, logger=name)
+    caplog.set_level(logging.INFO)
+    row = ct_row(site, filePath=None)
+    assert [record.name for record in caplog.records] == ["httpx"]
+    caplog.clear()
+    assert_ct(open_instance(row, site.settings()))
+    assert site.retrieved() == 1
+    assert caplog.records == []
+    logging.getLogger("httpx").setLevel(logging.INFO)
+    assert_ct(open_instance(row, site.settings()))
+    assert "httpx" in {record.name for record in caplog.records}
 
 
 def test_settings_are_those_of_the_command_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

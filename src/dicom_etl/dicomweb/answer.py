@@ -10,6 +10,7 @@ import msgspec
 from dicom_etl.dicomweb.retry import RETRYABLE_STATUSES, Failure, Kind
 from dicom_etl.errors import AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable
 
+NOT_JSON = "an answer that is not JSON"
 _JSON_TYPES = ("application/json", "application/dicom+json")
 
 
@@ -32,7 +33,7 @@ def judge(answer: Answer, method: str, expected: frozenset[int], json: bool, hos
     status = answer.status
     if status in expected:
         if json and status == 200 and _media_type(answer) not in _JSON_TYPES:
-            raise Failure("an answer that is not JSON", Kind.FAILING, answer.retry_after)
+            raise Failure(NOT_JSON, Kind.FAILING, answer.retry_after)
         return
     if status in RETRYABLE_STATUSES:
         # A 5xx may lie in what was asked for even when it says when to come back (service-protocol §2.6): its wait

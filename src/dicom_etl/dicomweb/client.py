@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 import httpx
 import tenacity
 
-from dicom_etl.dicomweb.answer import Answer, judge
+from dicom_etl.dicomweb.answer import NOT_JSON, Answer, judge
 from dicom_etl.dicomweb.retry import (
     MAX_ATTEMPTS,
     PATIENT,
@@ -209,6 +209,8 @@ def _advice(failure: Failure, host: str) -> str:
     hint = "run again later"
     if failure.kind is Kind.UNREACHABLE:
         hint = "check dicom.base_url and the network"
+    elif failure.reason == NOT_JSON:
+        hint = "run again later; if it stays so, something else answers there: check dicom.base_url, and proxies"
     elif failure.retry_after is not None:
         hint = f"it asks to wait {failure.retry_after:.0f} s; run again later or raise dicom.retry_seconds"
     return f"the DICOM service at {host} {failure.kind.value}: {failure.reason}; {hint}"

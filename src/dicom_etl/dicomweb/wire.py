@@ -107,7 +107,7 @@ class Wire:
     def _send(self, call: Call, token: str | None) -> Answer:
         headers = dict(call.headers)
         if token is not None:
-            headers["Authorization"] = f"Bearer {_printable(token)}"
+            headers["Authorization"] = f"Bearer {printable(token)}"
         give_up_at = self._monotonic() + self._timeout_seconds
         with self._lock:
             self.requests += 1
@@ -163,7 +163,8 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def _printable(token: str) -> str:
+def printable(token: str) -> str:
+    """The token as a header can carry it. Raises AccessDenied for what cannot be one."""
     text = token.strip() if isinstance(token, str) else ""  # an endpoint of identities may give a number
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise AccessDenied("the token is empty or holds characters that no token has; fetch a new one")
