@@ -14,6 +14,7 @@ from dicom_etl.cli_doctor import doctor
 from dicom_etl.cli_fabric import fabric
 from dicom_etl.cli_options import common, json_option
 from dicom_etl.errors import DataError, UsageError
+from dicom_etl.logs import said
 from dicom_etl.printing import RowFormat, print_json, print_rows
 from dicom_etl.settings import Settings, flat, shown
 from dicom_etl.window import TICKS_PER_SECOND, Window, format_duration, format_instant, parse_duration
@@ -177,7 +178,7 @@ def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
         _print_runs(found.last_runs)
     if most is None or found.lag_seconds <= most:
         return 0
-    click.echo(f"the tables are further behind than {max_lag}: see lastError and windowsDue", err=True)
+    click.echo(said(f"the tables are further behind than {max_lag}: see lastError and windowsDue"), err=True)
     return 1
 
 

@@ -27,7 +27,7 @@ def doctor(config: Path | None, overrides: tuple[str, ...], log_format: LogForma
     findings = []
     for found in verb(partial(load_settings, config, overrides)):
         findings.append(found)
-        _print(found, as_json)
+        _print(found, as_json or log_format == "json")
     return exit_code(findings)
 
 

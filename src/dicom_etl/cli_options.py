@@ -15,7 +15,13 @@ from dicom_etl.settings import load_settings
 _OPTIONS = (
     click.option("--config", type=click.Path(path_type=Path), help="The one settings file to read."),
     click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting."),
-    click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="How log lines and errors look; json prints the results as --json does, too.",
+    ),
 )
 
 
@@ -33,6 +39,8 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any, config: Path | None, overrides: tuple[str, ...], log_format: Any, **kwargs: Any
     ) -> Any:
         configure_logging(log_format)
+        if log_format == "json" and "as_json" in kwargs:  # whoever wants lines for a machine wants all of them
+            kwargs["as_json"] = True
         return command(load_settings(config, overrides), *args, **kwargs)
 
     return with_settings

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from dicom_etl.errors import DicomEtlError
+from dicom_etl.logs import said
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
@@ -104,4 +105,4 @@ def _bug(error: Exception) -> int:
 
 def _say(text: str) -> None:
     for line in text.splitlines() or [""]:
-        print(f"dicom-etl: {line}", file=sys.stderr)  # noqa: T201
+        print(said(line), file=sys.stderr)  # noqa: T201

@@ -33,6 +33,15 @@ def configure_logging(log_format: LogFormat) -> None:
     warnings.simplefilter("ignore")
 
 
+def said(text: str) -> str:
+    """A line for standard error that is no event of the work, such as what ended it, as the lines beside it look."""
+    handlers = logging.getLogger("dicom_etl").handlers
+    if handlers and isinstance(handlers[0].formatter, _Json):
+        record = logging.LogRecord("dicom_etl", logging.ERROR, "", 0, text, None, None)
+        return handlers[0].formatter.format(record)
+    return f"dicom-etl: {text}"
+
+
 class _StandardError(logging.StreamHandler[TextIO]):
     """Writes to whatever standard error is by then: a progress line on the terminal puts itself in between."""
 

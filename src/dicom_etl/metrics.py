@@ -117,12 +117,17 @@ def write_metrics(file: Path, text: str) -> None:
 def metrics_after(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Iterator[Callable[[], None]]:
     """Writes `metrics.prometheus_file`, if one is set, when the block ends, however it ends.
 
-    Gives a function that writes it meanwhile. That it cannot be written is a line in the log, and no run's failure.
+    Gives a function that writes it meanwhile. That it cannot be written is a line in the log, once, and no run's
+    failure.
     """
+    told = ""
 
     def refresh() -> None:
-        if settings.metrics.prometheus_file:
-            _refresh(settings, clock)
+        nonlocal told
+        failed = _refresh(settings, clock) if settings.metrics.prometheus_file else ""
+        if failed and failed != told:
+            log.warning("metrics not written", extra={"error": failed, "setting": "metrics.prometheus_file"})
+        told = failed
 
     try:
         yield refresh
@@ -130,14 +135,16 @@ def metrics_after(settings: Settings, clock: Callable[[], datetime] = utc_now) -
         refresh()
 
 
-def _refresh(settings: Settings, clock: Callable[[], datetime]) -> None:
+def _refresh(settings: Settings, clock: Callable[[], datetime]) -> str:
+    """Writes the file; the name of the error that kept it from that, or nothing."""
     try:
         text = metrics_text(*status_and_runs(settings, clock=clock))
         write_metrics(Path(settings.metrics.prometheus_file).expanduser(), text)
     except (DicomEtlError, OSError, ValueError, RuntimeError) as error:
         # A name that can be no file's, or has the ~ of nobody, is a ValueError or a RuntimeError. Before the first run
         # there is no ledger, and nothing to tell.
-        log.warning("metrics not written", extra={"error": type(error).__name__})
+        return type(error).__name__
+    return ""
 
 
 def refreshed(runs: Iterable[Run], refresh: Callable[[], None]) -> Iterator[Run]:

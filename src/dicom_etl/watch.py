@@ -20,7 +20,7 @@ from dicom_etl.request import Request
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Feed, Settings
 from dicom_etl.sync import sync_in
-from dicom_etl.window import TICKS_PER_SECOND, floor_to_grid, from_datetime
+from dicom_etl.window import TICKS_PER_SECOND, floor_to_grid, format_duration, from_datetime
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,10 @@ def watch(
     """
     failures = 0
     where = places(settings)
+    log.info(
+        "watching",
+        extra={"window": format_duration(settings.feed.window), "delay": format_duration(settings.feed.delay)},
+    )
     with ExitStack() as started:
         engine = started.enter_context(Engine(settings.spark, spark, where))
         while not stopped():

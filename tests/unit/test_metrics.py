@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -406,10 +408,31 @@ def test_every_verb_takes_a_log_format() -> None:
         assert list(option.type.choices) == ["text", "json"], name
 
 
+def test_with_json_logs_results_and_errors_are_json_too(site: Site) -> None:
+    """Of a process with both outputs in one file, as cron has it; as text, the broken twin, no line of them is."""
+    site.service.clock.run()
+    base, root = site.settings.dicom.base_url, site.settings.lake.root
+    typed = [sys.executable, "-m", "dicom_etl", "status", "--set", f"dicom.base_url={base}"]
+
+    def lines(*more: str) -> tuple[int, list[str]]:
+        done = subprocess.run([*typed, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        return done.returncode, done.stdout.splitlines()
+
+    assert lines("--set", f"lake.root={root}")[1] == ["dicom-etl: there is no lake here yet: run dicom-etl sync first"]
+    code, (line,) = lines("--set", f"lake.root={root}", "--log-format", "json")
+    event = json.loads(line)
+    assert (code, event["level"], event["event"]) == (
+        65,
+        "ERROR",
+        "there is no lake here yet: run dicom-etl sync first",
+    )
+    assert set(event) == {"time", "level", "logger", "event"}
+
+
 def test_logs_are_json_when_asked(site: Site, logged: Callable[[], str], capsys: pytest.CaptureFixture[str]) -> None:
     """One object a line on standard error, and the results alone on standard output."""
     elsewhere = site.having(f"metrics.prometheus_file={site.folder / 'missing' / 'etl.prom'}")
-    assert typed(elsewhere, "sync", "--log-format", "json", "--json") == 0
+    assert typed(elsewhere, "sync", "--log-format", "json") == 0
     said = capsys.readouterr()
     events = [json.loads(line) for line in said.err.splitlines()]
     assert {"time", "level", "logger", "event"} <= set(events[0])
