@@ -152,6 +152,7 @@ for counted in by_modality_and_year.collect():
     by_year.setdefault(str(counted.year or "no date"), {})[counted.modality or "none"] = counted.instances
 chart = stacked_bars(by_year)
 chart_file = Path(os.environ.get("NOTEBOOK_PICTURES", ".")) / "instances_by_year.svg"
+chart_file.parent.mkdir(parents=True, exist_ok=True)
 chart_file.write_text(chart, encoding="utf-8")
 print(f"the chart is in {chart_file.name}")
 chart  # noqa: B018 - a notebook shows its last value

@@ -119,6 +119,7 @@ if dataset.PhotometricInterpretation == "MONOCHROME1":  # there, the lowest valu
     grey = 255 - grey
 picture = png(grey)
 picture_file = Path(os.environ.get("NOTEBOOK_PICTURES", ".")) / f"{MODALITY}.png"
+picture_file.parent.mkdir(parents=True, exist_ok=True)
 picture_file.write_bytes(picture)
 print(f"the picture is in {picture_file.name}")
 picture  # noqa: B018 - a notebook shows its last value

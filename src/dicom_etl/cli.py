@@ -401,4 +401,5 @@ def emulator(
 
 def _say_if_refused(path: Path, stored: Any) -> None:
     if stored.failure is not None:
-        click.echo(f"refused  {path}  ({'; '.join(stored.comments) or stored.failure})", err=True)
+        why = "; ".join(stored.comments) or f"failure {stored.failure}: not a DICOM file that can be stored"
+        click.echo(f"refused  {path}  ({why})", err=True)
