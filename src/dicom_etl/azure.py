@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError, ClientAuthenticationError, ServiceResponseError
@@ -24,10 +26,15 @@ FABRIC_SCOPE = "https://api.fabric.microsoft.com/.default"
 TokenSource = Callable[[bool], str]
 
 # azure-identity waits five minutes for each of four tries: a login that a firewall swallows would hold a run for 20.
-_BOUNDS = {"connection_timeout": 10, "read_timeout": 20, "retry_connect": 2, "retry_read": 1}
+_BOUNDS = {"connection_timeout": 10, "read_timeout": 20, "retry_connect": 1, "retry_read": 1}
 # What urllib3 says of a login or an identity's endpoint that does not answer. DefaultAzureCredential makes of it the
 # same error as of a wrong secret, and keeps its text only.
 _UNREACHABLE = re.compile(r"HTTPS?Connection(Pool)?\(|[Tt]imed out|Connection (refused|reset|aborted)")
+# MSAL's minute, and some seconds.
+_BUSY_SECONDS = 75.0
+# Every machine is asked for its identity there; where there is none, a proxy on the way answers for it.
+_IMDS = "169.254.169.254"
+_OF_A_PROXY = (502, 503, 504)
 # Entra's number of what it refused; the rest of its text names tenants and applications.
 _REFUSAL = re.compile(r"\bAADSTS\d+\b")
 
@@ -57,22 +64,31 @@ def azure_credential() -> Credential:
 class _StatusKept:
     """A credential that tells a login, or a managed identity, that is busy from one that refuses.
 
-    The error's text does not: of 429 and 503, once the tries are over, azure-identity says the same as of a 400. The
-    status is kept from call to call, as MSAL keeps such an answer for a minute and gives it again without asking.
+    The error's text does not: of 429 and 503, once the tries are over, azure-identity says the same as of a 400. A busy
+    answer counts for a while, as MSAL keeps it for a minute and gives it again without asking.
     """
 
-    def __init__(self, make: Callable[[Callable[[Any], None]], Credential]) -> None:
-        self._last_status = 0
+    def __init__(
+        self, make: Callable[[Callable[[Any], None]], Credential], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._busy_until = 0.0
+        self._monotonic = monotonic
         self._source = make(self._note)
 
     def _note(self, answer: Any) -> None:
-        self._last_status = answer.http_response.status_code
+        parts = urlsplit(answer.http_request.url)
+        # After a refusal MSAL looks an authority's other names up, and that goes well.
+        if "/discovery/" in parts.path or "/.well-known/" in parts.path:
+            return
+        status = answer.http_response.status_code
+        busy = status in (408, 429) or (status >= 500 and not (status in _OF_A_PROXY and parts.hostname == _IMDS))
+        self._busy_until = self._monotonic() + _BUSY_SECONDS if busy else 0.0
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         try:
             return self._source.get_token(*scopes, **options)
         except ClientAuthenticationError as error:
-            if self._last_status in (408, 429) or self._last_status >= 500:
+            if self._monotonic() < self._busy_until:
                 raise ServiceResponseError("the login is busy") from error
             raise
 

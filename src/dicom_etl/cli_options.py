@@ -20,7 +20,7 @@ _OPTIONS = (
         type=click.Choice(["text", "json"]),
         default="text",
         show_default=True,
-        help="How log lines and errors look; json prints the results as --json does, too.",
+        help="How log lines and errors look; json prints the results as --json does, where a command has that.",
     ),
 )
 

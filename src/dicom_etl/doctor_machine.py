@@ -52,16 +52,14 @@ def metrics_findings(metrics: Metrics) -> Iterator[Finding]:
     if not metrics.prometheus_file:
         return
     try:
-        folder = Path(metrics.prometheus_file).expanduser().absolute().parent
-        good = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+        file = Path(metrics.prometheus_file).expanduser().absolute()
+        good = file.parent.is_dir() and os.access(file.parent, os.W_OK | os.X_OK) and not file.is_dir()
     except (OSError, ValueError, RuntimeError):  # a name that can be no file's, or has the ~ of nobody
         good = False
-    if good:
+    if good and "\0" not in metrics.prometheus_file:
         yield Finding("metrics", "ok", "metrics.prometheus_file can be written")
     else:
-        text = (
-            "no folder of metrics.prometheus_file that this user can write to: make it, or runs go on without metrics"
-        )
+        text = "metrics.prometheus_file cannot be written: name a file in a folder that is this user's"
         yield Finding("metrics", "warning", text)
 
 

@@ -17,7 +17,7 @@ import msgspec
 from dicom_etl.azure import dicom_tokens
 from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import connect
-from dicom_etl.dicomweb.connection import http_client
+from dicom_etl.dicomweb.connection import callable_address, http_client
 from dicom_etl.dicomweb.retry import http_date
 from dicom_etl.dicomweb.wire import printable
 from dicom_etl.errors import AccessDenied, ConfigurationError, ServiceUnavailable
@@ -87,6 +87,7 @@ def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseT
     try:
         with (
             http_client(host, _TIMEOUT_SECONDS, transport=transport) as http,
+            callable_address(host),
             http.stream("GET", base_url) as answer,
         ):
             moment = http_date(answer.headers.get("date"))
@@ -94,8 +95,6 @@ def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseT
             return Contact(_negotiated(answer), theirs, from_datetime(clock()))
     except httpx.RequestError as error:
         raise ServiceUnavailable(_why_not(error)) from error
-    except httpx.InvalidURL as error:
-        raise ConfigurationError("dicom.base_url: expected an address that can be called") from error
 
 
 def _negotiated(answer: httpx.Response) -> str | None:

@@ -6,7 +6,6 @@ chains, and those of others quote paths and values.
 
 from __future__ import annotations
 
-import logging
 import re
 import struct
 import zlib
@@ -27,6 +26,7 @@ from dicom_etl.dicomweb.client import DicomClient, connect
 from dicom_etl.dicomweb.query import partitions
 from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.errors import AccessDenied, ConfigurationError, DataError, StorageError, UsageError
+from dicom_etl.logs import quiet_libraries
 from dicom_etl.settings import Settings, load_settings
 from dicom_etl.storage import FilesystemOf, Storage, storage_of
 
@@ -79,7 +79,7 @@ def open_instance(
     is nowhere, or must not be followed; StorageError when the lake fails; ConfigurationError without any address;
     for the service as ``DicomClient.send``.
     """
-    _quiet_libraries()
+    quiet_libraries()
     settings = load_settings() if settings is None else settings
     named = _named(row)
     file, why = _in_lake(named.path, settings, filesystem_of, whole=not stop_before_pixels)
@@ -93,17 +93,6 @@ def open_instance(
             "check files.root, then run dicom-etl verify"
         )
     return dataset
-
-
-def _quiet_libraries() -> None:
-    """Have the clients of others log warnings only, unless somebody has set their level.
-
-    At INFO, which notebooks like to turn on for everything, they print each address, and in it UIDs and paths.
-    """
-    for name in ("httpx", "httpcore", "azure"):
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:
-            logger.setLevel(logging.WARNING)
 
 
 def files_root(settings: Settings) -> str:

@@ -33,6 +33,17 @@ def configure_logging(log_format: LogFormat) -> None:
     warnings.simplefilter("ignore")
 
 
+def quiet_libraries() -> None:
+    """Have the clients of others log warnings only, unless somebody has set their level.
+
+    At INFO, which notebooks like to turn on for everything, they print each address, and in it UIDs and paths.
+    """
+    for name in ("httpx", "httpcore", "azure"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.WARNING)
+
+
 def said(text: str) -> str:
     """A line for standard error that is no event of the work, such as what ended it, as the lines beside it look."""
     handlers = logging.getLogger("dicom_etl").handlers

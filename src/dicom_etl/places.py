@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,9 +71,18 @@ def _place(key: str, text: str) -> str:
         path = Path(local_path(text)).expanduser().absolute()
     except RuntimeError as error:
         raise ConfigurationError(f"{key}: the user after ~ is not known here; name the folder from / on") from error
-    for part in (path, *path.parents):
-        if part.exists():
-            if not part.is_dir():
-                raise ConfigurationError(f"{key} is no folder: it is, or lies below, a file")
-            break
+    if re.search(r"%[0-9A-Fa-f]{2}", str(path)):
+        # delta-rs takes the code for the character it stands for, and opens another folder than Spark.
+        raise ConfigurationError(f"{key}: take the % and the two digits after it out of the folder's name")
+    if not _is_or_can_be_a_folder(key, path):
+        raise ConfigurationError(f"{key} is no folder: it is, or lies below, a file")
     return str(path)
+
+
+def _is_or_can_be_a_folder(key: str, path: Path) -> bool:
+    try:
+        return next((part.is_dir() for part in (path, *path.parents) if part.exists()), True)
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise
+        raise ConfigurationError(f"{key}: no folder can have this name ({errno.errorcode[error.errno]})") from error

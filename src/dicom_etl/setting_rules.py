@@ -42,7 +42,9 @@ def _check_seconds(seconds: float) -> None:
 
 # What spark-submit takes, too (Spark's "Master URLs"); another word would end a run after it has read the feed.
 _MASTER = re.compile(
-    r"local(\[(\*|[1-9]\d*)(, *[1-9]\d*)?\])?|local-cluster\[\d+,\d+,\d+\]|(spark|k8s)://[^\s,/][^\s]*|yarn", re.ASCII
+    r"local(\[(\*|0*[1-9]\d*)(\s*,\s*\d+)?\])?|local-cluster\[\s*\d+\s*,\s*\d+\s*,\s*\d+\s*\]|yarn"
+    r"|spark://[^\s,/]+:\d+(,[^\s,/]+:\d+)*|(?!spark:|local)[a-z][a-z0-9+.-]*://\S+",
+    re.ASCII,
 )
 
 
@@ -122,16 +124,9 @@ def _check_place(place: str) -> None:
     """A secret in an address would be shown by `config`: only the storage's identity opens it."""
     if "\0" in place:
         raise ValueError("expected a folder, or abfss://container@account.dfs.core.windows.net/path")
-    if "://" in place and (re.search(r"[?#]", place) or ":" in place.partition("://")[2].rpartition("@")[0]):
+    scheme, _, rest = place.partition("://")
+    if rest and scheme != "file" and (re.search(r"[?#]", rest) or ":" in rest.partition("/")[0].rpartition("@")[0]):
         raise ValueError("expected an address without password, query or fragment")
-
-
-def _check_lake_place(place: str) -> None:
-    _check_place(place)
-    # delta-rs takes the code for the character it stands for, and opens another folder than Spark. Addresses have a
-    # rule of their own (`storage`).
-    if "://" not in place and re.search(r"%[0-9A-Fa-f]{2}", place):
-        raise ValueError("expected a folder without a % and two digits in its name")
 
 
 def _check_table_path(path: str) -> None:
@@ -156,8 +151,8 @@ _CHECKS: dict[str, Callable[[Any], None]] = {
     "fabric.token_env": partial(_check_variable, held="token"),
     "feed.window": _check_window,
     "files.root": _check_place,
-    "lake.root": _check_lake_place,
-    "lake.private_root": _check_lake_place,
+    "lake.root": _check_place,
+    "lake.private_root": _check_place,
     "lake.instance_path": _check_table_path,
     "lake.series_path": _check_table_path,
     "lake.study_path": _check_table_path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from dicom_etl.setting_rules import check_meaning, contradictions
 from dicom_etl.window import format_duration, format_instant, from_datetime, parse_duration, parse_instant
 
 ENVIRONMENT_PREFIX = "DICOM_ETL__"
+_LIKE_A_KEY = re.compile(r"[A-Za-z_]{1,30}(\.[A-Za-z_]{1,30}){0,2}")
 CONFIG_VARIABLE = "DICOM_ETL_CONFIG"
 LOCAL_FILE = Path("conf/local.toml")
 
@@ -264,7 +266,9 @@ def _checked(values: dict[str, _Value]) -> Settings:
     good: dict[str, Any] = {}
     for key, given in values.items():
         if key not in _TYPES:
-            problems.append(f"{given.origin}: {key}: unknown setting{_nearest(key)}")
+            # What looks like no key may be a secret: one in base64 ends with the = of an override.
+            named = f"{key}: " if _LIKE_A_KEY.fullmatch(key) else ""
+            problems.append(f"{given.origin}: {named}unknown setting{_nearest(key)}")
             continue
         try:
             good[key] = msgspec.convert(given.value, _TYPES[key], dec_hook=_decode)

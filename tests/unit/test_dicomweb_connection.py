@@ -7,17 +7,18 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpcore
 import httpx
 import pytest
 
-from dicom_etl.dicomweb.connection import InTime, http_client
+from dicom_etl.dicomweb.connection import InTime, callable_address, http_client
+from dicom_etl.errors import ConfigurationError
 
 HOST = "127.0.0.1"
-TIMEOUT_SECONDS = 0.3
-# Two seconds in all: far longer than the time that an answer has.
+# Far longer than the pause between two pieces, also on a machine that is busy, and shorter than all pieces take.
+TIMEOUT_SECONDS = 1.0
 PIECES = 100
 PAUSE_SECONDS = 0.02
 
@@ -32,20 +33,17 @@ DRIPS = {
 def dripping(first: bytes, piece: bytes) -> Iterator[str]:
     """The address of a server that answers one connection with ``first`` and then piece by piece, and hangs up."""
     with socket.create_server((HOST, 0)) as server:
+        server.settimeout(30)
 
         def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                try:
-                    connection.recv(1 << 16)
-                    connection.sendall(first)
-                    for _ in range(PIECES):
-                        connection.sendall(piece)
-                        time.sleep(PAUSE_SECONDS)
-                except OSError:  # the client has given up, which is what it should do
-                    return
+            with suppress(OSError), server.accept()[0] as connection:  # the client gives up, which is what it should do
+                connection.recv(1 << 16)
+                connection.sendall(first)
+                for _ in range(PIECES):
+                    connection.sendall(piece)
+                    time.sleep(PAUSE_SECONDS)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"http://{HOST}:{server.getsockname()[1]}/"
         thread.join()
@@ -76,6 +74,34 @@ def test_a_proxy_has_no_more_time_either(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.delenv("NO_PROXY", raising=False)
         with http_client("pacs.example", TIMEOUT_SECONDS) as http, pytest.raises(httpx.ReadTimeout):
             http.get("http://pacs.example/")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("no_proxy", "[::1]"), ("https_proxy", "http://proxy:port"), ("https_proxy", "http://user:p#w@proxy:3128")],
+)
+def test_a_proxy_that_cannot_be_one_is_said_without_its_text(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """78; httpx's own error is no ValueError, and quotes the password as a port."""
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=r"check the environment's proxies \(HTTPS_PROXY") as refused:
+        http_client("pacs.example", TIMEOUT_SECONDS)
+    assert "'p'" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize("proxy", ["http://proxy..corp:3128", f"http://{'a' * 64}:3128"])
+def test_a_proxy_whose_name_cannot_be_asked_for_is_said_at_the_first_request(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    refused = pytest.raises(ConfigurationError, match="check the environment's proxies")
+    with http_client("pacs.example", TIMEOUT_SECONDS) as http, refused, callable_address("pacs.example"):
+        http.get("http://pacs.example/")
 
 
 class Pieces(httpcore.NetworkStream):

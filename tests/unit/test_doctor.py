@@ -222,24 +222,26 @@ def test_a_token_that_cannot_be_one_is_found_where_it_is_looked_at(
     ("greeting", "said"),
     [
         (b"220 mail.example ESMTP\r\n\r\n", "what answers is no web server, or hangs up: check the port"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "no answer within 1 s: check the port"),
-        (b"", "no answer within 1 s: check the port"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no answer within 3 s: check the port"),
+        (b"", "no answer within 3 s: check the port"),
     ],
 )
 def test_what_answers_and_is_no_service_is_told_from_a_closed_port(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: bytes, said: str
 ) -> None:
     """75, with the port to look at and not the firewall."""
-    monkeypatch.setattr(doctor_service, "_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(doctor_service, "_TIMEOUT_SECONDS", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         done = threading.Event()
+
+        server.settimeout(30)
 
         def greet() -> None:
             with server.accept()[0] as connection:
                 connection.sendall(greeting)
                 done.wait(30)
 
-        thread = threading.Thread(target=greet)
+        thread = threading.Thread(target=greet, daemon=True)
         thread.start()
         found = only(findings_at(f"http://127.0.0.1:{server.getsockname()[1]}", tmp_path), "connection")
         done.set()
@@ -440,7 +442,7 @@ def test_older_tls_that_was_negotiated_all_the_same_is_a_problem(tmp_path: Path)
 def test_a_proxy_that_cannot_be_used_is_a_wrong_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """78, instead of a bug."""
     monkeypatch.setenv("https_proxy", "gopher://proxy:1")
-    with pytest.raises(ConfigurationError, match="check the environment's proxy"):
+    with pytest.raises(ConfigurationError, match="check the environment's proxies"):
         contact("https://ws-name.invalid", lambda: NOON, None)
     with pytest.raises(ServiceUnavailable, match="no connection"):
         contact("https://ws-name.invalid", lambda: NOON, httpx.MockTransport(refused))
@@ -746,6 +748,7 @@ def test_a_folder_for_metrics_that_is_not_there_is_a_warning(emulator: Emulator,
     for file, wanted in (
         (tmp_path / "dicom.prom", ["ok"]),
         (tmp_path / "none" / "dicom.prom", ["warning"]),
+        (tmp_path, ["warning"]),
         ("~nobody-at-all/dicom.prom", ["warning"]),
         ("", []),
     ):
@@ -781,11 +784,16 @@ def test_the_folder_of_the_files_is_looked_at_by_its_name(
 def test_the_command_prints_one_line_a_check(emulator: Emulator, tmp_path: Path, as_json: bool) -> None:
     """State, check and words, or JSON; the exit code is that of the problem, and nothing is on standard error."""
     texts = [f"dicom.base_url={emulator.base_url}", "dicom.auth=token", f"lake.root={tmp_path / 'lake'}"]
-    typed = [sys.executable, "-m", "dicom_etl", "doctor", "--log-format", "json", *(f"--set={text}" for text in texts)]
+    typed = [sys.executable, "-m", "dicom_etl", "doctor", *(f"--set={text}" for text in texts)]
     environment = {**os.environ, "DICOM_ETL_TOKEN": "of-nobody"}
     emulator.service.clock.run()
+    more = ["--log-format", "json"] if as_json else []
     done = subprocess.run(
-        [*typed, *(["--json"] if as_json else [])], env=environment, capture_output=True, text=True, check=False
+        [*typed, *more],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     lines = done.stdout.splitlines()
     if as_json:

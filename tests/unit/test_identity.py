@@ -11,8 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError
 
 from dicom_etl import azure
@@ -336,7 +339,7 @@ def test_a_source_of_tokens_that_never_answers_does_not_hold_the_run(
 ) -> None:
     """Two tries, each as long as we say; azure-identity's own are four of five minutes."""
     world = make_world(way)
-    assert azure._BOUNDS == {"connection_timeout": 10, "read_timeout": 20, "retry_connect": 2, "retry_read": 1}
+    assert azure._BOUNDS == {"connection_timeout": 10, "read_timeout": 20, "retry_connect": 1, "retry_read": 1}
     world.monkeypatch.setattr(azure, "_BOUNDS", {**azure._BOUNDS, "read_timeout": 0.2})
     world.monkeypatch.setattr("azure.core.pipeline.transport.RequestsTransport.sleep", lambda *_: None)
     world.giver.silent = threading.Event()
@@ -361,6 +364,48 @@ def test_a_source_of_tokens_that_is_busy_is_worth_another_run(
                 read(client)
     assert len(world.giver.asked) >= 1
     assert {asked.way for asked in world.giver.asked} == {WAYS[way]}
+
+
+TOKEN_URL = "https://login.microsoftonline.com/tenant/oauth2/v2.0/token"
+DISCOVERY_URL = "https://login.microsoftonline.com/common/discovery/instance?api-version=1.1"
+IMDS_URL = "http://169.254.169.254/metadata/identity/oauth2/token"
+
+
+@pytest.mark.parametrize(
+    ("answers", "after_seconds", "busy"),
+    [
+        ([(TOKEN_URL, 429)], 0, True),
+        # Of Entra's own address MSAL asks for its other names after a refusal; the tests' authority has none.
+        ([(DISCOVERY_URL, 200), (TOKEN_URL, 429), (DISCOVERY_URL, 200)], 0, True),
+        ([(TOKEN_URL, 429)], 61, True),
+        ([(TOKEN_URL, 429)], 120, False),
+        ([(TOKEN_URL, 429), (TOKEN_URL, 401)], 0, False),
+        ([(IMDS_URL, 429)], 0, True),
+        ([(IMDS_URL, 500)], 0, True),
+        # A proxy's word for an address that it cannot reach: there is no identity.
+        ([(IMDS_URL, 502)], 0, False),
+        ([(IMDS_URL, 504)], 0, False),
+        ([], 0, False),
+    ],
+)
+def test_a_busy_login_is_told_by_the_answer_that_decided(
+    answers: list[tuple[str, int]], after_seconds: float, busy: bool
+) -> None:
+    now = [100.0]
+
+    class Refused:
+        def __init__(self, hook: Callable[[Any], None]) -> None:
+            for url, status in answers:
+                request, response = SimpleNamespace(url=url), SimpleNamespace(status_code=status)
+                hook(SimpleNamespace(http_request=request, http_response=response))
+            now[0] += after_seconds
+
+        def get_token(self, *_scopes: str, **_options: object) -> AccessToken:
+            raise ClientAuthenticationError("refused")
+
+    credential = azure._StatusKept(Refused, lambda: now[0])
+    with pytest.raises(ServiceUnavailable if busy else AccessDenied):
+        azure.access_token(credential, "scope", "the DICOM service")
 
 
 @pytest.mark.parametrize("way", ["service principal", "workload identity"])
@@ -455,6 +500,8 @@ def test_no_token_and_no_secret_is_logged(
 ) -> None:
     """Neither by us nor by azure-identity, msal, urllib3 and httpx, were they listened to; a refusal included."""
     heard = []
+    for name in ("azure", "httpx", "httpcore"):
+        caplog.set_level(logging.DEBUG, logger=name)
     for way in WAYS:
         world = make_world(way)
         with caplog.at_level(logging.DEBUG), world.client() as client:
@@ -468,6 +515,7 @@ def test_no_token_and_no_secret_is_logged(
             if name.startswith(("AZURE_", "IDENTITY_")):
                 world.monkeypatch.delenv(name)
     assert "DefaultAzureCredential" in caplog.text
+    assert {"httpx", "httpcore.connection"} <= {record.name for record in caplog.records}
     said = caplog.text + logged()
     assert [secret for secret in (*heard, SECRET, HEADER, ASSERTION) if secret in said] == []
 

@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dicom_etl import azure
 from dicom_etl.address import address, is_remote
 from dicom_etl.azure import AsyncCredential
 from dicom_etl.errors import AccessDenied, ConfigurationError
@@ -277,6 +278,28 @@ def test_roots_in_two_accounts_are_both_let_in(credential: FakeCredential, tmp_p
     assert (where.instance, where.change) == (f"{ROOT}/instance", f"{OTHER}/change")
 
 
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("my%20lake", "take the % and the two digits after it out of the folder's name"),
+        ("file://{here}/a%2541", "take the % and the two digits after it out of the folder's name"),
+        ("a" * 256, r"no folder can have this name \(ENAMETOOLONG\)"),
+    ],
+)
+def test_a_folder_that_no_lake_can_have_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, said: str
+) -> None:
+    """Also where the setting itself looks well: below a working folder with such a name."""
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(None, [f"lake.root={root.format(here=tmp_path)}"], {}, tmp_path)
+    with pytest.raises(ConfigurationError, match=f"^lake.root: {said}"):
+        places(settings)
+    (tmp_path / "b%41").mkdir()
+    monkeypatch.chdir(tmp_path / "b%41")
+    with pytest.raises(ConfigurationError, match=r"^lake.root: take the %"):
+        places(load_settings(None, ["lake.root=./lake"], {}, tmp_path))
+
+
 @pytest.mark.parametrize("how", [{"key": KEY}, {"credential": FakeCredential(lambda _scope: TOKEN)}])
 def test_nobody_tries_for_ever(how: dict[str, Any]) -> None:
     """Hadoop's own bounds are half an hour, delta-rs's three minutes a request."""
@@ -463,7 +486,9 @@ def test_the_default_identity_is_azure_identitys_own(monkeypatch: pytest.MonkeyP
     from azure.identity import DefaultAzureCredential
 
     nobody(monkeypatch, tmp_path)
-    assert isinstance(storage_of(settings_of(tmp_path)).credential, DefaultAzureCredential)
+    made = storage_of(settings_of(tmp_path)).credential
+    assert isinstance(made, azure._StatusKept)
+    assert isinstance(made._source, DefaultAzureCredential)
 
 
 @pytest.mark.parametrize(

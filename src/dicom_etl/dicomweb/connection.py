@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpcore
@@ -12,6 +13,7 @@ import httpx
 
 from dicom_etl import __version__
 from dicom_etl.errors import ConfigurationError
+from dicom_etl.logs import quiet_libraries
 from dicom_etl.setting_rules import is_loopback
 
 CONNECT_SECONDS = 10.0
@@ -26,6 +28,7 @@ def http_client(
     followed: a token goes to the configured host only (architecture §8). Raises ConfigurationError for a proxy or a
     certificate file that cannot be used.
     """
+    quiet_libraries()
     # A hospital's proxy is not asked for a service on this very machine.
     trust_env = not is_loopback(host)
     try:
@@ -38,12 +41,30 @@ def http_client(
             trust_env=trust_env,
             headers={"Accept-Encoding": "gzip", "User-Agent": f"dicom-etl/{__version__}"},
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigurationError(
-            f"the connection cannot be set up ({type(error).__name__}): check the environment's proxy and SSL_CERT_FILE"
-        ) from error
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+        raise _not_set_up(error) from None  # a proxy's address may hold a password, and httpx quotes it
     _bound(client)
     return client
+
+
+def _not_set_up(error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"the connection cannot be set up ({type(error).__name__}): check the environment's proxies (HTTPS_PROXY, "
+        "NO_PROXY) and SSL_CERT_FILE"
+    )
+
+
+@contextmanager
+def callable_address(host: str) -> Iterator[None]:
+    """Around a request: an address, or a proxy's, that nobody can call is a ConfigurationError without its text."""
+    try:
+        yield
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise ConfigurationError(
+            f"{host} cannot be called so: check dicom.base_url, for Fabric fabric.api_url"
+        ) from error
+    except UnicodeError as error:
+        raise _not_set_up(error) from None
 
 
 def tls_context(*, trust_env: bool) -> ssl.SSLContext:

@@ -14,9 +14,9 @@ import httpx
 
 from dicom_etl.dicomweb.answer import Answer
 from dicom_etl.dicomweb.body import read_body
-from dicom_etl.dicomweb.connection import http_client
+from dicom_etl.dicomweb.connection import callable_address, http_client
 from dicom_etl.dicomweb.retry import RETRYABLE_STATUSES, Failure, Kind, http_date, retry_after_seconds
-from dicom_etl.errors import AccessDenied, ConfigurationError
+from dicom_etl.errors import AccessDenied
 from dicom_etl.settings import Dicom
 from dicom_etl.window import from_datetime
 
@@ -115,19 +115,18 @@ class Wire:
             self._in_time_until = give_up_at
         url = self._base_url + call.path
         try:
-            with self._http.stream(
-                call.method, url, params=dict(call.params), headers=headers, content=call.content
-            ) as response:
+            with (
+                callable_address(self.host),
+                self._http.stream(
+                    call.method, url, params=dict(call.params), headers=headers, content=call.content
+                ) as response,
+            ):
                 self._note(response)
                 wanted = response.status_code in call.expected
                 most = call.max_bytes if wanted else _LARGEST_ERROR_BYTES
                 body = read_body(response, give_up_at, self._monotonic, most)
         except httpx.RequestError as error:
             raise _failure(error) from error
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise ConfigurationError(
-                f"{self.host} cannot be called so: check dicom.base_url, for Fabric fabric.api_url"
-            ) from error
         finally:
             with self._lock:
                 self._in_flight -= 1
