@@ -25,7 +25,7 @@ from dicom_etl.dicomweb.wire import Call
 from dicom_etl.emulator import DicomService, EmulatorOptions, serve_in_thread
 from dicom_etl.emulator.tokens import NOBODY, OWNER, READER
 from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable
-from dicom_etl.lake import session
+from dicom_etl.lake import jvm
 from dicom_etl.settings import Settings, load_settings
 from support.identity import (
     ASSERTION,
@@ -529,7 +529,7 @@ def test_the_jvm_finds_no_token_in_its_environment(
     with world.client() as client:
         read(client)
         assert len(world.issued) == 1
-        with session._our_variables_left_out():
+        with jvm._our_variables_left_out():
             environment = dict(os.environ)
     assert os.environ["DICOM_ETL_TOKEN"] == "token-by-variable"
     assert "AZURE_POD_IDENTITY_AUTHORITY_HOST" in environment

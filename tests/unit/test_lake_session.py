@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from dicom_etl.errors import ConfigurationError, StorageError
-from dicom_etl.lake import session
+from dicom_etl.lake import jvm, session
 from dicom_etl.settings import Spark
 
 SETTINGS = Spark(master="local[1]", driver_memory="1g", shuffle_partitions=1)
@@ -29,7 +29,7 @@ def test_a_signal_waits_until_the_jvm_is_ours(number: signal.Signals) -> None:
     where = "inside"
     before = signal.signal(number, lambda got, _frame: heard.append((got, where)))
     try:
-        with session._signals_wait():
+        with jvm._signals_wait():
             os.kill(os.getpid(), number)
             assert heard == []
             where = "after"
@@ -54,22 +54,22 @@ def test_the_jvm_writes_into_a_file_and_does_not_get_our_variables(
     for name in _SECRETS:
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Dno=thing")
-    monkeypatch.setattr(session.SparkContext, "_gateway", None)
-    monkeypatch.setattr(session.SparkContext, "_jvm", None)
+    monkeypatch.setattr(jvm.SparkContext, "_gateway", None)
+    monkeypatch.setattr(jvm.SparkContext, "_jvm", None)
 
     def launch(_conf: Any, how: dict[str, Any]) -> Any:
         subprocess.run(["sh", "-c", "echo chatter; env >&2"], check=True, **how)
         return SimpleNamespace(jvm="the JVM")
 
-    monkeypatch.setattr(session, "launch_gateway", launch)
+    monkeypatch.setattr(jvm, "launch_gateway", launch)
     log = tmp_path / "jvm.log"
-    session._launch(session.SparkConf(loadDefaults=False), log)
+    jvm._launch(jvm.SparkConf(loadDefaults=False), log)
     said = log.read_text()
     assert "chatter" in said
     assert "PATH=" in said
     assert "JAVA_TOOL_OPTIONS=-Dno=thing" in said
     assert "secret" not in said
-    assert (os.environ["DICOM_ETL_TOKEN"], session.SparkContext._jvm) == ("secret", "the JVM")
+    assert (os.environ["DICOM_ETL_TOKEN"], jvm.SparkContext._jvm) == ("secret", "the JVM")
     assert log.stat().st_mode & 0o777 == 0o600
     assert capfd.readouterr() == ("", "")
 

@@ -94,7 +94,7 @@ def _is_known(path: Path, name: str | None = None) -> bool:
 
 
 def _resolve(scratch: Path) -> None:
-    from dicom_etl.lake.session import start_resolving  # noqa: PLC0415  session needs jar_settings
+    from dicom_etl.lake.jvm import start_resolving  # noqa: PLC0415  it loads pyspark, jar_settings must not
 
     start_resolving({"spark.jars.ivy": str(scratch), "spark.jars.packages": PACKAGES, "spark.jars.excludes": EXCLUDES})
 
