@@ -12,7 +12,6 @@ import pyspark
 import pytest
 from deltalake import DeltaTable
 
-from dicom_etl.lake.java import java_home
 from support import runtime
 from support.site import Site
 
@@ -36,7 +35,7 @@ CLUSTER = [
 
 def submitted(site: Site, job: str, *words: str) -> subprocess.CompletedProcess[str]:
     settings = [word for text in site.texts for word in ("--set", text)]
-    environment = {**os.environ, "JAVA_HOME": str(java_home()), "PYSPARK_PYTHON": sys.executable}
+    environment = {**os.environ, "JAVA_HOME": str(runtime.java()), "PYSPARK_PYTHON": sys.executable}
     return subprocess.run(
         [str(SUBMIT), *CLUSTER, str(JOBS / job), *settings, *words],
         cwd=site.folder, env=environment, capture_output=True, text=True, check=False, timeout=280,

@@ -7,13 +7,14 @@ import tomllib
 from pathlib import Path
 
 from dicom_etl.errors import DicomEtlError
-from dicom_etl.lake import jars
+from dicom_etl.lake import jars, java
 
 
 def main(runtime: str, folder: str) -> None:
     known = tomllib.loads(Path(__file__).with_name("jars.toml").read_text())[runtime]
     # Delta before 4.1 asks for antlr4-runtime, which every pyspark brings.
     jars.PACKAGES, jars.SHA256, jars.EXCLUDES = known["package"], known["sha256"], f"{jars.EXCLUDES},org.antlr:*"
+    java.OLDEST = 11  # Fabric 1.3's
     try:
         jars.install_jars(Path(folder))
     except DicomEtlError as problem:

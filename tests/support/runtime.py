@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from dicom_etl.lake.jars import installed_jars
+from dicom_etl.lake.java import java_home
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,6 +30,11 @@ def named() -> bool:
 def jars() -> list[Path]:
     """The jars beside pyspark: that runtime's, or ours."""
     return sorted(Path(os.environ[VARIABLE]).glob("*.jar")) if named() else installed_jars()
+
+
+def java() -> Path:
+    """The JAVA_HOME of a cluster's programs: that runtime's, which may be older than ours must be."""
+    return Path(os.environ["JAVA_HOME"]) if named() and "JAVA_HOME" in os.environ else java_home()
 
 
 @contextmanager
