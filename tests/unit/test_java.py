@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
 from dicom_etl.errors import ConfigurationError
 from dicom_etl.lake import jars, java
@@ -97,16 +98,18 @@ def test_the_wrapper_drops_one_argument_and_passes_the_others(
 
 
 def test_the_machines_certificates_are_written_for_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the file that the machine names; without one there is no store."""
+    """From the file that the machine names, but for what cannot be read; without one there is no store."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a hospital's proxy")])
     builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
     builder = builder.serial_number(7).not_valid_before(datetime(2024, 1, 1)).not_valid_after(datetime(2034, 1, 1))  # noqa: DTZ001
     pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    (tmp_path / "ca.pem").write_bytes(pem + pem)
+    spoilt = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    (tmp_path / "ca.pem").write_bytes(b"# a comment\n" + pem + spoilt + pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     assert java.write_trust_store(tmp_path / "store.p12")
-    assert (tmp_path / "store.p12").stat().st_size > 500
+    stored = load_pkcs12((tmp_path / "store.p12").read_bytes(), b"changeit").additional_certs
+    assert [one.friendly_name for one in stored] == [b"machine-0", b"machine-1"]
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     assert not java.write_trust_store(tmp_path / "other.p12")
     assert not (tmp_path / "other.p12").exists()

@@ -8,12 +8,15 @@ import shutil
 import ssl
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
-from cryptography.x509 import load_pem_x509_certificates
+from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509 import Certificate, load_pem_x509_certificate
 
 from dicom_etl.errors import ConfigurationError, DicomEtlError
 
@@ -31,6 +34,8 @@ for argument do
 done
 exec "{java}" {trust} "$@"
 """
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 # Java does not take a key store without one; what is in it is public.
 _TRUST_PASSWORD = "changeit"
@@ -97,11 +102,19 @@ def write_trust_store(store: Path) -> bool:
         return False
     certificates = [
         PKCS12Certificate(certificate, f"machine-{number}".encode())
-        for number, certificate in enumerate(load_pem_x509_certificates(Path(named).read_bytes()))
+        for number, certificate in enumerate(_certificates(Path(named).read_bytes()))
     ]
     password = BestAvailableEncryption(_TRUST_PASSWORD.encode())
     store.write_bytes(serialize_java_truststore(certificates, password))
     return True
+
+
+def _certificates(bundle: bytes) -> Iterator[Certificate]:
+    """Those that can be read: one with a serial number of zero is in many bundles, and is warned of, later refused."""
+    for pem in _PEM.findall(bundle):
+        with warnings.catch_warnings(), suppress(ValueError):
+            warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+            yield load_pem_x509_certificate(pem)
 
 
 def _main() -> int:
