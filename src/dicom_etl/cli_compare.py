@@ -1,0 +1,106 @@
+"""The commands that compare the tables with the service: `dicom-etl verify`, `dicom-etl repair`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dicom_etl.cli_options import common, json_option
+from dicom_etl.errors import DataError
+from dicom_etl.printing import print_json, print_rows
+from dicom_etl.settings import Settings
+from dicom_etl.window import format_instant
+
+
+@click.command()
+@common
+@click.option("--metadata", is_flag=True, help="Compare every attribute, not only keys, sequences and paths.")
+@click.option("--show", is_flag=True, help="Print the keys that differ; they identify patients' studies.")
+@json_option
+def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int:
+    """Compare the tables with the service; writes nothing; exits with 65 when they differ."""
+    from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
+    from dicom_etl.verify import verify as verb  # noqa: PLC0415
+
+    with terminal_progress() as progress:
+        found = verb(settings, metadata=metadata, progress=progress)
+    facts = {
+        "equal": found.equal,
+        "asOf": format_instant(found.as_of),
+        "coveredUntil": format_instant(found.covered_until),
+        "serviceInstances": found.service_instances,
+        "lakeInstances": found.lake_instances,
+        "serviceDigest": found.service_digest,
+        "lakeDigest": found.lake_digest,
+        "pending": found.pending,
+        "pendingDifferent": found.pending_different,
+        "openRejects": found.open_rejects,
+        "search": found.search_refused or "compared",
+        "gone": None if found.search_refused else len(found.gone),
+        "suspects": None if found.suspects is None else len(found.suspects),
+        **{f"{table}Differences": count for table, count in found.counts.items()},
+    }
+    if as_json:
+        shown_keys = {"differences": [_difference(d) for d in found.differences], **_keys(found)} if show else {}
+        print_json({**facts, "attributeDifferences": found.attributes, **shown_keys})
+    else:
+        print_rows(["", ""], [*facts.items(), *_by_attribute(found)])
+        if show and found.differences:
+            print_rows(["table", "difference", "key"], [list(_difference(d).values()) for d in found.differences])
+        for name, keys in _keys(found).items() if show else ():
+            print_rows([name], [[key] for key in keys])
+    if not found.equal:
+        hint = "" if show else "; --show prints their keys"
+        raise DataError(f"the lake and the service differ in {len(found.differences)} rows{hint}")
+    return 0
+
+
+def _difference(found: Any) -> dict[str, str]:
+    kind = f"{found.kind}: {', '.join(found.keywords)}" if found.keywords else found.kind
+    return {"table": found.table, "difference": kind, "key": "/".join(found.key)}
+
+
+def _by_attribute(found: Any) -> list[tuple[str, int]]:
+    return [(f"{keyword} differs", count) for keyword, count in (found.attributes or {}).items()]
+
+
+def _keys(found: Any) -> dict[str, list[str]]:
+    named = {"gone": found.gone, "suspects": found.suspects or ()}
+    return {name: ["/".join(key) for key in keys] for name, keys in named.items() if keys}
+
+
+@click.command()
+@common
+@click.option("--rebuild", is_flag=True, help="Build the three tables anew from the service, into place.")
+@click.option("--metadata", is_flag=True, help="Mend what verify --metadata finds: compare every attribute.")
+@json_option
+def repair(settings: Settings, rebuild: bool, metadata: bool, as_json: bool) -> int:
+    """Mend what verify finds; exits with 65 when something still differs."""
+    from dicom_etl.metrics import metrics_after  # noqa: PLC0415
+    from dicom_etl.repair import repair as verb  # noqa: PLC0415
+    from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
+
+    with metrics_after(settings), terminal_progress() as progress:
+        done = verb(settings, rebuild=rebuild, metadata=metadata, progress=progress)
+    facts = {
+        "runId": done.run.run_id,
+        "equal": done.equal,
+        **{f"{table}Differences": count for table, count in done.found.items()},
+        "inserted": done.run.inserted,
+        "updated": done.run.updated,
+        "deleted": done.run.deleted,
+        "rejected": done.run.rejected,
+        "voided": done.voided,
+        "servedAgain": done.served_again,
+        "unlisted": done.unlisted,
+        "search": done.search_refused or "compared",
+        **{f"{table}Left": count for table, count in done.left.items()},
+    }
+    if as_json:
+        print_json(facts)
+    else:
+        print_rows(["", ""], facts.items())
+    if not done.equal:
+        raise DataError("the lake and the service still differ; dicom-etl verify --show prints the keys")
+    return 0
