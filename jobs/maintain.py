@@ -9,11 +9,16 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.exits import ended
 from dicom_etl.job_options import job_parser, job_settings
-from dicom_etl.maintain import maintain
+from dicom_etl.maintain import maintain, planned
 
 
 def main() -> int:
-    settings = job_settings(job_parser(__doc__).parse_args())
+    given = job_parser(__doc__).parse_args()
+    settings = job_settings(given)
+    if given.dry_run:
+        for table, steps in planned(settings):
+            print(json.dumps({"table": table, "would": steps}))
+        return 0
     for done in maintain(settings, spark=SparkSession.builder.getOrCreate()):
         print(json.dumps(dataclasses.asdict(done)))
     return 0

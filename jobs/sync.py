@@ -11,7 +11,7 @@ from dicom_etl.exits import ended
 from dicom_etl.job_options import job_parser, job_settings
 from dicom_etl.metrics import metrics_after, refreshed
 from dicom_etl.request import request
-from dicom_etl.sync import sync
+from dicom_etl.sync import planned, sync
 
 
 def main() -> int:
@@ -21,9 +21,12 @@ def main() -> int:
     parser.add_argument("--max-runs", type=int)
     parser.add_argument("--strict", action="store_true", help="fail when an entry was rejected")
     given = parser.parse_args()
-    settings = job_settings(given)
+    settings, rejected = job_settings(given), 0
     asked = request(given.start, given.end, given.until, given.max_runs)
-    rejected = 0
+    if given.dry_run:
+        for window in planned(settings, asked):
+            print(json.dumps(window.as_row()))
+        return 0
     with metrics_after(settings) as refresh:
         for run in refreshed(sync(settings, asked, spark=SparkSession.builder.getOrCreate()), refresh):
             rejected += run.rejected

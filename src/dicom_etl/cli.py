@@ -17,6 +17,7 @@ from dicom_etl.cli_options import common, json_option
 from dicom_etl.cli_status import runs, status
 from dicom_etl.cli_sync import sync, watch
 from dicom_etl.errors import DataError, UsageError
+from dicom_etl.logs import configure_as_asked
 from dicom_etl.printing import RowFormat, print_json, print_rows
 from dicom_etl.settings import Settings, flat, shown
 
@@ -46,6 +47,7 @@ def run() -> int:
     except click.exceptions.Abort as abort:
         raise KeyboardInterrupt from abort
     except click.ClickException as error:
+        configure_as_asked(sys.argv[1:])
         raise UsageError(error.format_message()) from error
     return code if isinstance(code, int) else 0
 
@@ -61,18 +63,25 @@ def _print_versions() -> None:
 
 @cli.command()
 @common
+@click.option("--dry-run", is_flag=True, help="Say what there is to do; take no claim, write nothing.")
 @json_option
-def maintain(settings: Settings, as_json: bool) -> int:
+def maintain(settings: Settings, dry_run: bool, as_json: bool) -> int:
     """Compact and vacuum the tables."""
     from dicom_etl.maintain import maintain as verb  # noqa: PLC0415
+    from dicom_etl.maintain import planned  # noqa: PLC0415
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
 
-    columns = ["table", "filesCompacted", "filesWritten", "filesFreed", "bytesFreed"]
-    with terminal_progress() as progress:
-        rows = [
-            [m.table, m.files_compacted, m.files_written, m.files_freed, m.bytes_freed]
-            for m in verb(settings, progress=progress)
-        ]
+    rows: list[list[Any]]
+    if dry_run:
+        columns = ["table", "would"]
+        rows = [[name, steps if as_json else ", ".join(steps) or "nothing"] for name, steps in planned(settings)]
+    else:
+        columns = ["table", "filesCompacted", "filesWritten", "filesFreed", "bytesFreed"]
+        with terminal_progress() as progress:
+            rows = [
+                [m.table, m.files_compacted, m.files_written, m.files_freed, m.bytes_freed]
+                for m in verb(settings, progress=progress)
+            ]
     print_rows(columns, rows, "json" if as_json else "table")
     return 0
 

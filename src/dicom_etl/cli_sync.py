@@ -84,7 +84,7 @@ def watch(settings: Settings, as_json: bool) -> int:
 def _print_plan(stretches: list[Window], as_json: bool) -> None:
     for stretch in stretches:
         if as_json:
-            print_json({"start": format_instant(stretch.start), "end": format_instant(stretch.end)})
+            print_json(stretch.as_row())
         else:
             click.echo(f"would read {stretch}")
     if not stretches and not as_json:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 from dicom_etl.errors import UsageError
-from dicom_etl.logs import configure_logging
+from dicom_etl.logs import configure_as_asked, configure_logging
 from dicom_etl.settings import Settings, load_settings
 
 
@@ -15,15 +16,17 @@ class _Parser(argparse.ArgumentParser):
     """argparse ends with 2 by itself; ours is 64."""
 
     def error(self, message: str) -> NoReturn:
+        configure_as_asked(sys.argv[1:])
         raise UsageError(message)
 
 
 def job_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser that knows --config, --set and --log-format; a job adds its own."""
+    """A parser that knows --config, --set, --log-format and --dry-run; a job adds its own."""
     parser = _Parser(description=description)
     parser.add_argument("--config", type=Path, help="the one settings file to read")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--log-format", choices=["text", "json"], default="text")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done; write nothing, ask no session")
     return parser
 
 

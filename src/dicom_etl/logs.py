@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -31,6 +32,12 @@ def configure_logging(log_format: LogFormat) -> None:
     logging.getLogger().handlers[:] = [logging.NullHandler()]
     logging.captureWarnings(True)
     warnings.simplefilter("ignore")
+
+
+def configure_as_asked(words: Iterable[str]) -> None:
+    """As a command line asks that cannot be parsed, so that the line about it looks as asked."""
+    if "--log-format json" in " ".join(words).replace("=", " "):
+        configure_logging("json")
 
 
 def quiet_libraries() -> None:

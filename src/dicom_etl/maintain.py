@@ -69,26 +69,43 @@ def maintain(
         lake.record(row)
 
 
+def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Iterator[tuple[str, list[str]]]:
+    """What `maintain` would do now (--dry-run): each table with its steps, none where there is nothing to do.
+
+    Takes no claim, starts no JVM and writes nothing; raises DataError when there is no lake.
+    """
+    lake = existing_lake(settings)
+    for name in (one for one in TABLES if lake.has(one)):
+        purge = ["purge"] if name == "change" and _purgeable(settings, lake, clock()) else []
+        yield name, purge + upkeep(name, lake.table(name), settings.maintenance.retention_hours).steps
+
+
 def _maintained(name: str, lake: Lake, engine: Engine, retention_hours: int) -> Maintained:
     work = upkeep(name, lake.table(name), retention_hours)
-    if work.nothing:
+    if not work.steps:
         return Maintained(name, 0, 0, 0, 0)
     return maintain_table(engine.session(lake.rows()), name, lake.path(name), retention_hours, work)
 
 
 def _purge(settings: Settings, lake: Lake, engine: Engine, now: datetime, progress: Progress) -> None:
-    """Drop from ``change`` what was read longer ago than ``maintenance.change_retention_days``.
+    """Drop from ``change`` what was read longer ago than ``maintenance.change_retention_days``."""
+    if purgeable := _purgeable(settings, lake, now):
+        up_to_run, kept_sequence = purgeable
+        progress.step("purge change")
+        deleted = purge_changes(engine.session(lake.rows()), lake.path("change"), up_to_run, kept_sequence)
+        log.info("change purged", extra={"entries": deleted, "up_to_run": up_to_run})
+
+
+def _purgeable(settings: Settings, lake: Lake, now: datetime) -> tuple[int, int] | None:
+    """Up to which run ``change`` is to be purged, and the sequence that stays; None where there is nothing to drop.
 
     Never what the roll-ups have not taken yet: a dead run's entries say which series and studies to mend.
     """
     days = settings.maintenance.change_retention_days
     highest = highest_landed(lake.table("change")) if days and lake.has("change") else None
     if highest is None:
-        return
+        return None
     cutoff = now - timedelta(days=days)
     old = [run.run_id for run in lake.runs() if run.finished_at < cutoff]
     up_to_run = min(max(old, default=0), lake.marker("series"), lake.marker("study"))
-    if lake.landed_between(0, up_to_run + 1):
-        progress.step("purge change")
-        deleted = purge_changes(engine.session(lake.rows()), lake.path("change"), up_to_run, highest[0])
-        log.info("change purged", extra={"entries": deleted, "up_to_run": up_to_run})
+    return (up_to_run, highest[0]) if lake.landed_between(0, up_to_run + 1) else None

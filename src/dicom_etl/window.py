@@ -39,6 +39,10 @@ class Window:
     def empty(self) -> bool:
         return self.start == self.end
 
+    def as_row(self) -> dict[str, str]:
+        """The keys ``start`` and ``end``, as RFC 3339."""
+        return {"start": format_instant(self.start), "end": format_instant(self.end)}
+
     def __str__(self) -> str:
         return f"[{format_instant(self.start)}, {format_instant(self.end)})"
 

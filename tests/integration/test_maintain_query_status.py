@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 from dicom_etl.errors import UsageError
-from dicom_etl.maintain import maintain
+from dicom_etl.maintain import maintain, planned
 from dicom_etl.query import answer
 from dicom_etl.status import status
 from support.site import Site, at, ticks_at
@@ -44,6 +44,42 @@ def test_maintenance_keeps_rows_and_frees_files(copy: Site) -> None:
     # Nothing is an hour old yet; coverage is that of sync's runs, and syncs go on.
     assert {m.files_freed for m in done.values()} == {0}
     assert status(site.settings, clock=lambda: at(15)).covered_until == ticks_at(14)
+
+
+def test_maintenance_can_be_planned_first(copy: Site, command: Command) -> None:
+    """What --dry-run names is what is done: before, the steps of each table; after them, nothing."""
+    site = copy.having("maintenance.retention_hours=400")
+    versions = {name: site.version(name) for name in ("run", "change", "instance", "series", "study")}
+    would = dict(planned(site.settings, clock=lambda: at(16)))
+    assert list(would) == ["run", "change", "rejected", "instance", "series", "study"]
+    assert would["change"] == ["retention", "compact"]
+    assert would["instance"][0] == "retention"
+    assert {name: site.version(name) for name in versions} == versions
+    code, out, err = command(site, "maintain", "--dry-run")
+    assert (code, err) == (0, "")
+    assert [" ".join(line.split()) for line in out.splitlines()[2:]] == [
+        " ".join([name, ", ".join(steps) or "nothing"]) for name, steps in would.items()
+    ]
+
+    done = {m.table: m for m in maintain(site.settings, spark=site.spark, clock=lambda: at(16))}
+    assert {name for name, steps in would.items() if "compact" in steps} == {
+        name for name, m in done.items() if m.files_compacted
+    }
+    code, out, _ = command(site, "maintain", "--dry-run", "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, len(rows), [row for row in rows if row["would"]]) == (0, 6, [])
+
+
+def test_a_purge_can_be_planned_first(copy: Site) -> None:
+    """Only of what is older than maintenance.change_retention_days, and of `change` alone."""
+    kept = copy.having("maintenance.change_retention_days=30")
+    assert len(kept.rows("change")) > 1
+    month_later = copy.having("maintenance.change_retention_days=1")
+    plans = [
+        dict(planned(site.settings, clock=lambda: at(24 * 20))) for site in (copy, kept, month_later)
+    ]  # fmt: skip
+    assert ["purge" in plan["change"] for plan in plans] == [False, False, True]
+    assert [name for name, steps in plans[2].items() if "purge" in steps] == ["change"]
 
 
 READ = [

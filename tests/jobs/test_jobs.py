@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from support import runtime
-from support.site import Site
+from support.site import Site, text_at
 
 JOBS = Path(__file__).parents[2] / "jobs"
 SUBMIT = Path(pyspark.__file__).parent / "bin" / "spark-submit"
@@ -58,6 +58,34 @@ def test_sync_uses_the_session_of_the_cluster(site: Site) -> None:
     assert all(file.endswith(".zstd.parquet") for file in files)
 
 
+def tried(site: Site, job: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """The job as a plain program: what needs no session must not ask for one."""
+    settings = [word for text in site.texts for word in ("--set", text)]
+    return subprocess.run(
+        [sys.executable, str(JOBS / job), *settings, *words],
+        cwd=site.folder, env={**os.environ, "JAVA_HOME": "/nonexistent", "PATH": ""}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def test_a_dry_run_needs_no_session_and_changes_nothing(site: Site) -> None:
+    """The windows that are due, and what maintenance would do, one JSON object a line; no Java is there."""
+    site.create("1.1", "1.1.1", "1.1.1.1", name="A", modality="CT", date="20240131")
+    site.clock(9.5)
+    for hour in (9, 10, 11):  # three small files of `change`
+        assert [run.entries_read for run in site.sync(text_at(0), text_at(hour))] == [1]
+    before = {name: site.version(name) for name in ("run", "change", "instance", "series", "study")}
+    done = tried(site, "sync.py", "--start", text_at(8), "--end", text_at(9), "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"start": "2024-05-01T08:00:00Z", "end": "2024-05-01T09:00:00Z"}
+    done = tried(site, "maintain.py", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    would = {row["table"]: row["would"] for row in map(json.loads, done.stdout.splitlines())}
+    assert list(would) == ["run", "change", "rejected", "instance", "series", "study"]
+    assert (would["change"], would["rejected"], would["study"]) == (["retention", "compact"], ["retention"], [])
+    assert {name: site.version(name) for name in before} == before
+
+
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
@@ -79,3 +107,15 @@ def test_bad_arguments_end_as_they_do_on_the_command_line(
     assert (done.returncode, done.stdout) == (code, "")
     assert line in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [["--fast"], ["--set", "feed.batch_size=201"]])
+def test_a_log_in_json_has_its_last_line_in_json_too(tmp_path: Path, words: list[str]) -> None:
+    """Also of a command line that cannot be parsed."""
+    done = subprocess.run(
+        [sys.executable, str(JOBS / "sync.py"), *words, "--log-format", "json"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = json.loads(done.stderr)
+    assert (done.returncode in (64, 78), said["level"]) == (True, "ERROR")
+    assert words[-1].partition("=")[0] in said["event"]

@@ -354,8 +354,16 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]
     def maintain(settings: Settings, **_others: Any) -> Any:
         raise Read("maintain", settings, None)
 
+    def planned_sync(settings: Settings, request: Request) -> Any:
+        raise Read("sync --dry-run", settings, request)
+
+    def planned_maintain(settings: Settings) -> Any:
+        raise Read("maintain --dry-run", settings, None)
+
     monkeypatch.setattr("dicom_etl.sync.sync", sync)
+    monkeypatch.setattr("dicom_etl.sync.planned", planned_sync)
     monkeypatch.setattr("dicom_etl.maintain.maintain", maintain)
+    monkeypatch.setattr("dicom_etl.maintain.planned", planned_maintain)
     for module in ("cli_options", "job_options"):
         monkeypatch.setattr(f"dicom_etl.{module}.configure_logging", lambda _log_format: None)
 
@@ -425,6 +433,15 @@ def test_our_command_line_reads_every_command(scheduler: str, read: Callable[[li
         assert found.settings.lake.private_root.startswith("abfss://dicom-private@myaccount.dfs.core.windows.net/")
         assert found.settings.feed.window == 60 * MINUTES
         assert found.settings.feed.delay == 15 * MINUTES
+
+
+@pytest.mark.parametrize("scheduler", COMMANDS)
+def test_every_command_can_be_tried_without_doing_anything(scheduler: str, read: Callable[[list[str]], Read]) -> None:
+    """--dry-run after it is the whole difference: settings and window are understood alike."""
+    for command in COMMANDS[scheduler]():
+        real, tried = read(command), read([*command, "--dry-run"])
+        assert tried.verb == f"{real.verb} --dry-run"
+        assert (tried.settings, tried.request) == (real.settings, real.request)
 
 
 @pytest.mark.parametrize("scheduler", COMMANDS)

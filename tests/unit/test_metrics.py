@@ -427,6 +427,9 @@ def test_with_json_logs_results_and_errors_are_json_too(site: Site) -> None:
         "there is no lake here yet: run dicom-etl sync first",
     )
     assert set(event) == {"time", "level", "logger", "event"}
+    # So does what cannot be parsed, wherever the option stands.
+    code, (line,) = lines("--log-format=json", "--maxlag", "3h")
+    assert (code, json.loads(line)["event"]) == (64, "No such option '--maxlag'. Did you mean '--max-lag'?")
 
 
 def test_logs_are_json_when_asked(site: Site, logged: Callable[[], str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,8 +61,10 @@ class Upkeep:
     vacuum: bool = True
 
     @property
-    def nothing(self) -> bool:
-        return not (self.retention or self.compaction or self.vacuum)
+    def steps(self) -> list[str]:
+        """Names of what is to be done, in this order; empty when nothing is."""
+        parts = {"retention": self.retention, "compact": self.compaction, "vacuum": self.vacuum}
+        return [name for name, due in parts.items() if due]
 
 
 @dataclass(frozen=True, slots=True)
