@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,5 +31,4 @@ def story(_make_site: Callable[..., Site], tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def copy(story: Story, tmp_path: Path) -> Site:
     """A copy of the story's lake to be spoiled, before the same service."""
-    shutil.copytree(story.site.root, tmp_path / "lake")
-    return replace(story.site, folder=tmp_path)
+    return story.site.copied(tmp_path)

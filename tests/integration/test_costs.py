@@ -7,7 +7,6 @@ from typing import Any
 
 import pyspark
 import pytest
-from deltalake import DeltaTable
 
 from dicom_etl.emulator.timestamps import TICKS_PER_SECOND
 from dicom_etl.lake import maintenance
@@ -52,7 +51,7 @@ def _jobs(site: Site) -> int:
 
 def metrics(site: Site, table: str) -> dict[str, Any]:
     """Of the newest commit."""
-    return dict(DeltaTable(site.root / table).history(1)[0]["operationMetrics"])
+    return dict(site.opened(table).history(1)[0]["operationMetrics"])
 
 
 def test_a_run_takes_no_more_jobs_as_the_tables_grow(lake: tuple[Site, list[int]]) -> None:
@@ -68,7 +67,7 @@ def test_a_window_of_new_studies_rewrites_nothing(lake: tuple[Site, list[int]]) 
     """Each run has added a file to each table, and removed none."""
     site, _ = lake
     for table in SHARED:
-        commits = [c for c in DeltaTable(site.root / table).history() if c["operation"] == "MERGE"]
+        commits = [c for c in site.opened(table).history() if c["operation"] == "MERGE"]
         assert len(commits) == LAST, table
         for commit in commits:
             assert int(commit["operationMetrics"]["numTargetFilesRemoved"]) == 0, table

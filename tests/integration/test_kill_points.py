@@ -184,10 +184,10 @@ def test_a_jvm_whose_python_was_killed_commits_first_or_never(due: Site, first: 
 def test_the_next_sync_heals_a_killed_repair(copy: Site, point: str, words: list[str]) -> None:
     """Killed between its MERGEs: a sync with nothing to read rolls up what the repair has mended."""
     assert copy.spark is not None
-    instance = DeltaTable.forPath(copy.spark, str(copy.root / "instance"))
+    instance = DeltaTable.forPath(copy.spark, copy.place("instance"))
     instance.delete("sopInstanceUid = '1.7.2.1'")
     instance.update("sopInstanceUid = '1.7.2.2'", {"patientName": "'Wrong'", "sequence": "sequence + 1000"})
-    series = DeltaTable.forPath(copy.spark, str(copy.root / "series"))
+    series = DeltaTable.forPath(copy.spark, copy.place("series"))
     series.update("seriesInstanceUid = '1.7.2'", {"patientName": "'Wrong'", "instanceCount": "7"})
     assert copy.tables() != copy.expected()
     ranges = covered(copy)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +21,7 @@ COUNTED = ("inserted", "updated", "deleted", "superseded", "rejected")
 
 
 @pytest.fixture(scope="module")
-def first_lake(_make_site: Callable[..., Site], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_lake(_make_site: Callable[..., Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
     """The lake after three instances were read at 12:15: nothing is due before 13:15."""
     with ExitStack() as stack:
         feed = LateFeed(_make_site(stack, tmp_path_factory.mktemp("late")))
@@ -30,14 +29,13 @@ def first_lake(_make_site: Callable[..., Site], tmp_path_factory: pytest.TempPat
         run = feed.sync(12.25)
         assert (run.window_end, run.covered_until, run.entries_read) == (ticks_at(12), ticks_at(12), 3)
         assert feed.asked() == (1, 0)
-        return feed.site.root
+        return feed.site
 
 
 @pytest.fixture
-def feed(site: Site, first_lake: Path) -> LateFeed:
+def feed(site: Site, first_lake: Site) -> LateFeed:
     """A service of its own with the same three rows, and a copy of that lake."""
-    shutil.copytree(first_lake, site.root)
-    feed = LateFeed(site)
+    feed = LateFeed(replace(site, address=first_lake.copied(site.folder).address))
     feed.create_three()
     site.service.clock.freeze(at(12.25))
     return feed

@@ -8,7 +8,6 @@ from datetime import timedelta
 
 import pyspark
 import pytest
-from deltalake import DeltaTable
 
 from dicom_etl.errors import UsageError
 from dicom_etl.maintain import maintain, planned
@@ -36,11 +35,9 @@ def test_maintenance_keeps_rows_and_frees_files(copy: Site) -> None:
     assert (last["verb"], last["status"], last["runId"], last["windowStart"]) == ("maintain", "succeeded", 6, None)
     assert last["instanceVersion"] == site.version("instance")
     for name in ("instance", "series", "study", "change"):
-        properties = DeltaTable(site.root / name).metadata().configuration
+        properties = site.opened(name).metadata().configuration
         assert properties["delta.deletedFileRetentionDuration"] == "interval 1 hours"
-        assert (
-            properties["dicomEtl.lakeId"] == DeltaTable(site.root / "run").metadata().configuration["dicomEtl.lakeId"]
-        )
+        assert properties["dicomEtl.lakeId"] == site.opened("run").metadata().configuration["dicomEtl.lakeId"]
     # Nothing is an hour old yet; coverage is that of sync's runs, and syncs go on.
     assert {m.files_freed for m in done.values()} == {0}
     assert status(site.settings, clock=lambda: at(15)).covered_until == ticks_at(14)
@@ -146,7 +143,7 @@ def test_whatever_could_write_is_refused(story: Story, copy: Site, sql: str) -> 
     """64 in one line, before anything runs; the tables have the versions they had."""
     versions = {name: copy.version(name) for name in ("instance", "change", "run")}
     folder = copy.folder / "written"
-    statement = sql.format(root=copy.root, folder=folder)
+    statement = sql.format(root=copy.place("instance").removesuffix("/instance"), folder=folder)
     with (
         pytest.raises(UsageError, match=r"^query: ") as caught,
         answer(copy.settings, statement, spark=copy.spark) as rows,
@@ -213,7 +210,7 @@ def test_the_ledger_is_printed(story: Story, command: Command) -> None:
         (4, 35, "2024-05-01T00:00:00Z"),
         (5, 0, "2024-05-01T13:00:00Z"),
     ]
-    assert list(rows[0]) == DeltaTable(story.site.root / "run").to_pyarrow_dataset().schema.names
+    assert list(rows[0]) == story.site.opened("run").to_pyarrow_dataset().schema.names
 
 
 def test_without_a_lake_there_is_nothing_to_say(site: Site, command: Command) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,7 @@ class Stage:
         return str(shutil.copytree(self.table, self.folder / "instance"))
 
     def lake(self) -> Site:
-        shutil.copytree(self.site.root, self.folder / "lake")
-        return replace(self.site, folder=self.folder)
+        return self.site.copied(self.folder)
 
 
 @pytest.fixture(scope="module")

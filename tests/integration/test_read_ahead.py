@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
 
 from dicom_etl import fetching, sync
 from dicom_etl.dicomweb.changefeed import read_feed
@@ -17,6 +16,7 @@ from dicom_etl.dicomweb.client import Cancelled, connect
 from dicom_etl.emulator.faults import Fault
 from dicom_etl.errors import ProtocolError, StorageError
 from dicom_etl.window import Window
+from support.due import strays
 from support.landing_only import landed, landing_only, outcome
 from support.site import Site, ticks_at
 
@@ -77,8 +77,7 @@ def fetches(monkeypatch: pytest.MonkeyPatch) -> Fetches:
 
 def orphans(site: Site) -> set[str]:
     """Files below ``change`` that no version holds."""
-    held = {Path(uri).name for uri in DeltaTable(site.root / "change").file_uris()}
-    return {file.name for file in (site.root / "change").glob("*.parquet")} - held
+    return strays(site, "change")
 
 
 def unreleased(site: Site) -> list[str]:

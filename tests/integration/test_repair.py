@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from delta.tables import DeltaTable
-from fsspec.implementations.local import LocalFileSystem
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -48,22 +47,22 @@ def equal(site: Site, hour: float) -> bool:
 
 def table(site: Site, name: str) -> DeltaTable:
     assert site.spark is not None
-    return DeltaTable.forPath(site.spark, str(site.root / name))
+    return DeltaTable.forPath(site.spark, site.place(name))
 
 
 def spoil(site: Site) -> None:
     """A row is missing, one strange, one of another sequence and one of another path; ghosts and gaps above."""
     instance = table(site, "instance")
     strange = instance.toDF().where("sopInstanceUid = '1.3.1.2'").withColumn("seriesInstanceUid", F.lit("9.9"))
-    strange.write.format("delta").mode("append").save(str(site.root / "instance"))
+    strange.write.format("delta").mode("append").save(site.place("instance"))
     instance.delete("sopInstanceUid = '1.7.2.1'")
     instance.update("sopInstanceUid = '1.7.2.2'", {"sequence": F.col("sequence") + 1000, "patientName": F.lit("Wrong")})
     instance.update("sopInstanceUid = '1.7.2.3'", {"filePath": F.lit("elsewhere")})
     ghost = table(site, "series").toDF().where("seriesInstanceUid = '1.8.1'")
     ghost = ghost.withColumn("seriesInstanceUid", F.lit("9.1"))
-    ghost.write.format("delta").mode("append").save(str(site.root / "series"))
+    ghost.write.format("delta").mode("append").save(site.place("series"))
     ghost = table(site, "study").toDF().where("studyInstanceUid = '1.8'").withColumn("studyInstanceUid", F.lit("9.2"))
-    ghost.write.format("delta").mode("append").save(str(site.root / "study"))
+    ghost.write.format("delta").mode("append").save(site.place("study"))
     table(site, "study").delete("studyInstanceUid = '1.2'")
 
 
@@ -154,7 +153,7 @@ def test_the_tables_are_built_anew_into_place(copy: Site, monkeypatch: pytest.Mo
     spoil(copy)
     shutil.rmtree(copy.root / "series")
     assert copy.spark is not None
-    copy.spark.sql(f"ALTER TABLE delta.`{copy.root}/study` ADD COLUMNS (somethingElse string)")
+    copy.spark.sql(f"ALTER TABLE delta.`{copy.place('study')}` ADD COLUMNS (somethingElse string)")
     before = {name: copy.version(name) for name in ("instance", "study")}
     done = repaired(copy, 15, rebuild=True)
     assert copy.tables() == copy.expected()
@@ -228,7 +227,7 @@ def test_there_is_one_writer(copy: Site) -> None:
     """75 while somebody else holds the claim; nothing is changed."""
     before = copy.tables(), copy.ledger()
     other = claim(
-        LocalFileSystem(), str(copy.root / "_claims"), verb="sync", floor=0,
+        *copy.storage.filesystem(copy.place("_claims")), verb="sync", floor=0,
         clock=lambda: at(17), sleep=lambda _: None,
     )  # fmt: skip
     with other, pytest.raises(AnotherWriter, match="sync"):

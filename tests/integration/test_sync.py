@@ -161,9 +161,9 @@ def test_the_headers_of_real_files_are_kept(story: Story) -> None:
 
 def test_run_ids_are_markers_in_every_table(story: Story) -> None:
     """The last run that wrote rows has left its id in each table, for the next to be fenced by."""
-    lake_id = DeltaTable(story.site.root / "run").metadata().configuration["dicomEtl.lakeId"]
+    lake_id = story.site.opened("run").metadata().configuration["dicomEtl.lakeId"]
     markers = {
-        name: DeltaTable(story.site.root / name).transaction_version(f"{lake_id}/{name}")
+        name: story.site.opened(name).transaction_version(f"{lake_id}/{name}")
         for name in ("instance", "series", "study", "change", "run")
     }
     assert markers == {"instance": 4, "series": 4, "study": 4, "change": 4, "run": 5}
@@ -497,13 +497,11 @@ def test_the_templates_layout_without_headers_and_with_other_paths(
 
 def test_a_second_writer_is_told_at_once(copy: Site) -> None:
     """75: who writes and since when; nothing is changed."""
-    from fsspec.implementations.local import LocalFileSystem
-
     from dicom_etl.errors import AnotherWriter
 
     tables, ledger = copy.tables(), copy.ledger()
     other = claim(
-        LocalFileSystem(), str(copy.root / "_claims"), verb="repair", floor=0,
+        *copy.storage.filesystem(copy.place("_claims")), verb="repair", floor=0,
         clock=lambda: at(17), sleep=lambda _: None,
     )  # fmt: skip
     with other, pytest.raises(AnotherWriter, match="repair"):

@@ -40,20 +40,16 @@ def test_every_kind_of_difference_is_found(copy: Site, command: Callable[..., tu
     assert copy.spark is not None
 
     def table(name: str) -> DeltaTable:
-        return DeltaTable.forPath(copy.spark, str(copy.root / name))
+        return DeltaTable.forPath(copy.spark, copy.place(name))
 
     instance = table("instance")
     rows = instance.toDF().where("sopInstanceUid = '1.3.1.2'")
-    rows.withColumn("sopInstanceUid", F.lit("9.9")).write.format("delta").mode("append").save(
-        str(copy.root / "instance")
-    )
+    rows.withColumn("sopInstanceUid", F.lit("9.9")).write.format("delta").mode("append").save(copy.place("instance"))
     instance.delete("sopInstanceUid = '1.7.2.1'")
     instance.update("sopInstanceUid = '1.7.2.2'", {"sequence": F.col("sequence") + 1})
     instance.update("sopInstanceUid = '1.7.2.3'", {"filePath": F.lit("elsewhere")})
     series = table("series").toDF().where("seriesInstanceUid = '1.8.1'")
-    series.withColumn("seriesInstanceUid", F.lit("9.1")).write.format("delta").mode("append").save(
-        str(copy.root / "series")
-    )
+    series.withColumn("seriesInstanceUid", F.lit("9.1")).write.format("delta").mode("append").save(copy.place("series"))
     table("study").delete("studyInstanceUid = '1.2'")
 
     found = verified(copy)

@@ -26,7 +26,7 @@ def test_attributes_are_compared_and_counted_by_keyword(
 ) -> None:
     """With --metadata each column of instance; without, keys and paths only; values are never printed."""
     assert copy.spark is not None
-    instance = DeltaTable.forPath(copy.spark, str(copy.root / "instance"))
+    instance = DeltaTable.forPath(copy.spark, copy.place("instance"))
     instance.update("sopInstanceUid = '1.3.1.2'", {"patientName": F.lit("Wrong^Name"), "modality": F.lit("XX")})
     instance.update("sopInstanceUid = '1.3.1.3'", {"patientName": F.lit(None).cast("string")})
     instance.update("sopInstanceUid = '1.7.2.1'", {"lastModifiedTimestamp": F.expr("timestamp'2001-01-01 00:00:00'")})

@@ -63,7 +63,7 @@ class Feed:
         return [((w.start - ticks_at(0)) / HOUR, (w.end - ticks_at(0)) / HOUR) for w in self.coverage()]
 
     def coverage(self) -> list[Window]:
-        if not (self.site.root / "run").exists():
+        if not self.site.has("run"):
             return []
         return ledger.covered(Run.from_row(row) for row in self.site.ledger())
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyspark
 import pytest
-from deltalake import DeltaTable
 
 from support import runtime
 from support.site import Site, text_at
@@ -53,7 +52,7 @@ def test_sync_uses_the_session_of_the_cluster(site: Site) -> None:
     assert (run["status"], run["entriesRead"], run["inserted"]) == ("succeeded", 2, 2)
     assert len(site.rows("instance")) == 2
     assert site.tables() == site.expected()
-    files = [file for table in ("instance", "series", "study") for file in DeltaTable(site.root / table).file_uris()]
+    files = [file for table in ("instance", "series", "study") for file in site.files(table)]
     assert files
     assert all(file.endswith(".zstd.parquet") for file in files)
 

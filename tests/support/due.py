@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from deltalake import DeltaTable
 
 from dicom_etl.runs import ledger
 from dicom_etl.runs.ledger import Run
@@ -32,8 +28,7 @@ def make_due(site: Site) -> Site:
 
 def copy_of(site: Site, folder: Path) -> Site:
     """A copy of the lake, before the same service."""
-    shutil.copytree(site.root, folder / "lake")
-    return replace(site, folder=folder)
+    return site.copied(folder)
 
 
 def versions(site: Site) -> dict[str, int]:
@@ -42,7 +37,7 @@ def versions(site: Site) -> dict[str, int]:
 
 def markers(site: Site) -> dict[str, int]:
     """The last run that has committed to each table."""
-    tables = {name: DeltaTable(site.root / name) for name in TABLES}
+    tables = {name: site.opened(name) for name in TABLES}
     lakes = {table.metadata().configuration["dicomEtl.lakeId"] for table in tables.values()}
     assert len(lakes) == 1
     return {name: table.transaction_version(f"{min(lakes)}/{name}") or 0 for name, table in tables.items()}
@@ -50,7 +45,9 @@ def markers(site: Site) -> dict[str, int]:
 
 def strays(site: Site, table: str) -> set[str]:
     """The data files in the table's folder that its newest version does not name."""
-    return {path.name for path in (site.root / table).glob("*.parquet")} - {Path(uri).name for uri in site.files(table)}
+    return {name for name in site.listed(table) if name.endswith(".parquet")} - {
+        Path(uri).name for uri in site.files(table)
+    }
 
 
 def covered(site: Site) -> list[Window]:

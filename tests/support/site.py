@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -89,6 +90,21 @@ class Site:
         if self.address:
             pytest.skip("looks into a local folder")
         return self.folder / "lake"
+
+    def copied(self, folder: Path) -> Site:
+        """A copy of the lake, before the same service: in ``folder``, or beside the lake where that lies elsewhere."""
+        if not self.address:
+            shutil.copytree(self.root, folder / "lake")
+            return replace(self, folder=folder)
+        from support.azurite import copied
+
+        assert self.storage.endpoint is not None
+        return replace(self, folder=folder, address=copied(self.address, self.storage.endpoint))
+
+    def listed(self, table: str) -> set[str]:
+        """The names of all that lies in a table's folder."""
+        filesystem, path = self.storage.filesystem(self.place(table))
+        return {Path(name).name for name in filesystem.ls(path, detail=False)}
 
     def place(self, table: str) -> str:
         """Where one of the tables lies."""
