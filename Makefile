@@ -31,7 +31,7 @@ test-azure: setup $(AZURITE)/package-lock.json ## the integration tests once mor
 $(AZURITE)/package-lock.json:
 	@command -v npm >/dev/null || { echo "test-azure: Azurite needs Node.js: install node and npm" >&2; exit 1; }
 	@echo "test-azure: installing Azurite ..."
-	@npm install --silent --no-fund --no-audit --prefix $(AZURITE) azurite@3.35.0 >/dev/null
+	@npm install --loglevel=error --no-fund --no-audit --prefix $(AZURITE) azurite@3.35.0 >/dev/null
 
 RUNTIME := 3.5 4.0 4.1 4.2
 .PHONY: test-runtimes
