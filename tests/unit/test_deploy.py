@@ -613,6 +613,18 @@ def test_the_pods_use_workload_identity() -> None:
         assert template["spec"]["serviceAccountName"] == account["metadata"]["name"]
 
 
+def test_the_pods_write_into_their_scratch_only() -> None:
+    """No user of the machine, no right to become one, nothing to write but /tmp."""
+    for cron_job in cron_jobs():
+        pod = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        container = container_of(cron_job)
+        assert pod["securityContext"] == {"runAsNonRoot": True, "runAsUser": 10001}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
+        }  # fmt: skip
+        assert [one["mountPath"] for one in container["volumeMounts"] if not one.get("readOnly")] == ["/tmp"]
+
+
 def test_the_bundle_runs_hourly_one_at_a_time_with_bounded_retries() -> None:
     jobs = databricks_jobs()
     assert list(jobs) == ["dicom_etl_sync", "dicom_etl_maintain"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from pyspark.errors import PySparkException
 
 from dicom_etl.errors import ConfigurationError, StorageError
 from dicom_etl.lake import jvm, session
@@ -72,6 +73,27 @@ def test_the_jvm_writes_into_a_file_and_does_not_get_our_variables(
     assert (os.environ["DICOM_ETL_TOKEN"], jvm.SparkContext._jvm) == ("secret", "the JVM")
     assert log.stat().st_mode & 0o777 == 0o600
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "127.0.0.1"), ("127.0.0.2", "127.0.0.2")])
+def test_spark_needs_no_name_of_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, used: str
+) -> None:
+    """It is told the address before it looks its name up; one that the user has set stays."""
+    for name in ("JAVA_HOME", "SPARK_LOCAL_IP"):  # both are set back at the end
+        monkeypatch.setenv(name, given or "")
+    if given is None:
+        monkeypatch.delenv("SPARK_LOCAL_IP")
+    told: list[str] = []
+
+    def launch(_conf: Any, _log: Path) -> None:
+        told.append(os.environ["SPARK_LOCAL_IP"])
+        raise PySparkException("enough")
+
+    monkeypatch.setattr(jvm, "_launch", launch)
+    with pytest.raises(StorageError, match="Spark did not start"):
+        jvm.start({}, tmp_path, tmp_path)
+    assert told == [used]
 
 
 class Sessions:

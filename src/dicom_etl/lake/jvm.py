@@ -30,6 +30,8 @@ def start(options: dict[str, str], scratch: Path, home: Path) -> SparkSession:
     # A shell may have pointed at another Spark: ours is the one beside this Python.
     for name in ("SPARK_HOME", "PYSPARK_SUBMIT_ARGS", "SPARK_CONF_DIR"):
         os.environ.pop(name, None)
+    # Spark looks its machine's name up, which in a container without an entry in /etc/hosts no one knows.
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     conf = SparkConf().setAll(list(options.items()))
     try:
         with _signals_wait():
