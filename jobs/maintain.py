@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-
-from pyspark.sql import SparkSession
-
 from dicom_etl.exits import ended
-from dicom_etl.job_options import job_parser, job_settings
+from dicom_etl.job_options import job_parser, job_session, job_settings
+from dicom_etl.jsonlines import print_json
 from dicom_etl.maintain import maintain, planned
 
 
@@ -17,10 +13,10 @@ def main() -> int:
     settings = job_settings(given)
     if given.dry_run:
         for table, steps in planned(settings):
-            print(json.dumps({"table": table, "would": steps}))
+            print_json({"table": table, "would": steps})
         return 0
-    for done in maintain(settings, spark=SparkSession.builder.getOrCreate()):
-        print(json.dumps(dataclasses.asdict(done)))
+    for done in maintain(settings, spark=job_session()):
+        print_json(done.as_row())
     return 0
 
 

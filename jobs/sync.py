@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
-from pyspark.sql import SparkSession
-
 from dicom_etl.errors import DataError
 from dicom_etl.exits import ended
-from dicom_etl.job_options import job_parser, job_settings
+from dicom_etl.job_options import job_parser, job_session, job_settings
+from dicom_etl.jsonlines import print_json
 from dicom_etl.metrics import metrics_after, refreshed
 from dicom_etl.request import request
 from dicom_etl.sync import planned, sync
@@ -25,12 +22,12 @@ def main() -> int:
     asked = request(given.start, given.end, given.until, given.max_runs)
     if given.dry_run:
         for window in planned(settings, asked):
-            print(json.dumps(window.as_row()))
+            print_json(window.as_row())
         return 0
     with metrics_after(settings) as refresh:
-        for run in refreshed(sync(settings, asked, spark=SparkSession.builder.getOrCreate()), refresh):
+        for run in refreshed(sync(settings, asked, spark=job_session()), refresh):
             rejected += run.rejected
-            print(json.dumps(run.as_row(), default=str))
+            print_json(run.as_row())
     if given.strict and rejected:
         raise DataError(f"{rejected} entries were rejected; see the table rejected")
     return 0

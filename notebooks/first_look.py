@@ -45,12 +45,23 @@ print(f"{instance.count()} instances, {len(instance.columns)} columns: {', '.joi
 # %% [markdown]
 # ## How far has it been read?
 #
-# The table `run` is the ledger. Only runs that succeeded count, and those whose verb reads no feed have no window.
+# The table `run` is the ledger. Only runs that succeeded count, and of those the ones that cover something; where
+# somebody has read a later range by hand, what counts is where the first gap begins.
 
 # %%
 freshness = spark.sql("""
-    SELECT date_format(max(coveredUntil), "yyyy-MM-dd HH:mm:ss 'UTC'") AS coveredUntil, count(*) AS runs
-    FROM run WHERE status = 'succeeded' AND coveredUntil IS NOT NULL
+    WITH covering AS (
+      SELECT windowStart, coveredUntil FROM run WHERE status = 'succeeded' AND coveredUntil > windowStart
+    ), ordered AS (
+      SELECT *, max(coveredUntil) OVER (
+        ORDER BY windowStart ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+      FROM covering
+    )
+    SELECT date_format(
+             coalesce(min(CASE WHEN before < windowStart THEN before END), max(coveredUntil)),
+             "yyyy-MM-dd HH:mm:ss 'UTC'") AS coveredUntil,
+           count(*) AS runs
+    FROM ordered
 """)
 freshness.show(truncate=False)
 

@@ -17,8 +17,9 @@ from dicom_etl.cli_options import common, json_option
 from dicom_etl.cli_status import runs, status
 from dicom_etl.cli_sync import sync, watch
 from dicom_etl.errors import DataError, UsageError
+from dicom_etl.jsonlines import print_json
 from dicom_etl.logs import configure_as_asked
-from dicom_etl.printing import RowFormat, print_json, print_rows
+from dicom_etl.printing import RowFormat, print_rows
 from dicom_etl.settings import Settings, flat, shown
 
 # Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
@@ -71,18 +72,16 @@ def maintain(settings: Settings, dry_run: bool, as_json: bool) -> int:
     from dicom_etl.maintain import planned  # noqa: PLC0415
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
 
-    rows: list[list[Any]]
+    rows: list[dict[str, Any]]
     if dry_run:
-        columns = ["table", "would"]
-        rows = [[name, steps if as_json else ", ".join(steps) or "nothing"] for name, steps in planned(settings)]
+        rows = [
+            {"table": name, "would": steps if as_json else ", ".join(steps) or "nothing"}
+            for name, steps in planned(settings)
+        ]
     else:
-        columns = ["table", "filesCompacted", "filesWritten", "filesFreed", "bytesFreed"]
         with terminal_progress() as progress:
-            rows = [
-                [m.table, m.files_compacted, m.files_written, m.files_freed, m.bytes_freed]
-                for m in verb(settings, progress=progress)
-            ]
-    print_rows(columns, rows, "json" if as_json else "table")
+            rows = [done.as_row() for done in verb(settings, progress=progress)]
+    print_rows(list(rows[0]), [list(row.values()) for row in rows], "json" if as_json else "table")
     return 0
 
 

@@ -10,8 +10,8 @@ import click
 
 from dicom_etl.cli_options import json_option, settings_options
 from dicom_etl.finding import Finding, exit_code
+from dicom_etl.jsonlines import print_json
 from dicom_etl.logs import LogFormat, configure_logging
-from dicom_etl.printing import print_json
 from dicom_etl.settings import load_settings
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from dicom_etl.cli_options import common, json_option
 from dicom_etl.errors import UsageError
-from dicom_etl.printing import print_json
+from dicom_etl.jsonlines import print_json
 from dicom_etl.setting_rules import check_meaning
 from dicom_etl.settings import Settings
 

@@ -8,8 +8,9 @@ import click
 
 from dicom_etl.cli_options import common, json_option
 from dicom_etl.errors import UsageError
+from dicom_etl.jsonlines import print_json
 from dicom_etl.logs import said
-from dicom_etl.printing import print_json, print_rows
+from dicom_etl.printing import print_rows
 from dicom_etl.settings import Settings
 from dicom_etl.window import TICKS_PER_SECOND, format_instant, parse_duration
 

@@ -9,7 +9,7 @@ import click
 
 from dicom_etl.cli_options import common, json_option
 from dicom_etl.errors import DataError
-from dicom_etl.printing import print_json
+from dicom_etl.jsonlines import print_json
 from dicom_etl.settings import Settings
 from dicom_etl.window import Window, format_duration, format_instant
 
@@ -101,5 +101,14 @@ def _print_run(run: Any, as_json: bool) -> None:
     click.echo(
         f"run {run.run_id}: {format_instant(run.window_start)} to {format_instant(run.window_end)}: "
         f"{run.entries_read} entries, {run.inserted} inserted, {run.updated} updated, {run.deleted} deleted, "
-        f"{run.superseded} superseded, {run.rejected} rejected"
+        f"{run.superseded} superseded, {run.rejected} rejected{_not_covered(run)}"
     )
+
+
+def _not_covered(run: Any) -> str:
+    """What is to be read again, because rows may still come there."""
+    if run.covered_until is None or run.covered_until >= run.window_end:
+        return ""
+    if run.covered_until <= run.window_start:
+        return "; covers nothing yet"
+    return f"; covers what is before {format_instant(run.covered_until)}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from dicom_etl.errors import UsageError
 from dicom_etl.logs import configure_as_asked, configure_logging
 from dicom_etl.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,6 +31,20 @@ def job_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=["text", "json"], default="text")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done; write nothing, ask no session")
     return parser
+
+
+def job_session() -> SparkSession:
+    """The session that the cluster provides, looked at before anything is read: also when nothing is due.
+
+    Raises ConfigurationError when it knows no Delta Lake.
+    """
+    from pyspark.sql import SparkSession  # noqa: PLC0415  a dry run does without
+
+    from dicom_etl.lake.session import check_and_quiet  # noqa: PLC0415
+
+    spark = SparkSession.builder.getOrCreate()
+    check_and_quiet(spark)
+    return spark
 
 
 def job_settings(given: argparse.Namespace) -> Settings:

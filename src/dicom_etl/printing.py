@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime
 from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from dicom_etl.jsonlines import as_text, print_json
 
 RowFormat = Literal["table", "csv", "json"]
 
@@ -20,37 +20,27 @@ _NO_TERMINAL_WIDTH = 100_000
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], row_format: RowFormat = "table") -> None:
-    """Print the rows; JSON is one object a line, with null for null; CSV has a header and "" for null."""
+    """Print the rows; JSON is one object a line, with null for null; CSV has a header and "" for null.
+
+    Columns without names are printed without a header.
+    """
     if row_format == "json":
         for row in rows:
             print_json(dict(zip(columns, row, strict=True)))
     elif row_format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(["" if value is None else _text(value) for value in row] for row in rows)
+        writer.writerows(["" if value is None else as_text(value) for value in row] for row in rows)
     else:
         _print_table(columns, rows)
 
 
-def print_json(document: dict[str, Any]) -> None:
-    """Print one JSON object on one line."""
-    print(json.dumps(document, default=_text, ensure_ascii=False))  # noqa: T201
-
-
 def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=any(columns))
     for column in columns:
         table.add_column(column, no_wrap=not sys.stdout.isatty())
     for row in rows:
-        table.add_row(*("" if value is None else _text(value) for value in row))
+        table.add_row(*("" if value is None else as_text(value) for value in row))
     width = None if sys.stdout.isatty() else _NO_TERMINAL_WIDTH
     # No markup: a value with [brackets] is a value.
     Console(width=width, markup=False, emoji=False, highlight=False).print(table)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z") if value.tzinfo else value.isoformat() + "Z"
-    if isinstance(value, date):
-        return value.isoformat()
-    return str(value)

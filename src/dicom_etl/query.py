@@ -38,6 +38,7 @@ _QUERY_NODES = frozenset(
         "PipeOperator",
         "Pivot",
         "Project",
+        "RelationTimeTravel",
         "Repartition",
         "RepartitionByExpression",
         "ResolvedInlineTable",

@@ -177,12 +177,13 @@ def test_a_storage_that_stops_in_a_run_ends_it_and_the_next_run_heals(
 # -- what is wrong with it -----------------------------------------------------------------------------------
 
 
-def test_a_wrong_key_is_77_and_says_which_role(there: Site) -> None:
+def test_a_wrong_key_is_77_and_no_role_is_asked_for(there: Site) -> None:
     """Nothing is made, and the key is not repeated."""
     wrong = "d3Jvbmc="
     code, out, said = program(there, "sync", environment={KEY_VARIABLE: wrong})
     assert (code, out) == (77, "")
-    line = "run: the storage refused our identity; assign it the role Storage Blob Data Contributor"
+    line = "run: the storage does not accept our key or token: check storage.auth, and the key in the variable of "
+    line += "storage.key_env"
     assert said == f"dicom-etl: {line}\n"
     assert wrong not in said
 

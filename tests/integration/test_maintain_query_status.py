@@ -101,6 +101,19 @@ def test_queries_are_answered(story: Story, sql: str) -> None:
         assert [row["n"] for row in rows.collect()] == [26]
 
 
+def test_a_table_is_read_as_it_was(story: Story) -> None:
+    """The version that a result is to be made from again: by the table's place, since a view has no versions."""
+    version = story.chapters["first"].runs[-1].instance_version
+    sql = f"SELECT count(*) AS n FROM delta.`{story.site.place('instance')}` VERSION AS OF {version}"  # noqa: S608
+    with answer(story.site.settings, sql, spark=story.site.spark) as rows:
+        assert [row["n"] for row in rows.collect()] == [33]
+    with (
+        pytest.raises(UsageError, match=r"^query: .*TIME_TRAVEL|time travel"),
+        answer(story.site.settings, "SELECT * FROM instance VERSION AS OF 1", spark=story.site.spark) as rows,
+    ):
+        rows.collect()
+
+
 @pytest.mark.parametrize("sql", ["SHOW TABLES", "DESCRIBE instance", "EXPLAIN SELECT * FROM instance"])
 def test_descriptions_are_answered(story: Story, sql: str) -> None:
     with answer(story.site.settings, sql, spark=story.site.spark) as rows:

@@ -507,3 +507,16 @@ def test_a_second_writer_is_told_at_once(copy: Site) -> None:
     with other, pytest.raises(AnotherWriter, match="repair"):
         copy.sync(spark=NoSpark())
     assert (copy.tables(), copy.ledger()) == (tables, ledger)
+
+
+def test_a_range_that_is_not_over_says_what_it_covers(site: Site, command: Callable[..., tuple[int, str, str]]) -> None:
+    """Rows may still come there until feed.delay has passed: whoever typed the wrong day sees it."""
+    site.create("1.1", "1.1.1", "1.1.1.1", name="A")
+    site.clock(9)
+    said = []
+    for start, end in ((7, 8.5), (8, 9), (32, 33)):
+        code, out, err = command(site, "sync", "--start", text_at(start), "--end", text_at(end))
+        assert code == 0, err
+        said.append(out.splitlines()[-1].partition(" rejected")[2])
+    assert said == ["", "; covers what is before 2024-05-01T08:45:00Z", "; covers nothing yet"]
+    assert status(site.settings, clock=lambda: at(9)).covered_until == ticks_at(0)

@@ -42,19 +42,44 @@ def submitted(site: Site, job: str, *words: str) -> subprocess.CompletedProcess[
 
 
 def test_sync_uses_the_session_of_the_cluster(site: Site) -> None:
-    """Equal tables, written as ours are whatever the cluster's own settings: microseconds in UTC, zstd."""
-    site.create("1.1", "1.1.1", "1.1.1.1", name="A", modality="CT", date="20240131")
-    site.create("1.1", "1.1.1", "1.1.1.2", "clinic", name="B", modality="MR")
+    """Equal tables, written as ours are whatever the cluster's own settings: microseconds in UTC, zstd.
+
+    Its log, at INFO as Spark's own settings have it, names no study, though files are filtered by one.
+    """
+    study = "2.25.77100017710001"
+    site.create(study, f"{study}.1", f"{study}.1.1", name="A", modality="CT", date="20240131")
     site.clock(9.5)
+    assert [run.inserted for run in site.sync()] == [1]
+    site.clock(10)
+    site.update(study, f"{study}.1", f"{study}.1.1", name="A2", modality="CT")
+    site.create(study, f"{study}.1", f"{study}.1.2", "clinic", name="B", modality="MR")
+    site.clock(12)
     done = submitted(site, "sync.py")
     assert done.returncode == 0, done.stderr[-2000:]
     (run,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert (run["status"], run["entriesRead"], run["inserted"]) == ("succeeded", 2, 2)
+    assert (run["status"], run["entriesRead"], run["inserted"], run["updated"]) == ("succeeded", 2, 1, 1)
+    assert run["windowStart"] == "2024-05-01T09:00:00Z", "as dicom-etl sync --json prints it"
     assert len(site.rows("instance")) == 2
     assert site.tables() == site.expected()
     files = [file for table in ("instance", "series", "study") for file in site.files(table)]
     assert files
     assert all(file.endswith(".zstd.parquet") for file in files)
+    assert " INFO " in done.stderr
+    assert study not in done.stderr + done.stdout
+
+
+def test_a_session_without_delta_is_refused_also_when_nothing_is_due(site: Site) -> None:
+    """78, before anything is read, and without a row in the ledger."""
+    site.clock(9.5)
+    settings = [word for text in site.texts for word in ("--set", text)]
+    done = subprocess.run(
+        [sys.executable, str(JOBS / "sync.py"), *settings, "--start", text_at(8), "--end", text_at(9)],
+        cwd=site.folder, env={**os.environ, "JAVA_HOME": str(runtime.java())}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 78
+    assert done.stderr.splitlines()[-1].startswith("dicom-etl: this Spark session has no Delta Lake: start it with")
+    assert not site.root.exists()
 
 
 def tried(site: Site, job: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -492,6 +492,12 @@ def test_file_names_are_unique_to_the_try() -> None:
             "change: the storage refused our identity; assign it the role Storage Blob Data Contributor",
         ),
         (
+            OSError("Generic MicrosoftAzure error: 403 Forbidden: AuthenticationFailed: Server failed to authenticate"),
+            AccessDenied,
+            "change: the storage does not accept our key or token: check storage.auth, and the key in the variable of "
+            "storage.key_env",
+        ),
+        (
             DeltaError("The operation lacked valid authentication credentials for path lake/run: x"),
             AccessDenied,
             "change: the storage refused our identity; assign it the role Storage Blob Data Contributor",

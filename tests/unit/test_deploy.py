@@ -385,15 +385,6 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]
     return reader
 
 
-class _NoSession:
-    """In place of SparkSession: its builder starts nothing."""
-
-    class builder:  # noqa: N801  named as in Spark
-        @staticmethod
-        def getOrCreate() -> None:  # noqa: N802
-            """No session."""
-
-
 def job(name: str) -> Any:
     """The module jobs/NAME, with a session that starts nothing."""
     spec = importlib.util.spec_from_file_location(f"job_{name.removesuffix('.py')}", ROOT / "jobs" / name)
@@ -401,7 +392,7 @@ def job(name: str) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.SparkSession = _NoSession  # type: ignore[attr-defined]
+    module.job_session = lambda: None  # type: ignore[attr-defined]
     return module
 
 

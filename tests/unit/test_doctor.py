@@ -135,7 +135,9 @@ def test_wrong_settings_do_not_hide_the_machine(tmp_path: Path, machine: Path) -
         return load_settings(None, ["dicom.auth=password", "lake.rot=x"], {}, tmp_path)
 
     findings = list(doctor(load, jars=machine))
-    assert [finding.check for finding in findings] == ["settings", "settings", "java", "jars", "versions"]
+    unseen = ["connection", "token", "role", "lake.root", "lake"]
+    assert [finding.check for finding in findings] == ["settings", "settings", *unseen, "java", "jars", "versions"]
+    assert {finding.text for finding in findings[2:7]} == {"not checked: see settings"}
     assert findings[0].text == "--set: dicom.auth: expected one of none, azure, token"
     assert findings[1].text == "--set: lake.rot: unknown setting; did you mean lake.root?"
     assert exit_code(findings) == 78

@@ -223,7 +223,7 @@ def test_a_token_that_is_refused_again_is_not_tried_a_third_time(make_world: Cal
         read(client)
     assert world.counts == (2, 2, 2)
     assert caught.value.exit_code == 77
-    assert str(caught.value).endswith("does not accept the token (401); check dicom.auth and the identity's sign-in")
+    assert str(caught.value).endswith("the token in the variable of dicom.token_env")
 
 
 def test_threads_that_are_refused_together_renew_once(make_world: Callable[..., World]) -> None:

@@ -189,4 +189,4 @@ def _session(extensions: str) -> Any:
 def test_a_session_without_delta_is_refused() -> None:
     """A cluster's session that knows no Delta ends with one line, before anything is read."""
     with pytest.raises(ConfigurationError, match="has no Delta Lake"):
-        session._check_and_quiet(_session(""))
+        session.check_and_quiet(_session(""))

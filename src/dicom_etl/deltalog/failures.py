@@ -32,6 +32,10 @@ _REFUSED = re.compile(
     r"|\b(AuthorizationPermissionMismatch|AuthorizationFailure|AuthenticationFailed)\b"
 )
 
+# So the storage answers to a key, or a token, that is none; of a role that is missing it says something else.
+_UNKNOWN = re.compile(r"\bAuthenticationFailed\b|[Ff]ailed to authenticate the request")
+NOT_KNOWN = "does not accept our key or token: check storage.auth, and the key in the variable of storage.key_env"
+
 _FULL = "the storage is full; free space and run again"
 _FORBIDDEN = "this user may not use its folder; give it the right to read and write"
 _DISK = {
@@ -68,6 +72,8 @@ def storage_error(error: Exception, table: str, *, writing: bool = False) -> Dic
     text = str(azure or error)
     if _GONE.search(text):
         return ConfigurationError(f"{table}: its container does not exist: make it, or mend lake.root")
+    if _UNKNOWN.search(text):
+        return AccessDenied(f"{table}: the storage {NOT_KNOWN}")
     if _refused(azure) or _REFUSED.search(text):
         return AccessDenied(
             f"{table}: the storage refused our identity; assign it the role Storage Blob Data Contributor"

@@ -60,7 +60,10 @@ def judge(answer: Answer, method: str, expected: frozenset[int], json: bool, hos
 
 def _denied(status: int, method: str, host: str) -> str:
     if status == 401:
-        return f"{host} does not accept the token (401); check dicom.auth and the identity's sign-in"
+        return (
+            f"{host} does not accept the token (401); check dicom.auth and the identity's sign-in, or renew the token "
+            "in the variable of dicom.token_env"
+        )
     role = "DICOM Data Reader (or DICOM Data Owner)" if method == "GET" else "DICOM Data Owner"
     return f"{host} denies access (403); assign the role {role} to this identity"
 

@@ -77,6 +77,16 @@ class Maintained:
     files_freed: int
     bytes_freed: int
 
+    def as_row(self) -> dict[str, Any]:
+        """By name, as a command and a job print it."""
+        return {
+            "table": self.table,
+            "filesCompacted": self.files_compacted,
+            "filesWritten": self.files_written,
+            "filesFreed": self.files_freed,
+            "bytesFreed": self.bytes_freed,
+        }
+
 
 def purge_changes(spark: SparkSession, path: str, up_to_run: int, kept_sequence: int) -> int:
     """How many entries of ``change`` were deleted: those that runs up to ``up_to_run`` read.

@@ -97,7 +97,7 @@ class Engine:
         """The session, started at the first call, and tuned for a work of about so many rows."""
         if self._session is None:
             if self._given is not None:
-                _check_and_quiet(self._given)
+                check_and_quiet(self._given)
                 self._session = cluster_session(self._given)
             elif self._starting is not None:
                 self._session = self._starting.result()
@@ -161,12 +161,16 @@ def _tune(spark: SparkSession, settings: Spark, rows: int) -> None:
         spark.conf.set(key, value)
 
 
-# Delta and Spark log predicates, file statistics and plans, with study UIDs in them (architecture §8).
-_TELLING_LOGGERS = ("org.apache.spark.sql.delta", "org.apache.spark.sql.execution", "io.delta")
+# Delta and Spark log predicates, file statistics and plans, with study UIDs in them (architecture §8); so does Parquet
+# of each file that it filters.
+_TELLING_LOGGERS = ("org.apache.spark.sql.delta", "org.apache.spark.sql.execution", "io.delta", "org.apache.parquet")
 
 
-def _check_and_quiet(spark: SparkSession) -> None:
-    """Turn a cluster's telling loggers off. Raises ConfigurationError when its session knows no Delta."""
+def check_and_quiet(spark: SparkSession) -> None:
+    """Turn off those loggers of a cluster's driver that tell of patients.
+
+    Raises ConfigurationError when its session knows no Delta.
+    """
     extensions = spark.conf.get("spark.sql.extensions", "") or ""
     if "Delta" not in extensions and "DATABRICKS_RUNTIME_VERSION" not in os.environ:
         raise ConfigurationError(

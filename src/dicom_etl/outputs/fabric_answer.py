@@ -98,8 +98,8 @@ def error_of(answer: Answer, method: str) -> Exception:
         return Failure(f"status {said}", kind, answer.retry_after)
     if status == 401:
         return AccessDenied(
-            f"Fabric does not accept the token ({said}); sign in (az login), let the tenant allow service principals "
-            f"to use Fabric's APIs, and {_ROLE}"
+            f"Fabric does not accept the token ({said}); sign in (az login) or renew the token in the variable of "
+            f"fabric.token_env, let the tenant allow service principals to use Fabric's APIs, and {_ROLE}"
         )
     if status == 403:
         connection = " and the right to use the connection" if method == "POST" else ""
