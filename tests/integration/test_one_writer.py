@@ -293,9 +293,10 @@ SHARING = {
 @pytest.mark.parametrize("table", SHARING)
 def test_two_lakes_that_share_a_table_are_refused(copy: Site, command: Command, table: str, own: bool) -> None:
     """65 for the second one, in one line; the first keeps all it had, and goes on."""
-    texts = [text.format(folder=copy.folder) for text in SHARING[table]]
     # Its root is the folder above the first one's.
-    second = copy.having(f"lake.root={copy.folder}", *texts)
+    above = copy.place("run").removesuffix("/lake/run")
+    texts = [text.format(folder=above) for text in SHARING[table]]
+    second = copy.having(f"lake.root={above}", *texts)
     if own:
         make_lake(places(second.settings), service_fingerprint(second.settings.dicom.base_url))
     before = versions(copy), copy.ledger()
@@ -306,7 +307,8 @@ def test_two_lakes_that_share_a_table_are_refused(copy: Site, command: Command, 
         code, out, line = command(second, verb)
         assert (code, out, len(line.splitlines())) == (65, "", 1)
     assert (versions(copy), copy.ledger()) == before
-    assert sorted(path.name for path in copy.folder.iterdir() if path.name != "lake") == (["run"] if own else [])
+    filesystem, path = copy.storage.filesystem(above)
+    assert {Path(name).name for name in filesystem.ls(path, detail=False)} == {"lake", *(["run"] if own else [])}
     (run,) = copy.sync(start=text_at(14), end=text_at(15), spark=NoSpark())
     assert run.run_id == 6
 
