@@ -75,9 +75,8 @@ def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -
     with Engine(settings.spark, spark, lake.places) as engine:
         session = engine.session(lake.rows())
         _make_views(session, lake)
-        frame = _read_only(session, sql)
         try:
-            yield frame
+            yield _read_only(session, sql)
         except (PySparkException, Py4JJavaError) as error:
             # Found out only as the rows are made (1/0, a cast); the message may quote a value, its name does not.
             named = condition(error) if isinstance(error, PySparkException) else None
@@ -113,9 +112,23 @@ def _reads_only(plan: Any) -> bool:
     Known kinds are let in, not bad ones kept out: EXECUTE IMMEDIATE, CALL and scripts are no commands for
     Spark's parser, and write all the same.
     """
-    if _kind(plan).startswith(("Describe", "Show", "Explain")):
+    kind = _kind(plan)
+    if kind == "ExplainCommand":
+        return _reads_only(plan.logicalPlan())
+    if kind == "DescribeQueryCommand":
+        return _reads_only(plan.plan())
+    if kind.startswith(("Describe", "Show")):
         return True
-    return all(_kind(node) in _QUERY_NODES for node in _nodes(plan))
+    return all(_kind(node) in _QUERY_NODES and _travels_plainly(node) for node in _nodes(plan))
+
+
+def _travels_plainly(node: Any) -> bool:
+    """Whether a version is named, or a time as it stands: one that is computed runs while the text is looked at."""
+    if _kind(node) != "RelationTimeTravel":
+        return True
+    timestamp = node.timestamp()
+    plain = timestamp.isEmpty() or _kind(timestamp.get()) == "Literal"
+    return plain and _kind(node.relation()) == "UnresolvedRelation"
 
 
 def _kind(node: Any) -> str:
@@ -123,10 +136,11 @@ def _kind(node: Any) -> str:
 
 
 def _nodes(plan: Any) -> Iterator[Any]:
+    """The plan and all below it: its inputs, and what its expressions and its WITH hold."""
     yield plan
-    children = plan.children()
-    for i in range(children.size()):
-        yield from _nodes(children.apply(i))
+    for below in (plan.children(), plan.innerChildren()):
+        for i in range(below.size()):
+            yield from _nodes(below.apply(i))
 
 
 def _first_line(error: AnalysisException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pyspark
 import pytest
@@ -71,12 +71,15 @@ def test_a_purge_can_be_planned_first(copy: Site) -> None:
     """Only of what is older than maintenance.change_retention_days, and of `change` alone."""
     kept = copy.having("maintenance.change_retention_days=30")
     assert len(kept.rows("change")) > 1
-    month_later = copy.having("maintenance.change_retention_days=1")
+    a_day = copy.having("maintenance.change_retention_days=1")
     plans = [
-        dict(planned(site.settings, clock=lambda: at(24 * 20))) for site in (copy, kept, month_later)
+        dict(planned(site.settings, clock=lambda: at(24 * 20))) for site in (copy, kept, a_day)
     ]  # fmt: skip
     assert ["purge" in plan["change"] for plan in plans] == [False, False, True]
     assert [name for name, steps in plans[2].items() if "purge" in steps] == ["change"]
+    assert list(maintain(a_day.settings, spark=a_day.spark, clock=lambda: at(24 * 20)))
+    assert len(kept.rows("change")) == 1, "the newest entry stays"
+    assert "purge" not in dict(planned(a_day.settings, clock=lambda: at(24 * 20)))["change"]
 
 
 READ = [
@@ -107,8 +110,11 @@ def test_a_table_is_read_as_it_was(story: Story) -> None:
     sql = f"SELECT count(*) AS n FROM delta.`{story.site.place('instance')}` VERSION AS OF {version}"  # noqa: S608
     with answer(story.site.settings, sql, spark=story.site.spark) as rows:
         assert [row["n"] for row in rows.collect()] == [33]
+    now = sql.replace(f"VERSION AS OF {version}", f"TIMESTAMP AS OF '{datetime.now(UTC):%Y-%m-%d %H:%M:%S}'")
+    with answer(story.site.settings, now, spark=story.site.spark) as rows:
+        assert [row["n"] for row in rows.collect()] == [26]
     with (
-        pytest.raises(UsageError, match=r"^query: .*TIME_TRAVEL|time travel"),
+        pytest.raises(UsageError, match=r"^query: .*(TIME_TRAVEL|time travel)"),
         answer(story.site.settings, "SELECT * FROM instance VERSION AS OF 1", spark=story.site.spark) as rows,
     ):
         rows.collect()
@@ -143,6 +149,15 @@ WRITE = [
     "WITH s AS (SELECT * FROM instance) INSERT INTO instance SELECT * FROM s",
     "EXPLAIN ANALYZE DELETE FROM instance",
     "SELECT transform(*) USING 'touch {folder}' FROM instance",
+    # Deeper: in a WITH, in an expression, and in a time that is computed while the text is looked at.
+    "WITH t AS (SELECT transform(1) USING 'touch {folder}' AS (a)) SELECT * FROM t",
+    "SELECT (SELECT max(a) FROM (SELECT transform(1) USING 'touch {folder}' AS (a))) FROM instance",
+    "SELECT 1 WHERE EXISTS (SELECT transform(1) USING 'touch {folder}' AS (a))",
+    "SELECT * FROM delta.`{root}/instance` TIMESTAMP AS OF (SELECT transform(1) USING 'touch {folder}' AS (a))",
+    "SELECT * FROM delta.`{root}/instance` TIMESTAMP AS OF (SELECT max(patientName) FROM instance)",
+    "EXPLAIN SELECT * FROM delta.`{root}/instance` TIMESTAMP AS OF (SELECT max(patientName) FROM instance)",
+    "EXPLAIN DELETE FROM delta.`{root}/instance`",
+    "DESCRIBE QUERY SELECT * FROM delta.`{root}/instance` TIMESTAMP AS OF (SELECT max(patientName) FROM instance)",
     "SELECT FROM WHERE",
     "SELECT * FROM no_such_table",
     "SELECT no_such_column FROM instance",
