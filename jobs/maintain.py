@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicom_etl.exits import ended
+from dicom_etl.exits import ended, leave
 from dicom_etl.job_options import job_parser, job_session, job_settings
 from dicom_etl.jsonlines import print_json
 from dicom_etl.maintain import maintain, planned
@@ -21,4 +21,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    leave(ended(main))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dicom_etl.errors import DataError
-from dicom_etl.exits import ended
+from dicom_etl.exits import ended, leave
 from dicom_etl.job_options import job_parser, job_session, job_settings
 from dicom_etl.jsonlines import print_json
 from dicom_etl.metrics import metrics_after, refreshed
@@ -34,4 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    leave(ended(main))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dicom_etl.exits import ended
+from dicom_etl.exits import ended, leave
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    raise SystemExit(ended(_command_line))
+    leave(ended(_command_line))
 
 
 def _command_line() -> int:

@@ -68,7 +68,7 @@ POINTS = {
 
 def main() -> None:
     from dicom_etl.cli import run
-    from dicom_etl.exits import ended
+    from dicom_etl.exits import ended, leave
 
     if runtime.named():
         runtime.hand_in()
@@ -78,7 +78,7 @@ def main() -> None:
     number = 0 if name == "none" else signal.Signals[name]
     at_point(point, lambda: signal.pthread_kill(threading.get_ident(), number))
     sys.argv = ["dicom-etl", *words]
-    raise SystemExit(ended(run))
+    leave(ended(run))
 
 
 def _beat_often() -> None:
