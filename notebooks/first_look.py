@@ -45,8 +45,8 @@ print(f"{instance.count()} instances, {len(instance.columns)} columns: {', '.joi
 # %% [markdown]
 # ## How far has it been read?
 #
-# The table `run` is the ledger. Only runs that succeeded count, and of those the ones that cover something; where
-# somebody has read a later range by hand, what counts is where the first gap begins.
+# The table `run` is the ledger. Only runs that succeeded count, and of those the ones that cover something; what
+# counts, from the first window that was read, is where the first gap begins.
 
 # %%
 freshness = spark.sql("""

@@ -43,6 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
     os.environ["TZ"] = ZONE
     time.tzset()
+    # What a cluster says for its own Python: else a session that is handed in takes the shell's python3.
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     # A shell lets what it starts in the background ignore it, and so would every program that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -22,6 +22,8 @@ from dicom_etl.places import Places, places
 from dicom_etl.settings import Settings
 from dicom_etl.storage import FilesystemOf
 
+_NEED_SETTINGS = ("address", "connection", "clock", "token", "role", "lake.root", "lake", "metrics", "memory")
+
 
 def doctor(
     load: Callable[[], Settings],
@@ -42,7 +44,7 @@ def doctor(
     except ConfigurationError as error:
         for line in str(error).splitlines():
             yield Finding("settings", "problem", line, error.exit_code)
-        for check in ("connection", "token", "role", "lake.root", "lake"):
+        for check in _NEED_SETTINGS:
             yield Finding(check, "warning", "not checked: see settings")
     else:
         where, missing = _places(settings)

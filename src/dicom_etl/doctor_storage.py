@@ -12,8 +12,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from dicom_etl.address import address, is_remote
 from dicom_etl.deltalog import FAILURES, storage_error
-from dicom_etl.deltalog.failures import NOT_KNOWN
-from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable, StorageError
+from dicom_etl.errors import (
+    AccessDenied,
+    ConfigurationError,
+    DicomEtlError,
+    ServiceUnavailable,
+    StorageError,
+    UnknownIdentity,
+)
 from dicom_etl.finding import Finding, looked
 from dicom_etl.open_lake import find_lake, refuse_incomplete
 from dicom_etl.places import Places
@@ -122,7 +128,7 @@ def _remote_error(error: Exception, key: str) -> DicomEtlError:
             f"managed identity or a service principal, with the role {ROLE} on the container"
         )
     named = storage_error(error, key, writing=True)
-    if NOT_KNOWN in str(named):
+    if isinstance(named, UnknownIdentity):
         return named
     if isinstance(named, AccessDenied) or isinstance(below, PermissionError):
         return AccessDenied(f"{key}: the storage refuses our identity; assign it the role {ROLE} on the container")

@@ -75,6 +75,10 @@ class AccessDenied(DicomEtlError):
     exit_code = 77
 
 
+class UnknownIdentity(AccessDenied):
+    """The storage does not take our key or token for anybody's (77); no role mends that."""
+
+
 class ConfigurationError(DicomEtlError):
     """A setting, an address or the lake itself is wrong (78)."""
 

@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Literal, TextIO
 
 LogFormat = Literal["text", "json"]
@@ -36,7 +37,8 @@ def configure_logging(log_format: LogFormat) -> None:
 
 def configure_as_asked(words: Iterable[str]) -> None:
     """As a command line asks that cannot be parsed, so that the line about it looks as asked."""
-    if "--log-format json" in " ".join(words).replace("=", " "):
+    given = list(words)
+    if "--log-format=json" in given or ("--log-format", "json") in pairwise(given):
         configure_logging("json")
 
 

@@ -72,6 +72,8 @@ def maintain(
 def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Iterator[tuple[str, list[str]]]:
     """What `maintain` would do now (--dry-run): each table with its steps, none where there is nothing to do.
 
+    Whether `change` is to be compacted after a purge shows only then.
+
     Takes no claim, starts no JVM and writes nothing; raises DataError when there is no lake.
     """
     lake = existing_lake(settings)
@@ -108,4 +110,4 @@ def _purgeable(settings: Settings, lake: Lake, now: datetime) -> tuple[int, int]
     cutoff = now - timedelta(days=days)
     old = [run.run_id for run in lake.runs() if run.finished_at < cutoff]
     up_to_run = min(max(old, default=0), lake.marker("series"), lake.marker("study"))
-    return (up_to_run, highest[0]) if lake.landed_between(0, up_to_run + 1) else None
+    return (up_to_run, highest[0]) if lake.landed_between(0, up_to_run + 1, highest[0]) else None

@@ -114,13 +114,19 @@ class Lake:
         except (StorageError, AccessDenied):
             return False
 
-    def landed_between(self, above_run: int, below_run: int) -> bool:
-        """Whether ``change`` may hold entries of runs in (above_run, below_run), by the bounds of its files."""
+    def landed_between(self, above_run: int, below_run: int, besides: int | None = None) -> bool:
+        """Whether ``change`` may hold entries of runs in (above_run, below_run), by the bounds of its files.
+
+        ``besides``: a sequence that does not count.
+        """
         files = pa.table(self.table("change").get_add_actions(flatten=True))
         if not files.num_rows:
             return False
-        overlap = pc.and_(pc.greater(files["max.runId"], above_run), pc.less(files["min.runId"], below_run))
-        return bool(pc.any(overlap).as_py())
+        held = pc.and_(pc.greater(files["max.runId"], above_run), pc.less(files["min.runId"], below_run))
+        if besides is not None:
+            alone = pc.and_(pc.equal(files["min.sequence"], besides), pc.equal(files["max.sequence"], besides))
+            held = pc.and_(held, pc.invert(pc.fill_null(alone, False)))
+        return bool(pc.any(held).as_py())
 
 
 def _extents(table: DeltaTable) -> Iterator[tuple[int, str, str]]:

@@ -92,8 +92,8 @@ _FACTS: dict[str, tuple[str, str]] = {
     "windowEnd": (_NOT_READ, "where it ends, exclusive"),
     "coveredUntil": (
         _NOT_READ,
-        "up to where the run counts as done: the end of its window, or when it began less `feed.delay`; `windowStart` "
-        "where it covers nothing",
+        "up to where the run counts as done: the end of its window, or when its sync was planned less `feed.delay`; "
+        "`windowStart` where it covers nothing",
     ),
     "startedAt": (_NEVER, "when the run began"),
     "finishedAt": (_NEVER, "when it ended"),

@@ -182,8 +182,8 @@ def test_a_wrong_key_is_77_and_no_role_is_asked_for(there: Site) -> None:
     wrong = "d3Jvbmc="
     code, out, said = program(there, "sync", environment={KEY_VARIABLE: wrong})
     assert (code, out) == (77, "")
-    line = "run: the storage does not accept our key or token: check storage.auth, and the key in the variable of "
-    line += "storage.key_env"
+    line = "run: the storage does not accept our key or token: check storage.auth and the identity's "
+    line += "sign-in, or the key in the variable of storage.key_env"
     assert said == f"dicom-etl: {line}\n"
     assert wrong not in said
 

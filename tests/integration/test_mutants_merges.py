@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -181,9 +180,10 @@ def _of_changed_rows_only(
     spark: SparkSession, table: Table, path: str, rows: Any, *rest: Any, real: Any = tables.merge_rollup
 ) -> Merged:
     """Only series and studies are rolled up in which this run's MERGE has changed a row of `instance`."""
-    instance = Path(path).parent / "instance"
-    version = DeltaTable(instance).version()
-    after, before = ({tuple(row.items()) for row in table_rows(instance, v)} for v in (version, version - 1))
+    instance = f"{path.rpartition('/')[0]}/instance"
+    version = spark.sql(f"DESCRIBE HISTORY delta.`{instance}` LIMIT 1").collect()[0]["version"]
+    frames = (spark.read.format("delta").option("versionAsOf", v).load(instance) for v in (version, version - 1))
+    after, before = ({tuple(row.asDict().items()) for row in frame.collect()} for frame in frames)
     changed = {tuple(dict(row)[name] for name in table.key) for row in after ^ before}
     keys = spark.createDataFrame(sorted(changed), ", ".join(f"{name} string" for name in table.key))
     return real(spark, table, path, rows.join(keys, on=list(table.key), how="left_semi"), *rest)

@@ -6,6 +6,7 @@ import json
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -351,7 +352,7 @@ def test_a_service_made_anew_is_refused(copy: Site) -> None:
     """65: its sequences start again, and the guard would ignore them for ever."""
     tables = copy.tables()
     with serve_in_thread() as anew:
-        site = Site(anew, copy.folder, copy.overrides, copy.spark)
+        site = replace(copy, emulator=anew)
         site.clock(16)
         site.create("1.9", "1.9.1", "1.9.1.1", name="Anew")
         site.clock(18)

@@ -28,9 +28,14 @@ from dicom_etl.errors import (
     DicomEtlError,
     StorageError,
     Superseded,
+    UnknownIdentity,
 )
 
 APP = "5f0c/change"
+_NOT_KNOWN = (
+    "change: the storage does not accept our key or token: check storage.auth and the identity's sign-in, or the key "
+    "in the variable of storage.key_env"
+)
 SCHEMA = pa.schema(
     [("runId", pa.int64()), ("name", pa.string()), ("at", pa.timestamp("us", tz="UTC")), ("day", pa.date32())]
 )
@@ -493,14 +498,13 @@ def test_file_names_are_unique_to_the_try() -> None:
         ),
         (
             OSError("Generic MicrosoftAzure error: 403 Forbidden: AuthenticationFailed: Server failed to authenticate"),
-            AccessDenied,
-            "change: the storage does not accept our key or token: check storage.auth, and the key in the variable of "
-            "storage.key_env",
+            UnknownIdentity,
+            _NOT_KNOWN,
         ),
         (
             DeltaError("The operation lacked valid authentication credentials for path lake/run: x"),
-            AccessDenied,
-            "change: the storage refused our identity; assign it the role Storage Blob Data Contributor",
+            UnknownIdentity,
+            _NOT_KNOWN,
         ),
         (
             OSError("lake/403/run/401.parquet: nobody knows why"),

@@ -45,7 +45,14 @@ from dicom_etl.doctor_service import contact, service_findings
 from dicom_etl.doctor_storage import probe, storage_findings
 from dicom_etl.emulator import Emulator, EmulatorOptions, serve_in_thread
 from dicom_etl.emulator.tokens import NOBODY, READER
-from dicom_etl.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable, StorageError
+from dicom_etl.errors import (
+    AccessDenied,
+    ConfigurationError,
+    DicomEtlError,
+    ServiceUnavailable,
+    StorageError,
+    UnknownIdentity,
+)
 from dicom_etl.finding import Finding, exit_code
 from dicom_etl.lake import java
 from dicom_etl.places import places
@@ -135,9 +142,9 @@ def test_wrong_settings_do_not_hide_the_machine(tmp_path: Path, machine: Path) -
         return load_settings(None, ["dicom.auth=password", "lake.rot=x"], {}, tmp_path)
 
     findings = list(doctor(load, jars=machine))
-    unseen = ["connection", "token", "role", "lake.root", "lake"]
+    unseen = ["address", "connection", "clock", "token", "role", "lake.root", "lake", "metrics", "memory"]
     assert [finding.check for finding in findings] == ["settings", "settings", *unseen, "java", "jars", "versions"]
-    assert {finding.text for finding in findings[2:7]} == {"not checked: see settings"}
+    assert {finding.text for finding in findings[2:11]} == {"not checked: see settings"}
     assert findings[0].text == "--set: dicom.auth: expected one of none, azure, token"
     assert findings[1].text == "--set: lake.rot: unknown setting; did you mean lake.root?"
     assert exit_code(findings) == 78
@@ -609,6 +616,16 @@ def test_an_account_that_refuses_any_step_names_the_role(step: str, denial: Exce
         probe("lake.root", account, "container/lake", "n")
     assert "1.2.840" not in str(caught.value)
     assert len(account.store) == (1 if step == "delete" else 0)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("text", ["Server failed to authenticate the request.", "KeyBasedAuthenticationNotPermitted"])
+def test_an_account_that_does_not_know_us_wants_no_role(step: str, text: str) -> None:
+    """77: a wrong key, or a token of another tenant, is not mended by an assignment."""
+    account = Account(**{step: HttpResponseError(message=f"{text} 1.2.840.1")})
+    with pytest.raises(UnknownIdentity, match=f"check storage.auth .*cannot be {STEPS[step]}") as caught:
+        probe("lake.root", account, "container/lake", "n")
+    assert not {"role", "1.2.840.1"} & set(str(caught.value).split())
 
 
 def test_an_account_that_does_not_answer_is_asked_once(emulator: Emulator, tmp_path: Path, machine: Path) -> None:

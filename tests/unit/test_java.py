@@ -110,6 +110,9 @@ def test_the_machines_certificates_are_written_for_java(tmp_path: Path, monkeypa
     assert java.write_trust_store(tmp_path / "store.p12")
     stored = load_pkcs12((tmp_path / "store.p12").read_bytes(), b"changeit").additional_certs
     assert [one.friendly_name for one in stored] == [b"machine-0", b"machine-1"]
+    (tmp_path / "spoilt.pem").write_bytes(spoilt)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "spoilt.pem"))
+    assert not java.write_trust_store(tmp_path / "other.p12")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
     assert not java.write_trust_store(tmp_path / "other.p12")
     assert not (tmp_path / "other.p12").exists()

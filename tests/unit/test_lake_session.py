@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from pyspark.errors import PySparkException
 
 from dicom_etl.errors import ConfigurationError, StorageError
 from dicom_etl.lake import jvm, session
@@ -79,21 +78,22 @@ def test_the_jvm_writes_into_a_file_and_does_not_get_our_variables(
 def test_spark_needs_no_name_of_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, used: str
 ) -> None:
-    """It is told the address before it looks its name up; one that the user has set stays."""
-    for name in ("JAVA_HOME", "SPARK_LOCAL_IP"):  # both are set back at the end
-        monkeypatch.setenv(name, given or "")
-    if given is None:
-        monkeypatch.delenv("SPARK_LOCAL_IP")
+    """It is told the address before it looks its name up; one that the user has set stays, ours does not."""
+    monkeypatch.delenv("SPARK_LOCAL_IP", raising=False)
+    if given:
+        monkeypatch.setenv("SPARK_LOCAL_IP", given)
+    monkeypatch.setattr(jvm.SparkContext, "_gateway", None)
+    monkeypatch.setattr(jvm.SparkContext, "_jvm", None)
     told: list[str] = []
 
-    def launch(_conf: Any, _log: Path) -> None:
+    def launch(_conf: Any, _how: dict[str, Any]) -> Any:
         told.append(os.environ["SPARK_LOCAL_IP"])
-        raise PySparkException("enough")
+        return SimpleNamespace(jvm="the JVM")
 
-    monkeypatch.setattr(jvm, "_launch", launch)
-    with pytest.raises(StorageError, match="Spark did not start"):
-        jvm.start({}, tmp_path, tmp_path)
+    monkeypatch.setattr(jvm, "launch_gateway", launch)
+    jvm._launch(jvm.SparkConf(loadDefaults=False), tmp_path / "jvm.log")
     assert told == [used]
+    assert os.environ.get("SPARK_LOCAL_IP") == given
 
 
 class Sessions:

@@ -17,6 +17,7 @@ from dicom_etl.errors import (
     DicomEtlError,
     ServiceUnavailable,
     StorageError,
+    UnknownIdentity,
 )
 
 # adlfs lets errors of azure.core through, or wraps them into RuntimeError.
@@ -28,13 +29,15 @@ _UNREACHABLE = re.compile(
 )
 # A status with its words, and not its number alone: errors quote paths, and a folder may be called 403.
 _REFUSED = re.compile(
-    r"\b(401 Unauthori[sz]ed|403 Forbidden)\b|lacked (the necessary privileges|valid authentication)"
-    r"|\b(AuthorizationPermissionMismatch|AuthorizationFailure|AuthenticationFailed)\b"
+    r"\b403 Forbidden\b|lacked the necessary privileges|\b(AuthorizationPermissionMismatch|AuthorizationFailure)\b"
 )
 
-# So the storage answers to a key, or a token, that is none; of a role that is missing it says something else.
-_UNKNOWN = re.compile(r"\bAuthenticationFailed\b|[Ff]ailed to authenticate the request")
-NOT_KNOWN = "does not accept our key or token: check storage.auth, and the key in the variable of storage.key_env"
+# So the storage answers to a key, or a token, that is none, and where keys are forbidden; of a role that is missing it
+# says something else, and never with 401.
+_UNKNOWN = re.compile(
+    r"\b(AuthenticationFailed|KeyBasedAuthenticationNotPermitted|401 Unauthori[sz]ed)\b"
+    r"|[Ff]ailed to authenticate the request|lacked valid authentication"
+)
 
 _FULL = "the storage is full; free space and run again"
 _FORBIDDEN = "this user may not use its folder; give it the right to read and write"
@@ -59,7 +62,7 @@ def storage_errors(table: str) -> Iterator[None]:
 def storage_error(error: Exception, table: str, *, writing: bool = False) -> DicomEtlError:
     """Our error for what delta-rs, pyarrow or the storage raised, in one line without paths.
 
-    StorageError for a full, read-only or forbidden disk, AccessDenied for 401/403 of a storage account,
+    StorageError for a full, read-only or forbidden disk, UnknownIdentity or AccessDenied for 401 or 403 of an account,
     ConfigurationError for a container that is not there, ServiceUnavailable for an account that does not answer,
     DataError for a log that cannot be read or a file that is gone. A RuntimeError that is not the storage's is raised.
     """
@@ -72,9 +75,12 @@ def storage_error(error: Exception, table: str, *, writing: bool = False) -> Dic
     text = str(azure or error)
     if _GONE.search(text):
         return ConfigurationError(f"{table}: its container does not exist: make it, or mend lake.root")
-    if _UNKNOWN.search(text):
-        return AccessDenied(f"{table}: the storage {NOT_KNOWN}")
-    if _refused(azure) or _REFUSED.search(text):
+    if _status(azure) == 401 or _UNKNOWN.search(text):
+        return UnknownIdentity(
+            f"{table}: the storage does not accept our key or token: check storage.auth and the identity's sign-in, or "
+            "the key in the variable of storage.key_env"
+        )
+    if _status(azure) == 403 or _REFUSED.search(text):
         return AccessDenied(
             f"{table}: the storage refused our identity; assign it the role Storage Blob Data Contributor"
         )
@@ -93,8 +99,8 @@ def _of_azure(error: Exception) -> AzureError | None:
     return error if isinstance(error, AzureError) else wrapped if isinstance(wrapped, AzureError) else None
 
 
-def _refused(error: AzureError | None) -> bool:
-    return isinstance(error, HttpResponseError) and error.status_code in (401, 403)
+def _status(error: AzureError | None) -> int | None:
+    return error.status_code if isinstance(error, HttpResponseError) else None
 
 
 def _os_error(text: str) -> int | None:

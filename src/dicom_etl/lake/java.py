@@ -10,13 +10,12 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
 from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509 import Certificate, load_pem_x509_certificate
+from cryptography.x509 import Certificate, InvalidVersion, load_pem_x509_certificate
 
 from dicom_etl.errors import ConfigurationError, DicomEtlError
 
@@ -35,7 +34,7 @@ done
 exec "{java}" {trust} "$@"
 """
 
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_PEM = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----.+?-----END (?:X509 )?CERTIFICATE-----", re.DOTALL)
 
 # Java does not take a key store without one; what is in it is public.
 _TRUST_PASSWORD = "changeit"
@@ -104,6 +103,8 @@ def write_trust_store(store: Path) -> bool:
         PKCS12Certificate(certificate, f"machine-{number}".encode())
         for number, certificate in enumerate(_certificates(Path(named).read_bytes()))
     ]
+    if not certificates:
+        return False
     password = BestAvailableEncryption(_TRUST_PASSWORD.encode())
     store.write_bytes(serialize_java_truststore(certificates, password))
     return True
@@ -112,9 +113,13 @@ def write_trust_store(store: Path) -> bool:
 def _certificates(bundle: bytes) -> Iterator[Certificate]:
     """Those that can be read: one with a serial number of zero is in many bundles, and is warned of, later refused."""
     for pem in _PEM.findall(bundle):
-        with warnings.catch_warnings(), suppress(ValueError):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-            yield load_pem_x509_certificate(pem)
+            try:
+                certificate = load_pem_x509_certificate(pem)
+            except (ValueError, InvalidVersion):
+                continue
+        yield certificate
 
 
 def _main() -> int:

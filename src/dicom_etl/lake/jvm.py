@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,11 +28,11 @@ def start(options: dict[str, str], scratch: Path, home: Path) -> SparkSession:
     Raises StorageError when it does not start.
     """
     os.environ["JAVA_HOME"] = str(home)
+    # Spark's own choice is the shell's python3, which may be another than this one.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # A shell may have pointed at another Spark: ours is the one beside this Python.
     for name in ("SPARK_HOME", "PYSPARK_SUBMIT_ARGS", "SPARK_CONF_DIR"):
         os.environ.pop(name, None)
-    # Spark looks its machine's name up, which in a container without an entry in /etc/hosts no one knows.
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     conf = SparkConf().setAll(list(options.items()))
     try:
         with _signals_wait():
@@ -55,7 +56,7 @@ def _launch(conf: SparkConf, log: Path) -> None:
     if SparkContext._gateway is not None:
         return
     with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
-        with _our_variables_left_out():
+        with _our_variables_left_out(), _address_named():
             SparkContext._gateway = launch_gateway(conf, {"stdout": output, "stderr": output})  # type: ignore[no-untyped-call]
         SparkContext._jvm = SparkContext._gateway.jvm
 
@@ -74,6 +75,19 @@ def _our_variables_left_out() -> Iterator[None]:
         yield
     finally:
         os.environ.update(ours)
+
+
+@contextmanager
+def _address_named() -> Iterator[None]:
+    """Tell a JVM started meanwhile its address: it looks the machine's name up, which some containers' hosts lack."""
+    if "SPARK_LOCAL_IP" in os.environ:
+        yield
+        return
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    try:
+        yield
+    finally:
+        del os.environ["SPARK_LOCAL_IP"]
 
 
 @contextmanager

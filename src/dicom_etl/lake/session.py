@@ -98,6 +98,8 @@ class Engine:
         if self._session is None:
             if self._given is not None:
                 check_and_quiet(self._given)
+                if self._given.version.startswith("3."):
+                    log.info("an older Spark: the counts of MERGEs come from the tables' history (docs/runtimes.md)")
                 self._session = cluster_session(self._given)
             elif self._starting is not None:
                 self._session = self._starting.result()
@@ -177,8 +179,6 @@ def check_and_quiet(spark: SparkSession) -> None:
             "this Spark session has no Delta Lake: start it with Delta's jars and "
             "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension (README, On a schedule)"
         )
-    if spark.version.startswith("3."):
-        log.info("an older Spark: the counts of MERGEs come from the tables' history (docs/runtimes.md)")
     jvm: Any = spark._jvm
     with suppress(Py4JError, TypeError):  # a cluster with another logging library is left as it is
         off = jvm.org.apache.logging.log4j.Level.OFF
