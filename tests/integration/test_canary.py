@@ -33,6 +33,7 @@ from dicom_etl.request import request
 from dicom_etl.sync import sync
 from dicom_etl.verify import verify
 from support.site import SECOND, Site, at, metadata
+from support.stopping import children
 from support.template import write_template_table
 
 MARKER = "CANARY"
@@ -375,8 +376,7 @@ def test_processes_show_neither_token_nor_patient(
 
 def _family(pid: int) -> list[int]:
     """A process and all that it has started, parents first."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(one for child in children for one in _family(int(child)))]
+    return [pid, *(one for child in children(pid) for one in _family(child))]
 
 
 def _of_process(pid: int, what: str) -> str:

@@ -110,8 +110,9 @@ def test_a_table_is_read_as_it_was(story: Story) -> None:
     sql = f"SELECT count(*) AS n FROM delta.`{story.site.place('instance')}` VERSION AS OF {version}"  # noqa: S608
     with answer(story.site.settings, sql, spark=story.site.spark) as rows:
         assert [row["n"] for row in rows.collect()] == [33]
-    now = sql.replace(f"VERSION AS OF {version}", f"TIMESTAMP AS OF '{datetime.now(UTC):%Y-%m-%d %H:%M:%S}'")
-    with answer(story.site.settings, now, spark=story.site.spark) as rows:
+    newest = datetime.fromtimestamp(story.site.opened("instance").history(1)[0]["timestamp"] / 1000, UTC)
+    timed = sql.replace(f"VERSION AS OF {version}", f"TIMESTAMP AS OF '{newest:%Y-%m-%d %H:%M:%S.%f}'")
+    with answer(story.site.settings, timed, spark=story.site.spark) as rows:
         assert [row["n"] for row in rows.collect()] == [26]
     with (
         pytest.raises(UsageError, match=r"^query: .*(TIME_TRAVEL|time travel)"),
