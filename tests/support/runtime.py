@@ -42,7 +42,7 @@ def cluster(**options: str) -> Iterator[SparkSession]:
     """The session that the cluster provides, with its Delta Lake; stopped at the end."""
     from pyspark.sql import SparkSession
 
-    from dicom_etl.lake.session import _QUICK
+    from dicom_etl.lake.session import _QUICK, CODE_CACHE
 
     quiet = resources.files("dicom_etl.lake").joinpath("log4j2.properties")
     with TemporaryDirectory(prefix="dicom-etl-cluster-") as scratch:
@@ -57,7 +57,7 @@ def cluster(**options: str) -> Iterator[SparkSession]:
             "spark.sql.warehouse.dir": f"{scratch}/warehouse",
             "spark.local.dir": scratch,
             "spark.driver.extraJavaOptions": (
-                f"-Dlog4j2.configurationFile={quiet} -Dderby.system.home={scratch} -XX:TieredStopAtLevel=1"
+                f"-Dlog4j2.configurationFile={quiet} -Dderby.system.home={scratch} -XX:TieredStopAtLevel=1 {CODE_CACHE}"
             ),
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",

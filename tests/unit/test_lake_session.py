@@ -137,6 +137,8 @@ def test_only_huge_work_is_compiled_twice(tmp_path: Path, rows: int, quick_compi
     """ADR 4: the JVM's quick compiler is enough for all else."""
     options = session._local_settings(SETTINGS, tmp_path, rows, "")
     assert ("-XX:TieredStopAtLevel=1" in options["spark.driver.extraJavaOptions"]) is quick_compiler
+    # With room for its code, as the two compilers have it: 48 MB are full after some minutes of Spark.
+    assert ("-XX:ReservedCodeCacheSize=240m" in options["spark.driver.extraJavaOptions"]) is quick_compiler
 
 
 def test_a_warm_session_is_tuned_for_each_work(monkeypatch: pytest.MonkeyPatch) -> None:

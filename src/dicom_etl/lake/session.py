@@ -52,6 +52,9 @@ QUICK_ROWS = 50_000
 # Below this, the JVM's quick compiler alone is enough: a sync of 10^6 entries took 94 s of the JVM's processor time
 # with it, and 118 s with both.
 HUGE_ROWS = 5_000_000
+# The quick compiler alone gets 48 MB for its code, which Spark and Delta fill; a JVM of Java 21 then ended in the
+# middle of its work. This is what both compilers together get.
+CODE_CACHE = "-XX:ReservedCodeCacheSize=240m"
 _QUICK = {
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -221,7 +224,7 @@ def _local_settings(settings: Spark, scratch: Path, rows: int, classes: str) -> 
         "spark.driver.extraJavaOptions": (
             f'-Dlog4j2.configurationFile="{log4j}" -Djava.io.tmpdir="{scratch}" -Dderby.system.home="{scratch}"'
             " -Duser.timezone=UTC -XX:+UseParallelGC"
-            + (" -XX:TieredStopAtLevel=1" if rows < HUGE_ROWS else "")
+            + (f" -XX:TieredStopAtLevel=1 {CODE_CACHE}" if rows < HUGE_ROWS else "")
             + classes
         ),
         # Nothing of ours listens outside this machine, and nothing is left on its disks in clear.
