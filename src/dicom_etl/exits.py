@@ -52,7 +52,9 @@ def ended(command: Callable[[], int]) -> int:
     except ModuleNotFoundError as error:
         _say(f"the package {error.name} is not installed: pip install 'dicom-etl[cli,spark,emulator]' brings all")
         return 78
-    except Exception as error:  # noqa: BLE001  the one place: a bug ends as one line, and never quotes a value
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  the one place: a bug, or a panic of delta-rs's, ends as one line
         return _bug(error)
     return code
 
@@ -110,7 +112,7 @@ def _storage_or_bug(error: OSError) -> int:
     return 74
 
 
-def _bug(error: Exception) -> int:
+def _bug(error: BaseException) -> int:
     """One line with the class and the place; the message of a foreign exception may quote a patient."""
     ours = Path(__file__).parent
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ours)]

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError
 from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dicom_etl.address import is_remote
@@ -194,9 +195,18 @@ def _read(content: BinaryIO, stop_before_pixels: bool) -> Dataset:
         dataset = Dataset()
     except (OSError, AzureError) as error:
         raise StorageError(f"files.root: the storage failed ({type(error).__name__}); run again") from None
-    if "SOPInstanceUID" not in dataset:  # pydicom takes a cut file for a shorter one
+    if "SOPInstanceUID" not in dataset or _cut(dataset):  # pydicom takes a cut file for a shorter one
         raise DataError("the file is not DICOM, or cannot be read to its end")
     return dataset
+
+
+_UNDEFINED = 0xFFFFFFFF
+
+
+def _cut(dataset: Dataset) -> bool:
+    """Whether an element is shorter than it says. (A file that was cut between two elements looks whole.)"""
+    raw = (element for element in dataset.values() if isinstance(element, RawDataElement))
+    return any(one.length not in (_UNDEFINED, len(one.value or b"")) for one in raw)
 
 
 def _uids_of(dataset: Dataset) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from dicom_etl.lake.maintenance import Maintained, maintain_table, purge_changes
 from dicom_etl.lake.session import Engine
 from dicom_etl.landing.highest import highest_landed
 from dicom_etl.one_run import row_origin
-from dicom_etl.open_lake import TABLES, Lake, existing_lake, highest_run_id
+from dicom_etl.open_lake import TABLES, Lake, existing_lake, highest_run_id, refuse_incomplete
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.runs.claim import claim
 from dicom_etl.runs.ledger import Run
@@ -38,6 +38,7 @@ def maintain(
     """
     progress = progress or Silent()
     lake = existing_lake(settings)
+    refuse_incomplete(lake)
     started = clock()
     with (
         Engine(settings.spark, spark, lake.places) as engine,
@@ -77,6 +78,7 @@ def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> I
     Takes no claim, starts no JVM and writes nothing; raises DataError when there is no lake.
     """
     lake = existing_lake(settings)
+    refuse_incomplete(lake)
     for name in (one for one in TABLES if lake.has(one)):
         purge = ["purge"] if name == "change" and _purgeable(settings, lake, clock()) else []
         yield name, purge + upkeep(name, lake.table(name), settings.maintenance.retention_hours).steps

@@ -94,9 +94,12 @@ def _read_only(spark: SparkSession, sql: str) -> DataFrame:
     try:
         if not _reads_only(_parsed(spark, sql)):
             raise UsageError(_WOULD_WRITE)
-        return spark.sql(sql)
+        frame = spark.sql(sql)
     except AnalysisException as error:  # ParseException is one too
         raise UsageError(f"query: {_first_line(error)}") from error
+    if _calls_java(frame):
+        raise UsageError("query: functions that call Java are not taken: reflect, try_reflect, java_method")
+    return frame
 
 
 def _parsed(spark: SparkSession, sql: str) -> Any:
@@ -129,6 +132,21 @@ def _travels_plainly(node: Any) -> bool:
     timestamp = node.timestamp()
     plain = timestamp.isEmpty() or _kind(timestamp.get()) == "Literal"
     return plain and _kind(node.relation()) == "UnresolvedRelation"
+
+
+def _calls_java(frame: DataFrame) -> bool:
+    """Whether the query has a function that calls any Java method; nothing of it has run yet.
+
+    Asked of the analysed plan: a WINDOW clause hides its expressions from the parsed one, IDENTIFIER() a name.
+    """
+    plan: Any = frame._jdf.queryExecution().analyzed()
+    return any("Reflect" in _kind(one) for node in _nodes(plan) for one in _expressions(node.expressions()))
+
+
+def _expressions(found: Any) -> Iterator[Any]:
+    for i in range(found.size()):
+        yield found.apply(i)
+        yield from _expressions(found.apply(i).children())
 
 
 def _kind(node: Any) -> str:

@@ -36,6 +36,8 @@ class Instant(int):
 
 
 Count = Annotated[int, Meta(ge=1)]
+# What lies further back cannot be computed by all who are asked to.
+_HUNDRED_YEARS_DAYS = 36500
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -75,9 +77,9 @@ class Storage(msgspec.Struct, frozen=True):
 
 
 class Maintenance(msgspec.Struct, frozen=True):
-    retention_hours: Annotated[int, Meta(ge=1)]
+    retention_hours: Annotated[int, Meta(ge=1, le=_HUNDRED_YEARS_DAYS * 24)]
     allow_short_retention: bool
-    change_retention_days: Annotated[int, Meta(ge=0)]
+    change_retention_days: Annotated[int, Meta(ge=0, le=_HUNDRED_YEARS_DAYS)]
 
 
 class Files(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from dicom_etl.clock import utc_now
 from dicom_etl.landing.rejects import read_open
 from dicom_etl.open_lake import Lake, existing_lake, refuse_incomplete
 from dicom_etl.runs import due, ledger
+from dicom_etl.runs.due import refuse_a_start_to_come
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
 from dicom_etl.window import TICKS_PER_SECOND, from_datetime
@@ -41,6 +42,7 @@ def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> St
 
     Raises DataError when there is no lake, or one of its shared tables has vanished, whatever the ledger says.
     """
+    refuse_a_start_to_come(settings.feed.start, from_datetime(clock()))
     found, _ = status_and_runs(settings, clock=clock)
     refuse_incomplete(existing_lake(settings, private=False), private=False)
     return found
@@ -60,7 +62,7 @@ def _status(lake: Lake, runs: list[Run], settings: Settings, clock: Callable[[],
     now = from_datetime(clock())
     feed = settings.feed
     covered = ledger.covered(runs)
-    covered_until = due.covered_until(feed.start, covered)
+    covered_until = min(now, due.covered_until(feed.start, covered))
     stretches = due.due(now, start=feed.start, window=feed.window, delay=feed.delay, covered=covered)
     windows_due = due.windows_in(stretches, feed.window)
     return Status(

@@ -19,7 +19,14 @@ from dicom_etl.dicomweb.client import DicomClient, connect
 from dicom_etl.fetching import fetch, new_landing
 from dicom_etl.lake.session import Engine
 from dicom_etl.one_run import Read, refuse_a_feed_that_went_back, run
-from dicom_etl.open_lake import Lake, find_lake, highest_run_id, make_lake, make_private_tables
+from dicom_etl.open_lake import (
+    Lake,
+    find_lake,
+    highest_run_id,
+    make_lake,
+    make_private_tables,
+    refuse_incomplete,
+)
 from dicom_etl.places import Places, places
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.read_ahead import ReadAhead
@@ -152,6 +159,8 @@ def _next_run(tools: _Tools, request: Request, plan: _Plan | None, *, last: bool
             if not plan.left and lake is not None and rollups_outstanding(lake):
                 plan = replace(plan, left=[Window(plan.now, plan.now)])  # nothing to read, but a dead run's work
             if not plan.left:
+                if lake is not None:
+                    refuse_incomplete(lake)
                 return None
             tools.progress.windows_left(due.windows_in(plan.left, settings.feed.window))
             lake = lake or make_lake(tools.where, tools.service)
@@ -202,6 +211,8 @@ def planned(settings: Settings, request: Request, *, clock: Callable[[], datetim
     """What `sync` would read now (--dry-run): no claim is taken and nothing is written."""
     where = places(settings)
     lake = find_lake(where, service_fingerprint(settings.dicom.base_url), adopting=request.adopt)
+    if lake is not None and not request.adopt:
+        refuse_incomplete(lake)
     with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
         return _stretches(settings, request, lake, _now(client, clock))
 
@@ -217,6 +228,7 @@ def _stretches(settings: Settings, request: Request, lake: Lake | None, now: int
     """The ranges to read, oldest first."""
     if request.exactly is not None:
         return [request.exactly]
+    due.refuse_a_start_to_come(settings.feed.start, now)
     covered = ledger.covered(lake.runs()) if lake is not None else []
     feed = settings.feed
     if request.until is not None:

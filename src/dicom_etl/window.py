@@ -138,7 +138,7 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 def parse_duration(value: object) -> int:
     """Ticks of ``90s``, ``15m``, ``1h`` or ``2d``; raises ValueError for anything else."""
-    match = re.fullmatch(r"(\d{1,9})([smhd])", value.strip()) if isinstance(value, str) else None
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("expected a duration such as 90s, 15m or 1h")
     return int(match.group(1)) * _UNIT_SECONDS[match.group(2)] * TICKS_PER_SECOND

@@ -94,6 +94,7 @@ READ = [
     ),
     "SELECT (SELECT count(*) FROM instance) AS n",
     "(SELECT count(*) AS n FROM instance) INTERSECT (SELECT count(*) AS n FROM instance)",
+    "SELECT count(*) AS n FROM instance WHERE patientName IS NULL OR patientName <> 'reflect(a), java_method(b)'",
 ]
 
 
@@ -159,6 +160,11 @@ WRITE = [
     "EXPLAIN SELECT * FROM delta.`{root}/instance` TIMESTAMP AS OF (SELECT max(patientName) FROM instance)",
     "EXPLAIN DELETE FROM delta.`{root}/instance`",
     "DESCRIBE QUERY SELECT * FROM delta.`{root}/instance` TIMESTAMP AS OF (SELECT max(patientName) FROM instance)",
+    "SELECT java_method('java.lang.System', 'setProperty', 'dicom-etl', 'was here')",
+    "SELECT IDENTIFIER('ref' || 'lect')('java.lang.System', 'lineSeparator')",
+    "SELECT upper(reflect('java.lang.System', 'getenv', 'HOME')) FROM instance",
+    "SELECT max(1) OVER w FROM instance WINDOW w AS (PARTITION BY reflect('java.lang.System', 'lineSeparator'))",
+    "WITH t AS (SELECT 1 WHERE EXISTS (SELECT reflect('java.lang.System', 'lineSeparator'))) SELECT * FROM t",
     "SELECT FROM WHERE",
     "SELECT * FROM no_such_table",
     "SELECT no_such_column FROM instance",

@@ -510,6 +510,15 @@ def test_a_second_writer_is_told_at_once(copy: Site) -> None:
     assert (copy.tables(), copy.ledger()) == (tables, ledger)
 
 
+def test_a_start_that_is_still_to_come_is_refused(copy: Site, command: Callable[..., tuple[int, str, str]]) -> None:
+    """78: a mistyped year would look as if nothing were due and nothing lagged, for ever."""
+    later = copy.having("feed.start=2124-05-01T00:00:00Z")
+    for words in (["sync"], ["sync", "--dry-run"], ["status"], ["status", "--max-lag", "1h"]):
+        code, out, err = command(later, *words)
+        assert (code, out) == (78, ""), words
+        assert err == "feed.start: 2124-05-01T00:00:00Z is still to come; name a time that is past"
+
+
 def test_a_range_that_is_not_over_says_what_it_covers(site: Site, command: Callable[..., tuple[int, str, str]]) -> None:
     """Rows may still come there until feed.delay has passed: whoever typed the wrong day sees it."""
     site.create("1.1", "1.1.1", "1.1.1.1", name="A")

@@ -29,6 +29,20 @@ def test_a_process_leaves_with_its_code_whatever_python_would_do_then(code: int)
     assert ended("-c", f"{script}raise SystemExit({code})").returncode == -6
 
 
+def test_a_panic_of_a_library_ends_as_one_line() -> None:
+    """delta-rs raises one as what is no Exception; its words are not repeated, and 1 is no code of ours for it."""
+    script = (
+        "from dicom_etl.exits import ended, leave\n"
+        "class PanicException(BaseException): ...\n"
+        "def command(): raise PanicException('Smith^John')\n"
+        "leave(ended(command))\n"
+    )
+    done = ended("-c", script)
+    assert done.returncode == 70
+    assert done.stderr.startswith("dicom-etl: internal error (PanicException at ")
+    assert (len(done.stderr.splitlines()), "Smith" in done.stderr) == (1, False)
+
+
 def test_a_notebooks_process_goes_on_in_databricks() -> None:
     """There a job runs in the process of the notebook: only an exception may leave it."""
     script = "from dicom_etl.exits import leave\ntry:\n    leave(75)\nexcept SystemExit as end:\n    print(end.code)\n"

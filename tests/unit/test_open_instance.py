@@ -425,7 +425,7 @@ def check_that_spoilt_files_are_refused(site: Site) -> None:
     path = site.files / row["filePath"]
     whole = path.read_bytes()
     assert outcome(site, row) == "opened"
-    for content in (b"", b"Test content.", whole[:140], whole[:400], whole[128:]):
+    for content in (b"", b"Test content.", whole[:140], whole[:400], whole[128:], whole[: len(whole) // 2], whole[:-1]):
         path.write_bytes(content)
         said = outcome(site, row)
         assert said.startswith("DataError: the file is not DICOM, or cannot be read"), (

@@ -313,13 +313,26 @@ def test_a_claim_cut_by_a_crash_counts_with_the_age_of_its_file(lake: Lake, cont
     assert lake.ids() == [6]
 
 
-@pytest.mark.parametrize("changes", [{"runId": 4}, {"claimedAt": "2026-03-29T00:10:00"}, {"pid": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runId": 4}, {"claimedAt": "2026-03-29T00:10:00"}, {"pid": 0}, {"host": "two\nlines"},
+        {"claimedAt": "0001-01-01T00:00:00+14:00"},
+    ],
+)  # fmt: skip
 def test_a_claim_with_impossible_content_counts_as_a_cut_one(lake: Lake, changes: dict[str, Any]) -> None:
     """Nothing of it is believed, least of all `released`."""
     lake.put(5, released=True, **changes)
 
     with pytest.raises(AnotherWriter, match="another run has just begun"):
         lake.begin()
+
+
+def test_a_claim_of_a_number_that_no_run_can_have_is_passed_over(lake: Lake) -> None:
+    """The next id would not fit into the ledger, run after run."""
+    lake.file(5).parent.mkdir(parents=True, exist_ok=True)
+    (lake.file(5).parent / f"{10**19}.json").write_text("{}")
+    assert lake.begin().run_id == 1
 
 
 def test_one_silent_and_one_live_claim_mean_another_writer(lake: Lake) -> None:

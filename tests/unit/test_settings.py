@@ -294,13 +294,13 @@ MASTER = "expected local[*], local[2], spark://host:port, k8s://… or yarn"
         ("lake.study_path=series/study", NO_OTHER),
         ("storage.key_env=wJalrXUtnFEMI/K7==", "expected the name of a variable in capitals, not the key itself"),
         ("storage.key_env=", "expected the name of a variable in capitals, not the key itself"),
-        ("maintenance.retention_hours=0", "expected a number of at least 1"),
+        ("maintenance.retention_hours=0", "expected a number from 1 to 876000"),
         (
             "maintenance.retention_hours=24",
             "expected at least 168; less can take files from under a reader "
             "(maintenance.allow_short_retention = true allows it)",
         ),
-        ("maintenance.change_retention_days=-1", "expected a number of at least 0"),
+        ("maintenance.change_retention_days=-1", "expected a number from 0 to 36500"),
         ("spark.driver_memory=2 GB", "expected a size such as 2g"),
         ("spark.driver_memory=2", "expected text"),
         ("spark.driver_memory=2²g", "expected a size such as 2g"),

@@ -25,6 +25,7 @@ from dicom_etl.runs.process import Process
 
 _NAME = re.compile(r"(\d{20})\.json", re.ASCII)
 _SCRATCH = re.compile(r"\.(\d{20})\..*", re.ASCII)
+_MOST_RUNS = 2**62
 _NO_FOLDER = "lake.root is a file, not a folder: set it to a folder that we may write"
 
 
@@ -50,6 +51,11 @@ class ClaimFile(msgspec.Struct, frozen=True, rename="camel"):
     released: bool = False
     withdrawn: bool = False
     overtaken_by: int | None = None
+
+    @property
+    def plausible(self) -> bool:
+        """Whether it can be told: an instant that UTC has, and a host in one line."""
+        return self.claimed_at.tzinfo is not None and 1 < self.claimed_at.year < 9999 and self.host.isprintable()
 
     @property
     def process(self) -> Process:
@@ -79,7 +85,7 @@ class Sighting:
             file = msgspec.json.decode(self.content, type=ClaimFile)
         except msgspec.DecodeError:
             return None
-        return file if file.run_id == self.run_id and file.claimed_at.tzinfo is not None else None
+        return file if file.run_id == self.run_id and file.plausible else None
 
     @property
     def over(self) -> bool:
@@ -116,8 +122,9 @@ class ClaimFolder:
                 raise ConfigurationError(_NO_FOLDER) from error
 
     def ids(self) -> list[int]:
-        """The run ids that have a file, in order."""
-        return sorted(int(match[1]) for match in map(_NAME.fullmatch, self._names()) if match)
+        """The run ids that have a file, in order; no table could hold those that are left out."""
+        ids = (int(match[1]) for match in map(_NAME.fullmatch, self._names()) if match)
+        return sorted(one for one in ids if one < _MOST_RUNS)
 
     def sight(self, run_id: int) -> Sighting | None:
         """The claim as it stands, or null when its file is gone (deleted as an old one)."""

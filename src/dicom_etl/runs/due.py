@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from dicom_etl.errors import ConfigurationError
 from dicom_etl.window import (
     TICKS_PER_MICROSECOND,
     Window,
     ceil_to_grid,
     floor_to_grid,
+    format_instant,
     subtract,
     union,
 )
@@ -66,6 +68,12 @@ def covered_until(start: int, covered: Iterable[Window]) -> int:
         if stretch.start <= start < stretch.end:
             return stretch.end
     return start
+
+
+def refuse_a_start_to_come(start: int, now: int) -> None:
+    """Raise ConfigurationError for a `feed.start` after ``now``: nothing would ever be due, and nothing seem to lag."""
+    if start > now:
+        raise ConfigurationError(f"feed.start: {format_instant(start)} is still to come; name a time that is past")
 
 
 def windows_in(stretches: Iterable[Window], window: int) -> int:
