@@ -281,7 +281,7 @@ def test_a_table_that_is_put_back_goes_on(lake: Site, command: Command, table: s
 @pytest.mark.parametrize("table", ["change", "rejected", *SHARED])
 def test_nothing_to_do_does_not_hide_a_table_that_is_gone(lake: Site, command: Command, table: str) -> None:
     """With nothing due, in a dry run, and before maintain works on the others: 65, and nothing is written."""
-    nothing_due = lake.having("feed.start=2024-05-01T15:00:00Z")
+    nothing_due = lake.having("feed.start=2024-05-01T10:30:00Z")
     assert command(nothing_due, "sync")[0] == 0
     (lake.root / table).rename(lake.folder / "away")
     versions = {name: lake.version(name) for name in SHARED if name != table}
