@@ -111,15 +111,19 @@ def test_a_table_is_read_as_it_was(story: Story) -> None:
     sql = f"SELECT count(*) AS n FROM delta.`{story.site.place('instance')}` VERSION AS OF {version}"  # noqa: S608
     with answer(story.site.settings, sql, spark=story.site.spark) as rows:
         assert [row["n"] for row in rows.collect()] == [33]
-    newest = datetime.fromtimestamp(story.site.opened("instance").history(1)[0]["timestamp"] / 1000, UTC)
-    timed = sql.replace(f"VERSION AS OF {version}", f"TIMESTAMP AS OF '{newest:%Y-%m-%d %H:%M:%S.%f}'")
-    with answer(story.site.settings, timed, spark=story.site.spark) as rows:
-        assert [row["n"] for row in rows.collect()] == [26]
     with (
         pytest.raises(UsageError, match=r"^query: .*(TIME_TRAVEL|time travel)"),
         answer(story.site.settings, "SELECT * FROM instance VERSION AS OF 1", spark=story.site.spark) as rows,
     ):
         rows.collect()
+
+
+@pytest.mark.ours  # where the JVM's zone is not UTC, as it may be in a session that is handed in, Delta shifts the time
+def test_a_table_is_read_as_of_a_time(story: Story) -> None:
+    newest = datetime.fromtimestamp(story.site.opened("instance").history(1)[0]["timestamp"] / 1000, UTC)
+    place = f"delta.`{story.site.place('instance')}` TIMESTAMP AS OF '{newest:%Y-%m-%d %H:%M:%S.%f}'"
+    with answer(story.site.settings, f"SELECT count(*) AS n FROM {place}", spark=story.site.spark) as rows:  # noqa: S608
+        assert [row["n"] for row in rows.collect()] == [26]
 
 
 @pytest.mark.parametrize("sql", ["SHOW TABLES", "DESCRIBE instance", "EXPLAIN SELECT * FROM instance"])
