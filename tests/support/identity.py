@@ -216,7 +216,10 @@ def own_certificate(folder: Path) -> Certificate:
         ),
     }
     made = Certificate(*(folder / f"{name}.pem" for name in ("authority", "certificate", "key")))
-    for name, builder in signed.items():
+    # From Python 3.13 on certificates are looked at strictly: they name whose key signed them, an authority its use.
+    signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())
+    for name, plain in signed.items():
+        builder = plain.add_extension(signer, critical=False)
         content = builder.sign(authority, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         (folder / f"{name}.pem").write_bytes(content)
     form = serialization.PrivateFormat.PKCS8
@@ -230,7 +233,7 @@ def _named(name: str) -> x509.Name:
 
 def _certificate(name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
-    return x509.CertificateBuilder(
+    builder = x509.CertificateBuilder(
         issuer_name=issuer,
         subject_name=name,
         public_key=key,
@@ -238,6 +241,16 @@ def _certificate(name: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublic
         not_valid_before=now - timedelta(hours=1),
         not_valid_after=now + timedelta(days=1),
     )
+    use = dict.fromkeys(_USES, False) | {"key_cert_sign": name == issuer, "digital_signature": name != issuer}
+    return builder.add_extension(x509.KeyUsage(**use), critical=True).add_extension(
+        x509.SubjectKeyIdentifier.from_public_key(key), critical=False
+    )
+
+
+_USES = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
 
 
 def storage_jwt(audience: str = STORAGE, seconds: int = 3600) -> str:
