@@ -63,8 +63,8 @@ def leave(code: int) -> NoReturn:
     """End this process with ``code``, without Python's own end.
 
     Threads of delta-rs may still be on their way out of a filesystem that is written in Python, as the one for Azure
-    is: at Python's end they then abort the process, with 134 and its work done (seen with lakes on
-    Azurite and a busy machine; deltalake 1.6.6, pyarrow 26). In Databricks the process is the notebook's, and goes on.
+    is: at Python's end they then abort the process, with 134 and its work done (ADR 11). In Databricks the process is
+    the notebook's, and goes on.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -34,7 +34,7 @@ def maintain(
 ) -> Iterator[Maintained]:
     """What was done to each table; the ledger gets a row of the verb ``maintain``.
 
-    Raises DataError when there is no lake, AnotherWriter when somebody else writes it.
+    Raises DataError when there is no lake or a table of it is gone, AnotherWriter when somebody else writes it.
     """
     progress = progress or Silent()
     lake = existing_lake(settings)
@@ -73,9 +73,8 @@ def maintain(
 def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Iterator[tuple[str, list[str]]]:
     """What `maintain` would do now (--dry-run): each table with its steps, none where there is nothing to do.
 
-    Whether `change` is to be compacted after a purge shows only then.
-
-    Takes no claim, starts no JVM and writes nothing; raises DataError when there is no lake.
+    Whether `change` is to be compacted after a purge shows only then. Takes no claim, starts no JVM and writes nothing;
+    raises DataError when there is no lake, or a table of it is gone.
     """
     lake = existing_lake(settings)
     refuse_incomplete(lake)
