@@ -3,19 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from dicom_etl.dicomweb.answer import Answer
+from dicom_etl.dicomweb.answer import NOT_JSON, Answer
 from dicom_etl.dicomweb.client import DicomClient
-from dicom_etl.dicomweb.retry import Failure, Kind
+from dicom_etl.dicomweb.retry import PATIENT, Failure, Kind, Patience
 from dicom_etl.dicomweb.routes import route
 from dicom_etl.dicomweb.wire import Call
 from dicom_etl.errors import ProtocolError
 
 PAGE = 200
-_MATCHES = msgspec.json.Decoder(list[dict[str, Any]])
+_DATASETS = msgspec.json.Decoder(list[dict[str, Any]])
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Generic[T]):
+    """One search: where it is asked, with which filters and further attributes, and what a match is decoded to."""
+
+    client: DicomClient
+    path: str
+    decoder: msgspec.json.Decoder[list[T]]
+    filters: Mapping[str, str] = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    page: int = PAGE
+    patience: Patience = PATIENT
+
+    def part(self, offset: int, limit: int) -> list[T]:
+        """Up to ``limit`` matches after the first ``offset``, newest first. Raises as ``DicomClient.send``."""
+        params = {**self.filters, "limit": str(limit), "offset": str(offset)}
+        if self.include:
+            params["includefield"] = ",".join(self.include)
+        call = Call(
+            self.path,
+            params=params,
+            headers={"Accept": "application/dicom+json"},
+            expected=frozenset({200, 204}),
+            json=True,
+        )
+        found = self.client.send(call, lambda answer: _decoded(answer, self.decoder), self.patience)
+        if len(found) > limit:
+            raise ProtocolError("the search sent a page longer than its limit")
+        return found
+
+    def pages(self, offset: int = 0, end: int | None = None) -> Iterator[list[T]]:
+        """The matches page by page, until a page is short; no page begins at ``end`` or later."""
+        while end is None or offset < end:
+            found = self.part(offset, self.page)
+            yield found
+            if len(found) < self.page:
+                return
+            offset += self.page
 
 
 def search(
@@ -33,25 +75,9 @@ def search(
     service has no snapshot: while others write, a match can come twice or be missed; compare sets, and ask
     again. Raises as ``DicomClient.send``.
     """
-    params = {**(filters or {}), "limit": str(limit)}
-    if include:
-        params["includefield"] = ",".join(include)
-    offset = 0
-    while True:
-        call = Call(
-            route(partition, level),
-            params={**params, "offset": str(offset)},
-            headers={"Accept": "application/dicom+json"},
-            expected=frozenset({200, 204}),
-            json=True,
-        )
-        found = client.send(call, _matches)
-        if len(found) > limit:
-            raise ProtocolError("the search sent a page longer than its limit")
-        yield from found
-        if len(found) < limit:
-            return
-        offset += len(found)
+    asked = Search(client, route(partition, level), _DATASETS, filters or {}, include, limit)
+    for page in asked.pages():
+        yield from page
 
 
 def partitions(client: DicomClient) -> list[str] | None:
@@ -60,14 +86,16 @@ def partitions(client: DicomClient) -> list[str] | None:
     return client.send(call, lambda answer: None if answer.status == 400 else _partition_names(answer))
 
 
-def _matches(answer: Answer) -> list[dict[str, Any]]:
+def _decoded(answer: Answer, decoder: msgspec.json.Decoder[list[T]]) -> list[T]:
     if answer.status == 204:
         return []
     try:
-        return _MATCHES.decode(answer.body)
+        return decoder.decode(answer.body)
+    except msgspec.ValidationError as error:
+        raise ProtocolError("the search sent a match that is not a data set with its UIDs and counts") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Failure("an answer that is not JSON", Kind.FAILING) from error
+        raise Failure(NOT_JSON, Kind.FAILING) from error
 
 
 def _partition_names(answer: Answer) -> list[str]:
-    return [str(found["partitionName"]) for found in _matches(answer) if "partitionName" in found]
+    return [str(found["partitionName"]) for found in _decoded(answer, _DATASETS) if "partitionName" in found]

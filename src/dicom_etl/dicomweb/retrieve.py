@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from dicom_etl.dicomweb.answer import Answer
 from dicom_etl.dicomweb.client import DicomClient
-from dicom_etl.dicomweb.retry import Failure, Kind
-from dicom_etl.dicomweb.routes import instance_route
+from dicom_etl.dicomweb.parallel import side_by_side
+from dicom_etl.dicomweb.retry import PATIENT, Failure, Kind, Patience
+from dicom_etl.dicomweb.routes import instance_route, is_uid
 from dicom_etl.dicomweb.wire import Call
 
 # As stored: without a transfer syntax the service would transcode to Explicit VR Little Endian.
@@ -46,6 +48,44 @@ def retrieve_metadata(
         json=True,
     )
     return client.send(call, _metadata)
+
+
+def instance_exists(
+    client: DicomClient,
+    study: str,
+    series: str,
+    instance: str,
+    *,
+    partition: str | None = None,
+    patience: Patience = PATIENT,
+) -> bool:
+    """Whether the service has the instance: 404 for its metadata is the proof that it has not.
+
+    Raises as ``DicomClient.send``: any other answer proves nothing.
+    """
+    call = Call(
+        instance_route(partition, study, series, instance) + "/metadata",
+        headers={"Accept": "application/dicom+json"},
+        expected=frozenset({200, 404}),
+        json=True,
+    )
+    return client.send(call, lambda answer: answer.status == 200, patience)
+
+
+def gone_instances(
+    client: DicomClient, partition: str | None, keys: Iterable[tuple[str, str, str]], *, connections: int
+) -> Iterator[tuple[str, str, str]]:
+    """Those of ``keys`` (study, series, SOP instance) that the service proves not to have, in any order.
+
+    ``partition`` is None where the service has none. ``keys`` are taken as they are needed, in this thread. A key that
+    no path can hold is not asked for, and so nothing is proven. Raises as ``instance_exists``.
+    """
+
+    def ask(key: tuple[str, str, str], patience: Patience) -> tuple[tuple[str, str, str] | None, tuple[()]]:
+        return None if instance_exists(client, *key, partition=partition, patience=patience) else key, ()
+
+    possible = (key for key in keys if all(map(is_uid, key)))
+    return (key for key in side_by_side(ask, possible, connections=connections) if key is not None)
 
 
 def _metadata(answer: Answer) -> dict[str, Any] | None:
