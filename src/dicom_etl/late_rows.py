@@ -1,139 +1,131 @@
-"""Rows that became visible after their window had been read, found by their missing sequence (architecture §5.10)."""
+"""Rows that became visible after their window was read, found by reading that time again (architecture §5.10)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from dicom_etl.dicomweb.changefeed import read_at, read_feed
+from dicom_etl.dicomweb.changefeed import read_feed
 from dicom_etl.dicomweb.client import DicomClient
-from dicom_etl.dicomweb.poison import Budget
-from dicom_etl.dicomweb.sequences import FeedRefused, complete, latest_by_sequence, list_sequences
 from dicom_etl.entry import Entry
-from dicom_etl.landing.numbers import lowest_later_than, numbers_from
+from dicom_etl.landing.numbers import landed_sequences
 from dicom_etl.open_lake import Lake
-from dicom_etl.runs import gaps, ledger
+from dicom_etl.runs import ledger
+from dicom_etl.runs.due import coverage_end
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
-from dicom_etl.window import TICKS_PER_MICROSECOND, Window, subtract, union
+from dicom_etl.stretches import stretches_around
+from dicom_etl.window import TICKS_PER_SECOND, Window, floor_to_grid, from_datetime, subtract, union
 
 log = logging.getLogger(__name__)
 
-# Without the v1 feed each instant with late rows costs requests of its own; what is beyond is the next run's.
-MOST_INSTANTS = 200
+DAY = 24 * 3600 * TICKS_PER_SECOND
+# Each instant with late rows costs a request. Of more instants the near ones are read as one, with what lies between.
+MOST_INSTANTS = 1000
 
 Sink = Callable[[list[Entry]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What is looked for: ``missing`` numbers, in order, whose rows lie in one of ``stretches``.
-
-    ``highest`` is the largest known number, None when none is known. ``stretches`` end where the run's window ends:
-    what lies beyond is the business of windows to come, or of a run that reads as far.
-    """
-
-    missing: list[gaps.Numbers]
-    highest: int | None
-    stretches: list[Window]
-
-    def late(self, entry: Entry, missing: list[gaps.Numbers]) -> bool:
-        """Whether it is one of ``missing``, and no window will bring it any more."""
-        inside = any(stretch.start <= entry.ticks < stretch.end for stretch in self.stretches)
-        return inside and gaps.contains(missing, entry.sequence)
-
-
 def find_late_rows(
-    lake: Lake,
-    client: DicomClient,
-    settings: Settings,
-    *,
-    run_id: int,
-    window: Window,
-    now: int,
-    landed: pa.Table,
-    sink: Sink,
+    lake: Lake, client: DicomClient, settings: Settings, *, run_id: int, window: Window, now: int, sink: Sink
 ) -> int:
     """How many late rows were found, after ``sink`` has got them with their metadata.
 
-    ``window`` is what this run has read, ``landed`` the numbers that it brought, ``now`` in ticks. A run that
-    catches up with windows of long ago asks nothing: their rows have been visible for as long. Raises as
+    ``window`` is what this run has read, ``now`` (ticks) what decides how much of it counts as covered. Raises as
     ``read_feed`` and ``deltalog.read_rows`` do.
     """
-    # What a run has landed and not merged is not known: it may have found a late row, and died.
-    runs = [run for run in lake.runs() if run.status == "succeeded" and run.verb in ledger.READING_VERBS]
-    covered = ledger.covered(runs)
-    since = gaps.young_since(covered, now)
-    if window.end <= since:
-        return 0
-    known = _known(lake, runs, since, landed)
-    stretches = [Window(w.start, min(w.end, window.end)) for w in union([*covered, window]) if w.start < window.end]
-    search = Search(gaps.missing(known, since), pc.max(known["sequence"]).as_py(), stretches)
-    found = 0
-    try:
-        pages = _by_sequence(client, search, turn=len(runs))
-        for late in pages:
-            found += len(late)
-            sink(late)
-    except FeedRefused:
-        for late in _by_time(client, settings, search, since, window):
-            found += len(late)
-            sink(late)
-    if search.missing or found:
-        log.info("late rows looked for", extra={"run_id": run_id, "gaps": len(search.missing), "found": found})
+    runs = reading_runs(lake.runs())
+    covered_until = coverage_end(window, now, settings.feed.delay)
+    compared = found = 0
+    for stretch in second_look(runs, window, covered_until, settings.feed.look_back):
+        rest = stretch
+        while not rest.empty:
+            piece, listed = _listed(client, settings, rest)
+            known = landed_sequences(lake.table("change"), _who_may_have_landed(runs, piece), piece)
+            late = {sequence: ticks for sequence, ticks in listed.items() if sequence not in known}
+            _fetch(client, settings, late, sink)
+            compared, found = compared + len(listed), found + len(late)
+            rest = Window(piece.end, rest.end)
+    if compared or found:
+        log.info("late-row search done", extra={"run_id": run_id, "compared": compared, "found": found})
     return found
 
 
-def _known(lake: Lake, runs: list[Run], since: int, landed: pa.Table) -> pa.Table:
-    """The numbers of the last day and the last one before them, of ``runs`` and of this run."""
-    change = lake.table("change")
-    recent = [run.run_id for run in runs if run.window_end is not None and run.window_end > since]
-    young = landed.filter(pc.greater(landed["timestampTicks"], since))
-    lowest = [lowest_later_than(change, recent, since), pc.min(young["sequence"]).as_py()]
-    earlier = numbers_from(
-        change, [run.run_id for run in runs], min((number for number in lowest if number is not None), default=None)
-    )
-    return pa.concat_tables([earlier, landed])
+def reading_runs(runs: Iterable[Run]) -> list[Run]:
+    """The runs whose landings were merged; one that found a late row and died has not brought it."""
+    return [run for run in runs if run.status == "succeeded" and run.verb in ledger.READING_VERBS]
 
 
-def _by_sequence(client: DicomClient, search: Search, turn: int) -> Iterator[list[Entry]]:
-    """The late rows, asked for by their numbers. Raises FeedRefused where the service has no v1 feed.
+def second_look(runs: Sequence[Run], window: Window, covered_until: int, look_back: int) -> list[Window]:
+    """The covered stretches before the end of ``window`` that the run which reads it reads again, in order.
 
-    Without metadata first: nearly every answer is empty, or holds rows of windows to come.
+    They begin ``look_back`` before the end of what ``runs`` cover: measured from there and not from now, so that a row
+    as late as that is found whenever the next run comes. Once a day, when the run's own coverage (up to
+    ``covered_until``) passes midnight UTC, they begin a day before the midnight at which that happened last.
     """
-    latest = latest_by_sequence(client)
-    missing = list(search.missing)
-    if latest is not None:
-        missing += gaps.above(search.highest, latest.sequence)
-    budget = Budget()
-    for numbers in gaps.probes(missing, turn):
-        late = [e for e in list_sequences(client, numbers.first, numbers.last) if search.late(e, missing)]
-        if late:
-            yield complete(client, late, budget)
+    end = max((covered.end for covered in ledger.covered(runs)), default=None)
+    if end is None or not look_back:
+        return []
+    since = _since_midnight(end, look_back) if covered_until // DAY > end // DAY else end - look_back
+    young = union(_young(run, since, window.end, look_back) for run in runs)
+    return [part for stretch in young for part in subtract(stretch, [window])]
 
 
-def _by_time(
-    client: DicomClient, settings: Settings, search: Search, since: int, window: Window
-) -> Iterator[list[Entry]]:
-    """The late rows, by reading the last day once more without metadata and comparing the sequences."""
-    missing = [*search.missing, gaps.above_all(search.highest)]
-    late: list[Entry] = []
-    recent = [Window(max(w.start, since), w.end) for w in search.stretches if w.end > since]
-    for stretch in (part for whole in recent for part in subtract(whole, [window])):
+def oldest_compared(runs: Sequence[Run], look_back: int) -> int | None:
+    """The oldest run whose landing a run to come may need for its second look; None when there is none."""
+    end = max((covered.end for covered in ledger.covered(runs)), default=None)
+    if end is None or not look_back:
+        return None
+    since = _since_midnight(end, look_back)
+    return min((run.run_id for run in runs if not _young(run, since, end, look_back).empty), default=None)
+
+
+def _since_midnight(end: int, look_back: int) -> int:
+    return min(floor_to_grid(end, DAY) - DAY, end - look_back)
+
+
+def _young(run: Run, since: int, until: int, look_back: int) -> Window:
+    """What of [since, until) the run covered when it was less than a day old, or ``look_back`` where that is more.
+
+    Windows of long ago, which a run catches up with, are not read twice: their rows have been visible for as long.
+    """
+    covered = run.coverage or Window(since, since)
+    start = max(covered.start, since, from_datetime(run.started_at) - max(look_back, DAY))
+    return Window(start, max(start, min(covered.end, until)))
+
+
+def _who_may_have_landed(runs: Sequence[Run], piece: Window) -> list[int]:
+    """The ids from the first run on that covered any of ``piece``: it has read all that was visible before."""
+    covering = [r.run_id for r in runs if r.coverage and r.coverage.start < piece.end and piece.start < r.coverage.end]
+    return [run.run_id for run in runs if run.run_id >= min(covering)] if covering else []
+
+
+def _listed(client: DicomClient, settings: Settings, stretch: Window) -> tuple[Window, dict[int, int]]:
+    """The sequences and times that the service shows by now in the front of ``stretch``, and how far that goes.
+
+    As much as a run may read at once: that bounds the memory.
+    """
+    listed: dict[int, int] = {}
+    reading = read_feed(
+        client,
+        stretch,
+        batch_size=settings.feed.batch_size,
+        connections=settings.dicom.connections,
+        sink=lambda entries: listed.update((entry.sequence, entry.ticks) for entry in entries),
+        include_metadata=False,
+        max_entries=settings.feed.max_entries_per_run,
+        grid_ticks=settings.feed.window,
+    )
+    return reading.window, {sequence: ticks for sequence, ticks in listed.items() if ticks < reading.window.end}
+
+
+def _fetch(client: DicomClient, settings: Settings, late: dict[int, int], sink: Sink) -> None:
+    """Give ``sink`` the late entries with their metadata; one whose metadata cannot be had carries its code."""
+    for instant in stretches_around(late.values(), MOST_INSTANTS):
         read_feed(
             client,
-            stretch,
+            instant,
             batch_size=settings.feed.batch_size,
             connections=settings.dicom.connections,
-            sink=lambda entries: late.extend(e for e in entries if search.late(e, missing)),
-            include_metadata=False,
+            sink=lambda entries: sink([entry for entry in entries if entry.sequence in late]),
         )
-    late.sort(key=lambda entry: (entry.ticks, entry.sequence))
-    instants = [list(tie) for _, tie in groupby(late, key=lambda entry: entry.ticks // TICKS_PER_MICROSECOND)]
-    for tie in instants[:MOST_INSTANTS]:
-        yield read_at(client, tie[0].ticks, [entry.sequence for entry in tie])

@@ -13,6 +13,7 @@ from dicom_etl.clock import utc_now
 from dicom_etl.lake.maintenance import Maintained, maintain_table, purge_changes
 from dicom_etl.lake.session import Engine
 from dicom_etl.landing.highest import highest_landed
+from dicom_etl.late_rows import oldest_compared, reading_runs
 from dicom_etl.one_run import row_origin
 from dicom_etl.open_lake import TABLES, Lake, existing_lake, highest_run_id, refuse_incomplete
 from dicom_etl.progress import Progress, Silent
@@ -102,13 +103,16 @@ def _purge(settings: Settings, lake: Lake, engine: Engine, now: datetime, progre
 def _purgeable(settings: Settings, lake: Lake, now: datetime) -> tuple[int, int] | None:
     """Up to which run ``change`` is to be purged, and the sequence that stays; None where there is nothing to drop.
 
-    Never what the roll-ups have not taken yet: a dead run's entries say which series and studies to mend.
+    Never what the roll-ups have not taken yet: a dead run's entries say which series and studies to mend. Nor what
+    the search for late rows compares with: else it would take rows that were read for new ones.
     """
     days = settings.maintenance.change_retention_days
     highest = highest_landed(lake.table("change")) if days and lake.has("change") else None
     if highest is None:
         return None
     cutoff = now - timedelta(days=days)
-    old = [run.run_id for run in lake.runs() if run.finished_at < cutoff]
-    up_to_run = min(max(old, default=0), lake.marker("series"), lake.marker("study"))
+    runs = lake.runs()
+    old = max((run.run_id for run in runs if run.finished_at < cutoff), default=0)
+    compared = oldest_compared(reading_runs(runs), settings.feed.look_back)
+    up_to_run = min(old, lake.marker("series"), lake.marker("study"), old if compared is None else compared - 1)
     return (up_to_run, highest[0]) if lake.landed_between(0, up_to_run + 1, highest[0]) else None

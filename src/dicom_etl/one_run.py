@@ -102,7 +102,7 @@ def refuse_a_feed_that_went_back(client: DicomClient, lake: Lake) -> None:
     if highest is None:
         return
     sequence, ticks = highest
-    if not any(e.sequence == sequence for e in read_at(client, ticks, [sequence], include_metadata=False)):
+    if not any(e.sequence == sequence for e in read_at(client, ticks, [sequence])):
         raise DataError(
             f"the feed has gone back: entry {sequence}, which this lake has read, is no longer served. Was the "
             "service created anew? Then give it a new lake (lake.root)"
@@ -141,7 +141,6 @@ def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetch
         run_id=task.run_id,
         window=reading.window,
         now=task.now,
-        landed=landing.numbers(reading.window.end),
         sink=landing.add,
     )
     met = landing.met(rejects)

@@ -56,6 +56,7 @@ class Feed(msgspec.Struct, frozen=True):
     start: Instant
     window: Duration
     delay: Duration
+    look_back: Duration
     max_entries_per_run: Count
 
 

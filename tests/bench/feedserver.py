@@ -18,7 +18,7 @@ from bench.entries import page
 from bench.feed import WINDOW_ENTRIES, Feed
 from dicom_etl.emulator.timestamps import MAX_TICKS, http_date, parse_time
 
-_REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 404: "Not Found"}
+_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found"}
 Answer = tuple[int, bytes]
 
 
@@ -66,16 +66,9 @@ class State:
         requests = self.counters.requests
         requests[path] = requests.get(path, 0) + 1
         metadata = query.get("includemetadata", "true").lower() == "true"
-        if path in ("/v1/changefeed/latest", "/v2/changefeed/latest"):
-            # In this feed the last by sequence is the last in time.
-            last = len(self.feed) - 1
-            return (200, page(self.feed, range(last, last + 1), metadata=metadata)[1:-1]) if last >= 0 else (204, b"")
-        if path == "/v2/changefeed":
-            places = self._by_time(query)
-        elif path == "/v1/changefeed":
-            places = self._by_sequence(query)
-        else:
+        if path != "/v2/changefeed":
             return 404, b""
+        places = self._by_time(query)
         body = page(self.feed, places, metadata=metadata)
         self.counters.entries += len(places)
         self.counters.bytes_sent += len(body)
@@ -90,13 +83,6 @@ class State:
         self.counters.largest_offset = max(self.counters.largest_offset, offset)
         first, last = self.feed.place(start) + offset, self.feed.place(end)
         return range(first, max(first, min(last, first + limit)))
-
-    def _by_sequence(self, query: dict[str, str]) -> range:
-        """Rows with offset < sequence <= offset + limit."""
-        offset, limit = int(query.get("offset", "0")), int(query.get("limit", "10"))
-        if offset < 0 or not 1 <= limit <= 100:
-            raise ValueError(query)
-        return range(min(offset, len(self.feed)), min(offset + limit, len(self.feed)))
 
     def _control(self, path: str, query: dict[str, str]) -> Answer:
         if path == "/bench/counters":

@@ -68,15 +68,19 @@ def test_maintenance_can_be_planned_first(copy: Site, command: Command) -> None:
 
 
 def test_a_purge_can_be_planned_first(copy: Site) -> None:
-    """Only of what is older than maintenance.change_retention_days, and of `change` alone."""
+    """Only of what is older than maintenance.change_retention_days, and of `change` alone.
+
+    Not of what the next run compares with: all that is there, of a lake whose last run was twenty days ago.
+    """
     kept = copy.having("maintenance.change_retention_days=30")
     assert len(kept.rows("change")) > 1
-    a_day = copy.having("maintenance.change_retention_days=1")
+    compared = copy.having("maintenance.change_retention_days=1")
+    a_day = compared.having("feed.look_back=0s")
     plans = [
-        dict(planned(site.settings, clock=lambda: at(24 * 20))) for site in (copy, kept, a_day)
+        dict(planned(site.settings, clock=lambda: at(24 * 20))) for site in (copy, kept, compared, a_day)
     ]  # fmt: skip
-    assert ["purge" in plan["change"] for plan in plans] == [False, False, True]
-    assert [name for name, steps in plans[2].items() if "purge" in steps] == ["change"]
+    assert ["purge" in plan["change"] for plan in plans] == [False, False, False, True]
+    assert [name for name, steps in plans[3].items() if "purge" in steps] == ["change"]
     assert list(maintain(a_day.settings, spark=a_day.spark, clock=lambda: at(24 * 20)))
     assert len(kept.rows("change")) == 1, "the newest entry stays"
     assert "purge" not in dict(planned(a_day.settings, clock=lambda: at(24 * 20)))["change"]

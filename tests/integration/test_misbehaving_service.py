@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from dicom_etl.deltalog import local_folder
-from dicom_etl.dicomweb.changefeed import Reading, read_at, read_feed, service_now
+from dicom_etl.dicomweb.changefeed import Reading, read_again, read_feed, service_now
 from dicom_etl.dicomweb.client import DicomClient, connect
+from dicom_etl.dicomweb.poison import Budget
 from dicom_etl.dicomweb.retry import Retry
-from dicom_etl.dicomweb.sequences import latest_by_sequence, list_sequences
 from dicom_etl.emulator import DicomService, Emulator, EmulatorOptions, damage, instance_key, serve_in_thread
 from dicom_etl.emulator.faults import Fault
 from dicom_etl.emulator.histories import HOUR, Script, play
@@ -311,7 +311,7 @@ def test_absent_metadata_heals(serving: Callable[..., Emulator], tmp_path: Path,
         assert result.rows == {s: row | {"metadata": None, "modality": None} for s, row in rows.items()}
         service.faults.remove(absent.id)
         one = min(current)
-        (again,) = read_at(client, rows[one]["timestampTicks"], [one])
+        (again,) = read_again(client, rows[one]["timestampTicks"], [one], Budget())
         assert json.loads(bytes(again.metadata)) == rows[one]["metadata"]
         assert equal(land(client, tmp_path / "again"), service)
 
@@ -330,30 +330,12 @@ def test_big_metadata_is_metadata(serving: Callable[..., Emulator], tmp_path: Pa
 
 
 def test_an_empty_feed_is_read(serving: Callable[..., Emulator], tmp_path: Path) -> None:
-    """Nothing there, `latest` answers 204: no entries, one page, and the service tells the time."""
+    """Nothing there: no entries, one page, and the service tells the time."""
     emulator = serving(0)
     with connected(emulator.base_url) as client:
         result = land(client, tmp_path)
         assert service_now(client) == emulator.service.clock.now_ticks()
-        assert latest_by_sequence(client) is None
     assert (result.landed.entries, result.landed.files, result.reading.pages) == (0, (), 1)
-
-
-def test_a_row_that_becomes_visible_late_is_found_by_its_number(
-    serving: Callable[..., Emulator], tmp_path: Path
-) -> None:
-    """Read too early it is missing, in time and by sequence; once it is visible both ways show it."""
-    emulator = serving()
-    service = emulator.service
-    late = sorted(expected(service))[100]
-    service.hold(late, until=service.clock.now_ticks() + 60 * 10_000_000)
-    with connected(emulator.base_url) as client:
-        early = land(client, tmp_path)
-        assert sorted({*expected(service)} - {*early.rows}) == [late]
-        assert list_sequences(client, late, late) == []
-        service.clock.advance(60 * 10_000_000)
-        assert [entry.sequence for entry in list_sequences(client, late, late)] == [late]
-        assert equal(land(client, tmp_path / "again"), service)
 
 
 @dataclass

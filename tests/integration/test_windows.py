@@ -25,11 +25,6 @@ DELAY = 15 * MINUTE
 P = "Microsoft.Default"
 
 
-@pytest.fixture(autouse=True)
-def _no_search_for_late_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_run, "find_late_rows", lambda *_, **__: 0)
-
-
 class Feed:
     """A service whose clock tells the true time, and whose rows become visible minutes after theirs."""
 
@@ -85,7 +80,7 @@ def test_an_open_range_is_read_and_not_covered(make_site: Callable[..., Site]) -
 
     At each step what is covered ended the delay before the slower clock; at the end the tables equal the service.
     """
-    site = make_site(f"feed.start={text_at(8)}")
+    site = make_site("feed.look_back=0s", f"feed.start={text_at(8)}")
     feed = Feed(site)
     feed.create(6.5, 0, "1.1.1")
     feed.create(8.2, 14, "1.1.2")
@@ -169,7 +164,7 @@ def walk(folder: Path, seed: int) -> None:
     Real runs without their MERGEs.
     """
     random = Random(seed)
-    with landing_only(folder) as site:
+    with landing_only(folder, "feed.look_back=0s") as site:
         feed = Feed(site)
         hour = start = 6.0
         count = 0

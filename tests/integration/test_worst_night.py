@@ -138,7 +138,6 @@ def test_a_night_in_which_everything_goes_wrong(
         name: faults.add(Fault(**{**vars(fault), "path": FEED, "skip": 2 * place + 2, "times": 1}))
         for place, (name, fault) in enumerate(IN_TURN.items())
     }
-    passing["latest 204"] = faults.add(Fault(status=204, path="/v1/changefeed/latest", times=1))
     lasting = {number: faults.add(Fault(sequences=(number,), **spoil(number))) for number, (spoil, _) in SPOILT.items()}
     fates = accounting(site.feed(9, 10), {}, unusable=REJECTED)
     assert (fates.total(), fates["rejected"], fates["inserted"]) == (300, len(REJECTED), 300 - 40 - len(REJECTED) + 10)

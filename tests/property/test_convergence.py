@@ -24,7 +24,6 @@ import pytest
 from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from dicom_etl import one_run
 from dicom_etl.emulator.faults import Fault
 from dicom_etl.emulator.histories import HOUR, Script, compose
 from dicom_etl.runs.ledger import Run
@@ -78,10 +77,9 @@ def test_the_tables_converge(
     """However the windows are cut and wherever runs die: in the end the three tables are what the service holds."""
     seed = int(os.environ.get("DICOM_ETL_TEST_SEED") or (time.time_ns() % 10**9 if plan.seed is None else plan.seed))
     script = compose(seed, plan.entries, delay=DELAY * 5 // 3 if plan.late else DELAY)
-    if not plan.late:
-        # Windows alone bring everything that is visible within the delay: no row is looked for by its number.
-        monkeypatch.setattr(one_run, "find_late_rows", lambda *_args, **_named: 0)
-    site = make_site(f"feed.start={format_instant(script.frame.start)}")
+    # Windows alone bring everything that is visible within the delay: nothing is read again.
+    look_back = "3h" if plan.late else "0s"
+    site = make_site(f"feed.start={format_instant(script.frame.start)}", f"feed.look_back={look_back}")
     try:
         told = _live(site, script, Random(seed), plan, monkeypatch)
     except BaseException:
@@ -123,8 +121,7 @@ def _live(site: Site, script: Script, random: Random, plan: Plan, monkeypatch: p
         now += int(random.uniform(0.2, 1.8) * plan.pause * HOUR)
     site.service.faults.clear()
     end = script.end + 2 * HOUR
-    # What is later than the delay is looked for by number, in turns, at each of the next hours.
-    for hour in range(14 if plan.late else 2):
+    for hour in range(2):
         reader.due(end + hour * HOUR)
     return told
 

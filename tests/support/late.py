@@ -7,6 +7,8 @@ from typing import Any
 from dicom_etl.runs.ledger import Run
 from support.site import Site, at, ticks_at
 
+FEED = "/v2/changefeed"
+
 
 class LateFeed:
     """A site's rows by the hour of the day at which their transactions began."""
@@ -15,10 +17,12 @@ class LateFeed:
         self.site = site
         self.service = site.service
 
-    def create(self, hour: float, name: str, sequence: int | None = None) -> int:
-        """The number of a new row; ``name`` is study.series.instance below 1.2."""
+    def create(self, hour: float, name: str, sequence: int | None = None, ticks: int = 0) -> int:
+        """The number of a new row; ``name`` is study.series.instance below 1.2, ``ticks`` are added to the hour."""
         study, series, sop = (f"1.2.{'.'.join(name.split('.')[:depth])}" for depth in (1, 2, 3))
-        row = self.site.create(study, series, sop, at_ticks=ticks_at(hour), sequence=sequence, modality="CT", name=name)
+        row = self.site.create(
+            study, series, sop, at_ticks=ticks_at(hour) + ticks, sequence=sequence, modality="CT", name=name
+        )
         return int(row.sequence)
 
     def create_at(self, ticks: int) -> int:
@@ -33,15 +37,20 @@ class LateFeed:
 
     def sync(self, hour: float, *, spark: Any = None) -> Run:
         """The one run of a sync at that hour, the service's clock and ours agreeing."""
-        self.service.clock.freeze(at(hour))
-        self.service.requests.clear()
-        (run,) = self.site.sync(now=at(hour), spark=spark)
+        (run,) = self.syncs(hour, spark=spark)
         return run
 
+    def syncs(self, hour: float, *, spark: Any = None) -> list[Run]:
+        """All runs of a sync at that hour."""
+        self.service.clock.freeze(at(hour))
+        self.service.requests.clear()
+        return self.site.sync(now=at(hour), spark=spark)
+
     def asked(self) -> tuple[int, int]:
-        """How often the last sync asked for the largest number, and for ranges of numbers."""
-        count = self.service.requests.count
-        return count("GET /v1/changefeed/latest"), count("GET /v1/changefeed")
+        """How many pages of the feed the last sync asked for: with metadata, and without."""
+        pages = [one.query["includeMetadata"] for one in self.service.requests.all() if one.path == FEED]
+        assert len(pages) == self.service.requests.count(), "nothing else is asked"
+        return pages.count("true"), pages.count("false")
 
     def equal(self) -> bool:
         """Whether the tables hold what the service holds."""
@@ -64,24 +73,29 @@ def late_alone(feed: LateFeed) -> tuple[int, int]:
     return feed.create(11.9, "2.1.1"), 0
 
 
-def late_last(feed: LateFeed) -> tuple[int, int]:
-    """The highest number of all, after a row of the next window."""
-    feed.create(12.3, "1.1.4")
-    return feed.create(11.9, "2.1.1"), 1
+def late_by_three_hours(feed: LateFeed) -> tuple[int, int]:
+    """Visible right after 12:15, when the window before was read."""
+    return feed.create(9.26, "2.1.1"), 0
 
 
-def late_after_a_jump(feed: LateFeed) -> tuple[int, int]:
-    """The highest number of all, after ten thousand that are lost."""
-    feed.service.skip_sequences(10_000)
-    return feed.create(11.9, "2.1.1"), 0
+def late_in_a_tie(feed: LateFeed) -> tuple[int, int]:
+    """At the very instant of a row that was read, with a number before its own."""
+    late = feed.create(11.5, "2.1.1", sequence=9)
+    assert feed.site.feed(11.5, 11.5001)[0].sequence == 2
+    return late, 0
+
+
+def late_beside(feed: LateFeed) -> tuple[int, int]:
+    """100 ns after a row that was read."""
+    return feed.create(11.5, "2.1.1", ticks=1), 0
 
 
 def late_before_others(feed: LateFeed) -> tuple[int, int]:
-    """Far below the largest number: a thousand rows of a window to come follow, which are not read yet."""
+    """A thousand rows of a window to come have numbers after it; they are not read yet."""
     late = feed.create(11.9, "2.1.1")
     for number in range(1000):
         feed.create(13.1, f"3.1.{number}")
     return late, 0
 
 
-LATE = [late_between, late_alone, late_last, late_after_a_jump, late_before_others]
+LATE = [late_between, late_alone, late_by_three_hours, late_in_a_tie, late_beside, late_before_others]

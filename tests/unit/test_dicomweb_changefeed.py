@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dicom_etl.dicomweb.changefeed import Reading, read_at, read_feed, service_now
+from dicom_etl.dicomweb.changefeed import Reading, read_again, read_at, read_feed, service_now
 from dicom_etl.dicomweb.client import DicomClient, connect
 from dicom_etl.dicomweb.page import LARGEST_PAGE_BYTES
+from dicom_etl.dicomweb.poison import Budget
 from dicom_etl.entry import Entry
 from dicom_etl.errors import ProtocolError, ServiceUnavailable
 from dicom_etl.settings import Dicom
@@ -742,14 +743,13 @@ def test_a_cut_without_a_grid_is_a_bug() -> None:
 
 
 def test_entries_are_read_again_by_microsecond_and_sequence() -> None:
-    """Tables remember microseconds: all 100 ns of one are looked through, and only the wanted come back."""
+    """Tables remember microseconds: all 100 ns of one are looked through, and only the wanted come back, if whole."""
     rows = [(NOON + 19, 1), (NOON + 20, 2), (NOON + 27, 3), (NOON + 27, 4), (NOON + 29, 5), (NOON + 30, 6)]
     feed = Feed(rows, poison={4})
     with client_of(feed) as client:
-        got = read_at(client, NOON + 20, [2, 4, 5, 6, 77])
+        got = read_again(client, NOON + 20, [2, 4, 5, 6, 77], Budget())
     assert [(e.sequence, e.ticks - NOON, e.unreadable, e.has_metadata) for e in got] == [
         (2, 20, None, True),
-        (4, 27, "metadata-unavailable", False),
         (5, 29, None, True),
     ]
 
@@ -758,8 +758,8 @@ def test_whether_an_entry_is_still_served_costs_one_request() -> None:
     """Without metadata the question is one page."""
     feed = Feed([(NOON + 20, 2), (NOON + 20, 3)])
     with client_of(feed) as client:
-        assert [e.sequence for e in read_at(client, NOON + 20, [3], include_metadata=False)] == [3]
-        assert read_at(client, NOON + 20, [9], include_metadata=False) == []
+        assert [e.sequence for e in read_at(client, NOON + 20, [3])] == [3]
+        assert read_at(client, NOON + 20, [9]) == []
     assert [ask.metadata for ask in feed.asked] == [False, False]
 
 

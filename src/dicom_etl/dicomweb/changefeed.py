@@ -15,7 +15,6 @@ from dicom_etl.dicomweb.page import Ask, Page, request_page
 from dicom_etl.dicomweb.poison import REQUESTS_PER_RUN, Budget, Source, fetch_page
 from dicom_etl.dicomweb.retry import PATIENT, Patience, never
 from dicom_etl.dicomweb.slices import SliceReader
-from dicom_etl.dicomweb.unreadable import METADATA_NOT_TRIED
 from dicom_etl.entry import Entry
 from dicom_etl.window import TICKS_PER_MICROSECOND, Window, floor_to_grid
 
@@ -85,26 +84,14 @@ def read_feed(
     return Reading(Window(window.start, cut.end), cut.entries, reader.repeated, reader.pages, reader.slices)
 
 
-def read_at(
-    client: DicomClient,
-    ticks: int,
-    sequences: Collection[int],
-    *,
-    batch_size: int = 200,
-    include_metadata: bool = True,
-) -> list[Entry]:
-    """Those of ``sequences`` that the service serves in the microsecond of ``ticks``, in the feed's order.
+def read_at(client: DicomClient, ticks: int, sequences: Collection[int], *, batch_size: int = 200) -> list[Entry]:
+    """Those of ``sequences`` that the service serves in the microsecond of ``ticks``, without metadata.
 
-    The whole microsecond, because that is what table columns remember of an instant. For rejects that are
-    tried again, and to see whether a stored entry is still served (then without metadata: one request). An
-    entry whose metadata cannot be had carries its code. Raises as ``read_feed``.
+    In the feed's order. The whole microsecond, because that is what table columns remember of an instant: to see
+    whether a stored entry is still served. Raises as ``read_feed``.
     """
-    source = Source(client, Budget(), never)
-    wanted = set(sequences)
-    found = [(offset, entry) for offset, entry in _served_at(source, ticks, batch_size) if entry.sequence in wanted]
-    if not include_metadata:
-        return [entry for _, entry in found]
-    return [_alone(source, entry, offset) for offset, entry in found]
+    served = _served_at(Source(client, Budget(), never), ticks, batch_size)
+    return [entry for _, entry in served if entry.sequence in sequences]
 
 
 def read_again(client: DicomClient, ticks: int, sequences: Collection[int], budget: Budget) -> list[Entry]:
@@ -152,13 +139,6 @@ def _offsets(entries: list[Entry]) -> Iterator[tuple[int, Entry]]:
     ordered = sorted(entries, key=lambda entry: (entry.ticks, entry.sequence))
     for _, tie in groupby(ordered, key=lambda entry: entry.ticks):
         yield from enumerate(tie)
-
-
-def _alone(source: Source, entry: Entry, offset: int) -> Entry:
-    """The entry with its metadata; in an open window a late row may stand in its place: then unread."""
-    page = fetch_page(source, Ask(entry.ticks, entry.ticks + 1, offset, 1))
-    same = [again for again in page.entries if again.sequence == entry.sequence]
-    return same[0] if same else entry.replace(unreadable=METADATA_NOT_TRIED)
 
 
 def service_now(client: DicomClient) -> int | None:

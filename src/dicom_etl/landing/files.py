@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from dicom_etl.deltalog import FAILURES, NewFile, TableFolder, file_name, storage_errors
 from dicom_etl.entry import Entry
-from dicom_etl.landing.numbers import NUMBERS
 from dicom_etl.landing.parquet import FileWriter, WrittenFile, cut_file
 from dicom_etl.landing.rows import Unusable, rows_of
 from dicom_etl.window import from_datetime
@@ -134,21 +133,12 @@ class Landing:
         for slice_ in _slices(new, self._rows_per_group, self._bytes_per_group):
             self._take(slice_)
 
-    def numbers(self, end_ticks: int) -> pa.Table:
-        """``sequence`` and ``timestampTicks`` of what was landed so far before ``end_ticks``, each sequence once."""
-        rows = self._landed_numbers()
-        return rows.filter(pc.less(rows["timestampTicks"], end_ticks))
-
-    def _landed_numbers(self) -> pa.Table:
-        return pa.table([_longs(self._numbers), _longs(self._number_ticks)], schema=NUMBERS)
-
     def met(self, sequences: Collection[int]) -> dict[int, int]:
         """Those of ``sequences`` that were landed so far, each with its time, wherever the end will be."""
-        if not sequences:
+        wanted = self._sequences.intersection(sequences)
+        if not wanted:
             return {}
-        rows = self._landed_numbers()
-        found = rows.filter(pc.is_in(rows["sequence"], pa.array(sorted(sequences), pa.int64())))
-        return dict(zip(*(column.to_pylist() for column in found.columns), strict=True))
+        return {n: ticks for n, ticks in zip(self._numbers, self._number_ticks, strict=True) if n in wanted}
 
     def finish(self, end_ticks: int) -> Landed:
         """What was landed before ``end_ticks`` (100 ns since 1970); later entries are dropped from the files.
@@ -232,11 +222,6 @@ class Landing:
     @property
     def _modified_ms(self) -> int:
         return from_datetime(self._read_at) // _TICKS_PER_MS
-
-
-def _longs(numbers: array[int]) -> pa.Array:
-    """A copy: an array that Arrow looks into cannot grow."""
-    return pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers.tobytes())])
 
 
 def _slices(entries: list[Entry], rows: int, size: int) -> Iterator[list[Entry]]:
