@@ -17,9 +17,10 @@ def main() -> int:
         parser.add_argument(name, metavar="T")
     parser.add_argument("--max-runs", type=int)
     parser.add_argument("--strict", action="store_true", help="fail when an entry was rejected")
+    parser.add_argument("--init", action="store_true", help="make the lake if there is none; never in a schedule")
     given = parser.parse_args()
     settings, rejected = job_settings(given), 0
-    asked = request(given.start, given.end, given.until, given.max_runs)
+    asked = request(given.start, given.end, given.until, given.max_runs, init=given.init)
     if given.dry_run:
         for window in planned(settings, asked):
             print_json(window.as_row())

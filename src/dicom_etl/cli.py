@@ -15,7 +15,7 @@ from dicom_etl.cli_doctor import doctor
 from dicom_etl.cli_fabric import fabric
 from dicom_etl.cli_options import common, json_option
 from dicom_etl.cli_status import runs, status
-from dicom_etl.cli_sync import sync, watch
+from dicom_etl.cli_sync import init, sync, watch
 from dicom_etl.errors import DataError, UsageError
 from dicom_etl.jsonlines import print_json
 from dicom_etl.logs import configure_as_asked
@@ -37,7 +37,7 @@ def cli(ctx: click.Context, version: bool) -> None:
         ctx.exit(UsageError.exit_code)
 
 
-for _verb in (sync, watch, status, runs, verify, repair, doctor, fabric):
+for _verb in (init, sync, watch, status, runs, verify, repair, doctor, fabric):
     cli.add_command(_verb)
 
 

@@ -1,4 +1,4 @@
-"""The commands that read the feed into the tables: `dicom-etl sync`, `dicom-etl watch`."""
+"""The commands that make a lake and read the feed into it: `dicom-etl init`, `dicom-etl sync`, `dicom-etl watch`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,25 @@ from dicom_etl.window import Window, format_duration, format_instant
 
 @click.command()
 @common
+@json_option
+def init(settings: Settings, as_json: bool) -> int:
+    """Make a new lake at lake.root; one that is there already stays as it is."""
+    from dicom_etl.open_lake import init_lake  # noqa: PLC0415
+    from dicom_etl.places import places  # noqa: PLC0415
+    from dicom_etl.runs.identity import service_fingerprint  # noqa: PLC0415
+
+    lake, made = init_lake(places(settings), service_fingerprint(settings.dicom.base_url))
+    identity = lake.identity
+    if as_json:
+        print_json({"root": lake.places.root, "lake": str(identity.lake_id), "service": identity.service, "made": made})
+    else:
+        what = "made a new lake" if made else "there is a lake already"
+        click.echo(f"{what} at {lake.places.root}: {identity.lake_id}, for {identity.service}")
+    return 0
+
+
+@click.command()
+@common
 @click.option("--start", metavar="T", help="Read exactly [start, end), in one run.")
 @click.option("--end", metavar="T", help="T is RFC 3339 with a zone: 2026-01-31T08:00:00Z.")
 @click.option("--until", metavar="T", help="Read everything uncovered before T once, the open window included.")
@@ -23,6 +42,7 @@ from dicom_etl.window import Window, format_duration, format_instant
 @click.option("--dry-run", is_flag=True, help="Say what would be read; take no claim, write nothing.")
 @click.option("--strict", is_flag=True, help="Exit with 65 when an entry was rejected.")
 @click.option("--adopt", is_flag=True, help="Take over the tables of the Data Factory template.")
+@click.option("--init", is_flag=True, help="Make the lake if there is none; never in a schedule.")
 @json_option
 def sync(
     settings: Settings,
@@ -33,6 +53,7 @@ def sync(
     dry_run: bool,
     strict: bool,
     adopt: bool,
+    init: bool,
     as_json: bool,
 ) -> int:
     """Read every due window, oldest first, and merge it; or exactly one range."""
@@ -41,7 +62,7 @@ def sync(
     from dicom_etl.request import request as asked  # noqa: PLC0415
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
 
-    request = asked(start, end, until, max_runs, adopt=adopt)
+    request = asked(start, end, until, max_runs, adopt=adopt, init=init)
     if dry_run:
         _print_plan(verb.planned(settings, request), as_json)
         return 0

@@ -43,8 +43,8 @@ def main() -> int:
         _write_config(address)
         say("1. Upload every DICOM file that the pydicom package ships")
         _upload([PYDICOM_FILES])
-        say("2. Sync: the change feed, window by window, into the tables (--until now: this hour is still open)")
-        _run("sync", "--until", _now(address))
+        say("2. Sync: the change feed, window by window, into a new lake (--until now: this hour is still open)")
+        _run("sync", "--init", "--until", _now(address))
         before = _sizes()
         _print_sizes(before)
         _run("query", "SELECT modality, count(*) AS instances, count(DISTINCT studyInstanceUid) AS studies "

@@ -21,7 +21,7 @@ from dicom_etl.errors import (
     UnknownIdentity,
 )
 from dicom_etl.finding import Finding, looked
-from dicom_etl.open_lake import find_lake, refuse_incomplete
+from dicom_etl.open_lake import WITHOUT_LAKE, find_lake, refuse_incomplete
 from dicom_etl.places import Places
 from dicom_etl.runs.identity import service_fingerprint
 from dicom_etl.settings import Settings
@@ -178,6 +178,8 @@ def _lake(settings: Settings, where: Places) -> Finding:
     service = service_fingerprint(settings.dicom.base_url) if settings.dicom.base_url else None
     lake = find_lake(where, service)
     if lake is None:
-        return Finding("lake", "ok", "there is none here yet; the first sync makes it")
+        return Finding("lake", "warning", f"there is none at lake.root: {WITHOUT_LAKE}")
     refuse_incomplete(lake)
-    return Finding("lake", "ok", f"it holds {lake.identity.service}; {len(lake.runs())} runs stand in its ledger")
+    identity = lake.identity
+    text = f"{identity.lake_id} holds {identity.service}; {len(lake.runs())} runs stand in its ledger"
+    return Finding("lake", "ok", text)

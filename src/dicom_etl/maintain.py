@@ -35,7 +35,8 @@ def maintain(
 ) -> Iterator[Maintained]:
     """What was done to each table; the ledger gets a row of the verb ``maintain``.
 
-    Raises DataError when there is no lake or a table of it is gone, AnotherWriter when somebody else writes it.
+    Raises ConfigurationError when there is no lake, DataError when a table of it is gone, AnotherWriter when somebody
+    else writes it.
     """
     progress = progress or Silent()
     lake = existing_lake(settings)
@@ -75,7 +76,7 @@ def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> I
     """What `maintain` would do now (--dry-run): each table with its steps, none where there is nothing to do.
 
     Whether `change` is to be compacted after a purge shows only then. Takes no claim, starts no JVM and writes nothing;
-    raises DataError when there is no lake, or a table of it is gone.
+    raises ConfigurationError when there is no lake, DataError when a table of it is gone.
     """
     lake = existing_lake(settings)
     refuse_incomplete(lake)

@@ -141,8 +141,8 @@ def _refresh(settings: Settings, clock: Callable[[], datetime]) -> str:
         text = metrics_text(*status_and_runs(settings, clock=clock))
         write_metrics(Path(settings.metrics.prometheus_file).expanduser(), text)
     except (DicomEtlError, OSError, ValueError, RuntimeError) as error:
-        # A name that can be no file's, or has the ~ of nobody, is a ValueError or a RuntimeError. Before the first run
-        # there is no ledger, and nothing to tell.
+        # A name that can be no file's, or has the ~ of nobody, is a ValueError or a RuntimeError. Without a lake there
+        # is nothing to tell.
         return type(error).__name__
     return ""
 

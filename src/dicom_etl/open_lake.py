@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from dicom_etl.deltalog import TableFolder, create_table, marker, open_table, properties
-from dicom_etl.errors import AccessDenied, DataError, StorageError
+from dicom_etl.errors import AccessDenied, AnotherWriter, ConfigurationError, DataError, StorageError
 from dicom_etl.landing.rejects import REJECTED_PROPERTIES, rejected_schema
 from dicom_etl.landing.schema import CHANGE_PROPERTIES, change_schema
 from dicom_etl.places import Places, places
@@ -65,7 +65,7 @@ class Lake:
         """What to do about a table that is gone."""
         if name in self.places.shared:
             return "mount or restore its folder, or run dicom-etl repair --rebuild"
-        return "mount or restore its folder, or make the lake anew"
+        return "mount or restore its folder, or begin a new lake"
 
     def marker(self, name: str) -> int:
         """The id of the last run that committed to the table; 0 when there is no table or no such run."""
@@ -159,6 +159,8 @@ def opened(places: Places, name: str) -> DeltaTable | None:
 # lie before `feed.start`.
 ADOPTED = "dicomEtl.adopted"
 
+WITHOUT_LAKE = "mount its storage, or correct lake.root, or make a new lake by dicom-etl init"
+
 
 def find_lake(
     places: Places, service: str | None = None, *, adopting: bool = False, private: bool = True
@@ -173,7 +175,7 @@ def find_lake(
     run = opened(places, "run")
     if run is None:
         if not adopting:
-            _refuse_strangers(places)
+            _refuse_strangers(places, TABLES[1:] if private else tuple(places.shared))
         return None
     lake = Lake(places, check_identity(properties(run), service))
     _check_columns(lake, "run", run)
@@ -183,21 +185,27 @@ def find_lake(
 
 
 def existing_lake(settings: Settings, service: str | None = None, *, private: bool = True) -> Lake:
-    """The lake that the settings name. Raises DataError when none was made there yet; ``private`` as for find_lake."""
-    lake = find_lake(places(settings), service, private=private)
+    """The lake that the settings name; raises as ``lake_at`` does."""
+    return lake_at(places(settings), service, private=private)
+
+
+def lake_at(places: Places, service: str | None = None, *, private: bool = True) -> Lake:
+    """The lake at ``places``. Raises ConfigurationError when there is none, else as ``find_lake`` does."""
+    lake = find_lake(places, service, private=private)
     if lake is None:
-        raise DataError("there is no lake here yet: run dicom-etl sync first")
+        # Not made here: where a share is not mounted, or lake.root is misspelt, it looks as if none was made yet.
+        raise ConfigurationError(f"no lake at {places.root}: {WITHOUT_LAKE}")
     return lake
 
 
-def _refuse_strangers(places: Places) -> None:
-    for name in TABLES[1:]:
+def _refuse_strangers(places: Places, names: Sequence[str]) -> None:
+    for name in names:
         table = opened(places, name)
         if table is not None and LAKE_ID in properties(table):
             # Either this lake has lost its ledger, or the settings point into another lake: nothing here tells which.
             raise DataError(
-                f"the table {name} belongs to a lake whose table run is not here: if that has vanished, mount or "
-                "restore its folder, or make the lake anew; if this is another lake, set folders of its own for it"
+                f"the table {name} belongs to a lake whose table run is not here: mount or restore its folder, or "
+                "correct lake.root; if this is to be another lake, set folders of its own for it"
             )
         if table is not None:
             raise DataError(
@@ -264,6 +272,22 @@ def make_lake(places: Places, service: str) -> Lake:
     identity = new_identity(service)
     ledger.create_ledger(places.run, identity, places.storage.delta(places.run))
     return Lake(places, identity)
+
+
+def init_lake(places: Places, service: str) -> tuple[Lake, bool]:
+    """The lake at ``places``, made if there was none, and whether it was; the first run makes the shared tables.
+
+    Raises as ``find_lake`` does, so that no table of somebody else gets a lake around it.
+    """
+    if lake := find_lake(places, service):
+        return lake, False
+    try:
+        lake = make_lake(places, service)
+    except AnotherWriter:
+        # Of two at once, one has made it.
+        return lake_at(places, service), False
+    make_private_tables(lake)
+    return lake, True
 
 
 def make_private_tables(lake: Lake) -> None:

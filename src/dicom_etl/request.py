@@ -14,17 +14,24 @@ class Request:
 
     ``exactly`` is one range in one run (--start/--end); ``until`` every uncovered stretch before it, once
     (--until, ticks). ``max_runs`` bounds the number of runs. ``adopt``: tables of the Data Factory template are
-    taken over first.
+    taken over first. ``init``: the lake is made if there is none.
     """
 
     exactly: Window | None = None
     until: int | None = None
     max_runs: int | None = None
     adopt: bool = False
+    init: bool = False
 
 
 def request(
-    start: str | None, end: str | None, until: str | None, max_runs: int | None, *, adopt: bool = False
+    start: str | None,
+    end: str | None,
+    until: str | None,
+    max_runs: int | None,
+    *,
+    adopt: bool = False,
+    init: bool = False,
 ) -> Request:
     """The request of a command line, instants as RFC 3339. Raises UsageError when they make no sense."""
     begin, stop, last = (
@@ -35,12 +42,12 @@ def request(
     if last is not None and (begin is not None or stop is not None):
         raise UsageError("--until does not go with --start and --end")
     if begin is None and stop is None:
-        return Request(until=last, max_runs=max_runs, adopt=adopt)
+        return Request(until=last, max_runs=max_runs, adopt=adopt, init=init)
     if begin is None or stop is None:
         raise UsageError("--start and --end go together")
     if stop <= begin:
         raise UsageError("--end must be after --start")
-    return Request(exactly=Window(begin, stop), max_runs=max_runs, adopt=adopt)
+    return Request(exactly=Window(begin, stop), max_runs=max_runs, adopt=adopt, init=init)
 
 
 def _instant(option: str, text: str | None) -> int | None:

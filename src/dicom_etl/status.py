@@ -40,7 +40,8 @@ class Status:
 def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Status:
     """The lake's state by its ledger, as of now.
 
-    Raises DataError when there is no lake, or one of its shared tables has vanished, whatever the ledger says.
+    Raises ConfigurationError when there is no lake, DataError when one of its shared tables has vanished, whatever the
+    ledger says.
     """
     refuse_a_start_to_come(settings.feed.start, from_datetime(clock()))
     found, _ = status_and_runs(settings, clock=clock)
@@ -49,7 +50,7 @@ def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> St
 
 
 def status_and_runs(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> tuple[Status, list[Run]]:
-    """The lake's state as of now, and the whole ledger that tells it. Raises DataError when there is no lake.
+    """The lake's state as of now, and the whole ledger that tells it. Raises ConfigurationError when there is no lake.
 
     Asks for no table that only data are in: metrics are to be written after a failed run above all.
     """
@@ -78,7 +79,7 @@ def _status(lake: Lake, runs: list[Run], settings: Settings, clock: Callable[[],
 
 
 def all_runs(settings: Settings) -> list[Run]:
-    """The ledger, by run id. Raises DataError when there is no lake."""
+    """The ledger, by run id. Raises ConfigurationError when there is no lake."""
     return existing_lake(settings, private=False).runs()
 
 

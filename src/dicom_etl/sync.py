@@ -23,7 +23,8 @@ from dicom_etl.open_lake import (
     Lake,
     find_lake,
     highest_run_id,
-    make_lake,
+    init_lake,
+    lake_at,
     make_private_tables,
     refuse_incomplete,
 )
@@ -54,7 +55,8 @@ def sync(
     """The runs, oldest windows first, each given when its row stands in the ledger; none when nothing is due.
 
     ``spark`` is a cluster's own session; without it one is started when there is something to merge.
-    Raises AnotherWriter when somebody else writes this lake, and what a run raises.
+    Raises ConfigurationError when there is no lake and ``request`` does not ask for one, AnotherWriter when somebody
+    else writes this lake, and what a run raises.
     """
     where = places(settings)
     with Engine(settings.spark, spark, where) as engine:
@@ -83,6 +85,8 @@ def sync_in(
         tools = _Tools(settings, where, service, client, engine, ahead, progress, clock, sleep)
         if request.adopt and strangers(where):
             yield _adopted(tools)
+        if request.init:
+            init_lake(where, service)
         plan: _Plan | None = None
         done = 0
         while plan is None or (plan.left and done != request.max_runs):
@@ -148,22 +152,20 @@ def _next_run(tools: _Tools, request: Request, plan: _Plan | None, *, last: bool
             stack.push(begun.stack)
             held = begun.claim
         else:
-            held = stack.enter_context(tools.claimed("sync", find_lake(tools.where, tools.service)))
-        lake = find_lake(tools.where, tools.service)
+            held = stack.enter_context(tools.claimed("sync", lake_at(tools.where, tools.service)))
+        lake = lake_at(tools.where, tools.service)
         reading = list(plan.left) if plan is not None else []
         with failure_recorded(held.run_id, "sync", reading, settings, lake, tools.clock):
             if plan is None:
                 plan = _planned(tools, request, lake)
                 reading += plan.left
-                _refuse_what_cannot_be(tools.client, lake)
-            if not plan.left and lake is not None and rollups_outstanding(lake):
+                refuse_a_feed_that_went_back(tools.client, lake)
+            if not plan.left and rollups_outstanding(lake):
                 plan = replace(plan, left=[Window(plan.now, plan.now)])  # nothing to read, but a dead run's work
             if not plan.left:
-                if lake is not None:
-                    refuse_incomplete(lake)
+                refuse_incomplete(lake)
                 return None
             tools.progress.windows_left(due.windows_in(plan.left, settings.feed.window))
-            lake = lake or make_lake(tools.where, tools.service)
             make_private_tables(lake)
             row = run(
                 begun.task if begun is not None else plan.task(held.run_id, tools.clock()),
@@ -179,7 +181,7 @@ def _next_run(tools: _Tools, request: Request, plan: _Plan | None, *, last: bool
     return row, plan.after(row.window_end)
 
 
-def _planned(tools: _Tools, request: Request, lake: Lake | None) -> _Plan:
+def _planned(tools: _Tools, request: Request, lake: Lake) -> _Plan:
     now = _now(tools.client, tools.clock)
     return _Plan(_stretches(tools.settings, request, lake, now), now, request.exactly is not None)
 
@@ -202,15 +204,14 @@ def _read_on(tools: _Tools, lake: Lake, plan: _Plan, run_id: int, read: Read) ->
     )
 
 
-def _refuse_what_cannot_be(client: DicomClient, lake: Lake | None) -> None:
-    if lake is not None:
-        refuse_a_feed_that_went_back(client, lake)
-
-
 def planned(settings: Settings, request: Request, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
     """What `sync` would read now (--dry-run): no claim is taken and nothing is written."""
     where = places(settings)
-    lake = find_lake(where, service_fingerprint(settings.dicom.base_url), adopting=request.adopt)
+    service = service_fingerprint(settings.dicom.base_url)
+    if request.init or (request.adopt and strangers(where)):  # the sync itself would make the lake
+        lake = find_lake(where, service, adopting=request.adopt)
+    else:
+        lake = lake_at(where, service)
     if lake is not None and not request.adopt:
         refuse_incomplete(lake)
     with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:

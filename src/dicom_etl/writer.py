@@ -12,8 +12,8 @@ from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.errors import DicomEtlError, Superseded
 from dicom_etl.lake.session import Engine
 from dicom_etl.one_run import row_origin
-from dicom_etl.open_lake import Lake, find_lake
-from dicom_etl.places import Places, places
+from dicom_etl.open_lake import Lake
+from dicom_etl.places import Places
 from dicom_etl.runs.claim import Claim, claim
 from dicom_etl.runs.ledger import Run, Status
 from dicom_etl.settings import Settings
@@ -60,34 +60,32 @@ def failure_recorded(
     verb: str,
     stretches: list[Window] | None,
     settings: Settings,
-    lake: Lake | None,
+    lake: Lake,
     clock: Callable[[], datetime],
 ) -> Iterator[None]:
-    """Leave a row in the ledger for a run that fails, where there is a lake yet; it covers nothing."""
+    """Leave a row in the ledger for a run that fails; it covers nothing."""
     started = clock()
     try:
         yield
     except Exception as error:
         status: Status = "superseded" if isinstance(error, Superseded) else "failed"
-        lake = lake or find_lake(places(settings))
-        if lake is not None:
-            log.warning("run ended", extra={"run_id": run_id, "status": status, "error": type(error).__name__})
-            stretch = stretches[0] if stretches else None
-            _record_failure(
-                Run(
-                    run_id=run_id,
-                    verb=verb,
-                    status=status,
-                    window_start=stretch.start if stretch else None,
-                    window_end=stretch.end if stretch else None,
-                    covered_until=stretch.start if stretch else None,
-                    started_at=started,
-                    finished_at=clock(),
-                    error_class=type(error).__name__,
-                    **row_origin(settings),
-                ),
-                lake,
-            )
+        log.warning("run ended", extra={"run_id": run_id, "status": status, "error": type(error).__name__})
+        stretch = stretches[0] if stretches else None
+        _record_failure(
+            Run(
+                run_id=run_id,
+                verb=verb,
+                status=status,
+                window_start=stretch.start if stretch else None,
+                window_end=stretch.end if stretch else None,
+                covered_until=stretch.start if stretch else None,
+                started_at=started,
+                finished_at=clock(),
+                error_class=type(error).__name__,
+                **row_origin(settings),
+            ),
+            lake,
+        )
         raise
 
 

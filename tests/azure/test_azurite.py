@@ -180,7 +180,7 @@ def test_a_storage_that_stops_in_a_run_ends_it_and_the_next_run_heals(
 def test_a_wrong_key_is_77_and_no_role_is_asked_for(there: Site) -> None:
     """Nothing is made, and the key is not repeated."""
     wrong = "d3Jvbmc="
-    code, out, said = program(there, "sync", environment={KEY_VARIABLE: wrong})
+    code, out, said = program(there, "sync", "--init", environment={KEY_VARIABLE: wrong})
     assert (code, out) == (77, "")
     line = "run: the storage does not accept our key or token: check storage.auth and the identity's "
     line += "sign-in, or the key in the variable of storage.key_env"
@@ -191,7 +191,7 @@ def test_a_wrong_key_is_77_and_no_role_is_asked_for(there: Site) -> None:
 def test_a_missing_container_is_78_and_none_is_made(there: Site, azurite: Azurite) -> None:
     """A name that is mistyped must not become a lake of its own."""
     elsewhere = replace(there, address=address("no-such-container", "lake"))
-    code, out, said = program(elsewhere, "sync")
+    code, out, said = program(elsewhere, "sync", "--init")
     assert (code, out) == (78, "")
     assert said == "dicom-etl: run: its container does not exist: make it, or mend lake.root\n"
     assert "no-such-container" not in {one.name for one in azurite.client.list_containers()}
@@ -247,7 +247,7 @@ def test_the_tables_of_a_lake_in_two_containers_are_apart(there: Site, azurite: 
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     for name, value in storage.hadoop((apart.address,)).items():
         hadoop.set(name, value)
-    (run,) = sync(apart.settings, Request(), spark=spark, clock=lambda: moment)
+    (run,) = sync(apart.settings, Request(init=True), spark=spark, clock=lambda: moment)
     assert run.inserted == 5
     shared = azurite.client.get_container_client(_container(apart)).list_blob_names()
     ours = {name.split("/")[2] for name in shared if name.count("/") > 1}  # below the lake's folder

@@ -273,7 +273,7 @@ def test_a_sync_by_one_identity_writes_and_reads_the_lake_with_all_three(
     service = [f"dicom.base_url={emulator.base_url}", "dicom.auth=azure", f"feed.start={text_at(0)}"]
     settings = [*texts(secure, container), *service, "feed.window=1d", "spark.driver_memory=1g"]
     emulator.service.clock.freeze(at(30), step=SECOND)
-    done = dicom_etl(trusting_java(environment, certificate, tmp_path), "sync", *settings)
+    done = dicom_etl(trusting_java(environment, certificate, tmp_path), "sync", "--init", *settings)
     assert done.returncode == 0, done.stderr
     assert KEY not in "\0".join(environment.values())
     told = python(

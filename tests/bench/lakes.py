@@ -74,7 +74,7 @@ def sync_into_empty(server: Server, root: Path, entries: int, more: Sequence[str
     start = Feed(entries).event(older).ticks if older else START
     server.show(entries)
     given = texts(server.base_url, root, start, more)
-    ended = run_process(command("sync", "--json", given=given), root.parent / "work", limit_seconds=3600)
+    ended = run_process(command("sync", "--init", "--json", given=given), root.parent / "work", limit_seconds=3600)
     counters = server.counters()
     if older:
         for table in TABLES:

@@ -200,7 +200,7 @@ def measure_latency(
     root = folder / f"latency-{latency_ms}-{connections}" / "lake"
     server.show(size, latency_ms=latency_ms)
     given = texts(server.base_url, root, more=[f"dicom.connections={connections}"])
-    ended = run_process(command("sync", "--json", given=given), folder / "work")
+    ended = run_process(command("sync", "--init", "--json", given=given), folder / "work")
     counters = server.counters()
     fetch = step_seconds(ended.objects)["fetch"]
     results.add(

@@ -337,7 +337,7 @@ def test_processes_show_neither_token_nor_patient(
     words = [word for text in (*site.texts, "spark.driver_memory=1g") for word in ("--set", text)]
     seen: list[str] = []
     with subprocess.Popen(
-        [sys.executable, "-m", "dicom_etl", "sync", *words], cwd=tmp_path, umask=0, text=True,
+        [sys.executable, "-m", "dicom_etl", "sync", "--init", *words], cwd=tmp_path, umask=0, text=True,
         env={**os.environ, "TMPDIR": str(tmp_path / "tmp")}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as running:  # fmt: skip
         assert running.stderr is not None

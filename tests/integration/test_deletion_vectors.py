@@ -18,7 +18,8 @@ from support.site import TABLES, Site, at
 def synced(site: Site, hour: float) -> Run:
     """One run, not accounted for: Arrow's datasets do not read such tables."""
     site.clock(hour)
-    (run,) = sync(site.settings, Request(), spark=site.spark, clock=lambda: at(hour), sleep=lambda _seconds: None)
+    wanted = Request(init=True)
+    (run,) = sync(site.settings, wanted, spark=site.spark, clock=lambda: at(hour), sleep=lambda _seconds: None)
     return run
 
 

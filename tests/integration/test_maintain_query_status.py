@@ -254,10 +254,3 @@ def test_the_ledger_is_printed(story: Story, command: Command) -> None:
         (5, 0, "2024-05-01T13:00:00Z"),
     ]
     assert list(rows[0]) == story.site.opened("run").to_pyarrow_dataset().schema.names
-
-
-def test_without_a_lake_there_is_nothing_to_say(site: Site, command: Command) -> None:
-    """65 and what to do first."""
-    for verb in (["status"], ["runs"], ["verify"], ["maintain"], ["query", "SELECT 1"]):
-        code, out, err = command(site, *verb)
-        assert (code, out, err) == (65, "", "there is no lake here yet: run dicom-etl sync first")

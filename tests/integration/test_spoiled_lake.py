@@ -202,11 +202,11 @@ LONGS = {
     "run": "runId", "change": "sequence", "rejected": "sequence",
     "instance": "sequence", "series": "instanceCount", "study": "instanceCount",
 }  # fmt: skip
-REMEDY = dict.fromkeys(("run", "change", "rejected"), "mount or restore its folder, or make the lake anew")
+REMEDY = dict.fromkeys(("run", "change", "rejected"), "mount or restore its folder, or begin a new lake")
 REMEDY |= dict.fromkeys(SHARED, "mount or restore its folder, or run dicom-etl repair --rebuild")
 LEDGER_GONE = (
-    f"the table change belongs to a lake whose table run is not here: if that has vanished, {REMEDY['run']}; "
-    "if this is another lake, set folders of its own for it"
+    "the table change belongs to a lake whose table run is not here: mount or restore its folder, or correct "
+    "lake.root; if this is to be another lake, set folders of its own for it"
 )
 
 

@@ -523,7 +523,7 @@ def test_a_start_that_is_still_to_come_is_refused(copy: Site, command: Callable[
 def test_a_range_that_is_not_over_says_what_it_covers(site: Site, command: Callable[..., tuple[int, str, str]]) -> None:
     """Rows may still come there until feed.delay has passed: whoever typed the wrong day sees it."""
     site.create("1.1", "1.1.1", "1.1.1.1", name="A")
-    site.clock(9)
+    site.init().clock(9)
     said = []
     for start, end in ((7, 8.5), (8, 9), (32, 33)):
         code, out, err = command(site, "sync", "--start", text_at(start), "--end", text_at(end))

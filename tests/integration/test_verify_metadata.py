@@ -14,7 +14,6 @@ from dicom_etl.emulator.faults import Fault
 from dicom_etl.repair import repair
 from dicom_etl.verify import Difference, verify
 from support.site import Site, at, metadata, text_at
-from support.story import NoSpark
 
 pytestmark = pytest.mark.soak  # each sync, repair and rebuild costs seconds of Spark
 
@@ -99,11 +98,3 @@ def test_an_unread_beginning_hides_no_difference_and_invents_none(make_site: Cal
     found = verify(site.settings, spark=site.spark, clock=lambda: at(11))
     assert found.equal
     assert (found.lake_instances, found.suspects, found.search_refused) == (1, None, None)
-
-
-def test_a_lake_must_be_there(make_site: Callable[..., Site]) -> None:
-    """65, without Spark."""
-    from dicom_etl.errors import DataError
-
-    with pytest.raises(DataError, match="there is no lake here yet"):
-        verify(make_site().settings, spark=NoSpark())  # type: ignore[arg-type]

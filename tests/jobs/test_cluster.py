@@ -109,6 +109,6 @@ def _submitted(site: Site, master: str) -> subprocess.CompletedProcess[str]:
         "--conf", "spark.ui.enabled=false",
     ]  # fmt: skip
     return subprocess.run(
-        [str(SPARK / "bin" / "spark-submit"), *words, str(JOB), *settings],
+        [str(SPARK / "bin" / "spark-submit"), *words, str(JOB), "--init", *settings],
         cwd=site.folder, env=_environment(site.folder), capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip

@@ -99,6 +99,12 @@ def test_a_dry_run_needs_no_session_and_changes_nothing(site: Site) -> None:
     for hour in (9, 10, 11):  # three small files of `change`
         assert [run.entries_read for run in site.sync(text_at(0), text_at(hour))] == [1]
     before = {name: site.version(name) for name in ("run", "change", "instance", "series", "study")}
+    elsewhere = site.having(f"lake.root={site.folder / 'none'}")
+    done = tried(elsewhere, "sync.py", "--dry-run")
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr.startswith(f"dicom-etl: no lake at {site.folder / 'none'}: ")
+    done = tried(elsewhere, "sync.py", "--dry-run", "--init")
+    assert (done.returncode, len(done.stdout.splitlines()), (site.folder / "none").exists()) == (0, 1, False)
     done = tried(site, "sync.py", "--start", text_at(8), "--end", text_at(9), "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"start": "2024-05-01T08:00:00Z", "end": "2024-05-01T09:00:00Z"}

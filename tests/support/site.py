@@ -15,7 +15,10 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.deltalog import open_table
 from dicom_etl.emulator import DicomService, Emulator
+from dicom_etl.open_lake import init_lake
+from dicom_etl.places import places
 from dicom_etl.request import request
+from dicom_etl.runs.identity import service_fingerprint
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings, load_settings
 from dicom_etl.storage import Storage
@@ -129,6 +132,11 @@ class Site:
         """The same service and lake under other settings."""
         return replace(self, overrides=(*self.overrides, *overrides))
 
+    def init(self) -> Site:
+        """The same, with a lake that is made if there is none."""
+        init_lake(places(self.settings), service_fingerprint(self.settings.dicom.base_url))
+        return self
+
     def clock(self, hour: float) -> None:
         """Let the service's clock stand at that hour; each event then moves it by a second."""
         self.service.clock.freeze(at(hour), step=SECOND)
@@ -144,15 +152,17 @@ class Site:
         until: str | None = None,
         max_runs: int | None = None,
         *,
+        init: bool = True,
         now: datetime | None = None,
         spark: Any = None,
     ) -> Iterator[Run]:
         """One sync, run by run, each when it is over and before the next; each entry of it is accounted for.
 
-        The machine's clock stands at ``now``, without it where the service's does.
+        It makes the lake if there is none, unless ``init`` is False. The machine's clock stands at ``now``, without it
+        where the service's does.
         """
         moment = now or datetime.fromtimestamp(self.service.clock.now_ticks() / SECOND, KATHMANDU)
-        wanted = request(start, end, until, max_runs)
+        wanted = request(start, end, until, max_runs, init=init)
         for run in sync(
             self.settings, wanted, spark=spark or self.spark, clock=lambda: moment, sleep=lambda _seconds: None
         ):

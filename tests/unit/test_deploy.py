@@ -18,6 +18,7 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -446,6 +447,15 @@ def test_a_scheduler_with_windows_passes_them_and_any_other_leaves_them_to_sync(
         assert (format_instant(request.exactly.start), format_instant(request.exactly.end)) == (START, END)
     else:
         assert request == Request()
+
+
+@pytest.mark.parametrize("scheduler", COMMANDS)
+def test_no_schedule_makes_a_lake(scheduler: str, read: Callable[[list[str]], Read]) -> None:
+    """Else one whose storage is not mounted would fill a new one; a first run by hand has one word more."""
+    command = COMMANDS[scheduler]()[0]
+    by_schedule, by_hand = read(command).request, read([*command, "--init"]).request
+    assert by_schedule is not None
+    assert (by_schedule.init, by_hand) == (False, replace(by_schedule, init=True))
 
 
 @pytest.mark.parametrize("scheduler", COMMANDS)

@@ -120,7 +120,9 @@ def test_where_all_is_well_each_check_says_so_and_nothing_is_left_behind(
     before = sorted(tmp_path.rglob("*"))
     findings = examined(settings_of(emulator, tmp_path, f"lake.private_root={tmp_path / 'own' / 'private'}"), machine)
     assert [finding.check for finding in findings] == ALL_CHECKS
-    assert [finding for finding in findings if finding.state != "ok"] == []
+    # Nothing but a lake is missing.
+    said = "there is none at lake.root: mount its storage, or correct lake.root, or make a new lake by dicom-etl init"
+    assert [one for one in findings if one.state != "ok"] == [Finding("lake", "warning", said)]
     assert exit_code(findings) == 0
     assert sorted(tmp_path.rglob("*")) == before
     (page,) = [request for request in emulator.service.requests.all() if request.path == "/v2/changefeed"]
@@ -264,7 +266,7 @@ def test_a_service_that_is_down_does_not_hide_the_storage(emulator: Emulator, tm
     with emulator.refusing():
         findings = examined(settings_of(emulator, tmp_path), machine)
     assert states(findings, "problem") == ["connection"]
-    assert states(findings, "warning") == ["clock", "role"]
+    assert states(findings, "warning") == ["clock", "role", "lake"]
     assert exit_code(findings) == 75
     assert only(findings, "connection").text.startswith("no connection: check dicom.base_url")
 
@@ -695,10 +697,11 @@ def test_both_roots_are_tried_each_by_itself(emulator: Emulator, tmp_path: Path,
 
 
 def test_a_lake_of_this_service_is_known(emulator: Emulator, tmp_path: Path, machine: Path) -> None:
-    """With the number of its runs."""
-    create_ledger(str(tmp_path / "lake" / "run"), new_identity("localhost"))
+    """With its id and the number of its runs."""
+    identity = new_identity("localhost")
+    create_ledger(str(tmp_path / "lake" / "run"), identity)
     found = only(examined(settings_of(emulator, tmp_path), machine), "lake")
-    assert found == Finding("lake", "ok", "it holds localhost; 0 runs stand in its ledger")
+    assert found == Finding("lake", "ok", f"{identity.lake_id} holds localhost; 0 runs stand in its ledger")
 
 
 def test_a_lake_of_another_service_is_refused(emulator: Emulator, tmp_path: Path, machine: Path) -> None:

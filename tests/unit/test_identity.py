@@ -550,11 +550,11 @@ def typed(world: World, *words: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_says_in_one_line_that_its_token_is_refused(make_world: Callable[..., World]) -> None:
     """77 after two requests; with a token that is taken it ends well."""
     world = make_world("app service")
-    good = typed(world, "sync", "--dry-run")
+    good = typed(world, "sync", "--init", "--dry-run")
     assert (good.returncode, good.stderr) == (0, "")
     before = world.counts
     world.giver.issue = lambda _resource: f"refused-{len(world.giver.asked)}"
-    done = typed(world, "sync", "--dry-run")
+    done = typed(world, "sync", "--init", "--dry-run")
     assert (done.returncode, done.stdout) == (77, "")
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("dicom-etl: 127.0.0.1:")
@@ -566,7 +566,7 @@ def test_the_command_says_in_one_line_that_there_is_no_identity(make_world: Call
     """77, and one request to IMDS, which knows none."""
     world = make_world("imds")
     world.giver.script = [(400, {"error": "invalid_request", "error_description": "Identity not found"})]
-    done = typed(world, "sync", "--dry-run")
+    done = typed(world, "sync", "--init", "--dry-run")
     assert (done.returncode, done.stdout) == (77, "")
     assert done.stderr.count("\n") == 1
     assert "sign in (az login)" in done.stderr

@@ -22,7 +22,7 @@ import pytest
 from dicom_etl import watch as watch_module
 from dicom_etl.cli import cli
 from dicom_etl.emulator.faults import Fault
-from dicom_etl.errors import AccessDenied
+from dicom_etl.errors import AccessDenied, ConfigurationError
 from dicom_etl.metrics import metrics_after, metrics_text, write_metrics
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings, load_settings
@@ -37,7 +37,7 @@ NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 _HELP = re.compile(r"# HELP ([a-z_]+) (\S.*)")
 _TYPE = re.compile(r"# TYPE ([a-z_]+) (counter|gauge)")
-_SAMPLE = re.compile(r'([a-z_]+)(\{[a-z_]+="[a-z]+"\})? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)')
+_SAMPLE = re.compile(r'([a-z_]+)(\{[a-z_]+="[a-z0-9-]+"\})? (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)')
 
 
 def parsed(text: str) -> dict[str, float]:
@@ -216,10 +216,10 @@ def test_a_collector_reads_the_old_file_or_the_new(tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def site(tmp_path: Path, logged: Callable[[], str]) -> Iterator[Site]:
-    """A service whose clock stands at 08:00, and runs that land and do not merge; logging is set back afterwards."""
+    """A service whose clock stands at 08:00, a lake without a run, and runs that land and do not merge."""
     del logged
     with landing_only(tmp_path, f"metrics.prometheus_file={tmp_path / 'etl.prom'}") as made:
-        yield made
+        yield made.init()
 
 
 def samples(site: Site) -> dict[str, float]:
@@ -285,13 +285,12 @@ def test_metrics_that_cannot_be_written_fail_no_run(site: Site, logged: Callable
         typed(elsewhere, "sync")
 
 
-def test_before_there_is_a_lake_there_are_no_metrics(site: Site, logged: Callable[[], str]) -> None:
-    """A very first sync that fails leaves no file, and its own error."""
-    site.service.faults.add(Fault(status=403))
-    with pytest.raises(AccessDenied):
-        typed(site, "sync")
+def test_without_a_lake_there_are_no_metrics(site: Site, logged: Callable[[], str]) -> None:
+    """No file, or the one of the lake that was there: its age is what an alert sees; and the sync's own error."""
+    with pytest.raises(ConfigurationError, match="no lake at "):
+        typed(site.having(f"lake.root={site.folder / 'typo'}"), "sync")
     assert not (site.folder / "etl.prom").exists()
-    assert "metrics not written error=DataError" in logged()
+    assert "metrics not written error=ConfigurationError" in logged()
 
 
 def test_a_dry_run_writes_nothing(site: Site) -> None:
@@ -411,21 +410,18 @@ def test_every_verb_takes_a_log_format() -> None:
 def test_with_json_logs_results_and_errors_are_json_too(site: Site) -> None:
     """Of a process with both outputs in one file, as cron has it; as text, the broken twin, no line of them is."""
     site.service.clock.run()
-    base, root = site.settings.dicom.base_url, site.settings.lake.root
+    base, root = site.settings.dicom.base_url, site.folder / "none"
     typed = [sys.executable, "-m", "dicom_etl", "status", "--set", f"dicom.base_url={base}"]
 
     def lines(*more: str) -> tuple[int, list[str]]:
         done = subprocess.run([*typed, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         return done.returncode, done.stdout.splitlines()
 
-    assert lines("--set", f"lake.root={root}")[1] == ["dicom-etl: there is no lake here yet: run dicom-etl sync first"]
+    said = f"no lake at {root}: mount its storage, or correct lake.root, or make a new lake by dicom-etl init"
+    assert lines("--set", f"lake.root={root}")[1] == [f"dicom-etl: {said}"]
     code, (line,) = lines("--set", f"lake.root={root}", "--log-format", "json")
     event = json.loads(line)
-    assert (code, event["level"], event["event"]) == (
-        65,
-        "ERROR",
-        "there is no lake here yet: run dicom-etl sync first",
-    )
+    assert (code, event["level"], event["event"]) == (78, "ERROR", said)
     assert set(event) == {"time", "level", "logger", "event"}
     # So does what cannot be parsed, wherever the option stands.
     code, (line,) = lines("--log-format=json", "--maxlag", "3h")
