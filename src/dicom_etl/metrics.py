@@ -42,6 +42,13 @@ def metrics_text(found: Status, runs: Sequence[Run]) -> str:
 
 
 def _metrics(found: Status, runs: Sequence[Run]) -> Iterator[_Metric]:
+    yield _Metric(
+        "dicom_etl_lake_info",
+        "gauge",
+        "Always 1; its label is the id of the lake that the other metrics tell of.",
+        {str(found.lake_id): 1},
+        "lake",
+    )
     reading = [run for run in runs if run.status == "succeeded" and run.verb in READING_VERBS]
     last = reading[-1] if reading else None
     yield _gauge("lag_seconds", "How far the tables are behind, when this was written.", found.lag_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,13 +21,14 @@ LAST_RUNS = 5
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """``covered_until`` in ticks: everything of the feed before it is in the tables.
+    """``lake_id`` is the lake's own; ``covered_until`` in ticks: everything of the feed before it is in the tables.
 
     ``entries_per_second`` is that of the last run that read any; ``eta_seconds`` how long what is due may take
     at its pace, null when it cannot be told. ``last_error`` is the error class of the newest run, null when it
     succeeded. ``open_rejects`` is null for a user who may not read the private tables.
     """
 
+    lake_id: uuid.UUID
     covered_until: int
     lag_seconds: float
     windows_due: int
@@ -67,6 +69,7 @@ def _status(lake: Lake, runs: list[Run], settings: Settings, clock: Callable[[],
     stretches = due.due(now, start=feed.start, window=feed.window, delay=feed.delay, covered=covered)
     windows_due = due.windows_in(stretches, feed.window)
     return Status(
+        lake_id=lake.identity.lake_id,
         covered_until=covered_until,
         lag_seconds=max(0, now - covered_until) / TICKS_PER_SECOND,
         windows_due=windows_due,

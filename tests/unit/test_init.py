@@ -6,9 +6,10 @@ import json
 import re
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from dicom_etl.cli import run
 from dicom_etl.deltalog import properties
 from dicom_etl.errors import ConfigurationError
 from dicom_etl.exits import ended
+from dicom_etl.metrics import metrics_text
 from dicom_etl.open_lake import TABLES, init_lake
 from dicom_etl.places import places
 from dicom_etl.runs.identity import LAKE_ID
 from dicom_etl.settings import load_settings
+from dicom_etl.status import status_and_runs
 from dicom_etl.watch import watch
 from support.landing_only import landing_only
 from support.site import Site, at
@@ -246,3 +249,19 @@ def test_sync_init_makes_the_lake_and_is_harmless_when_there_is_one(site: Site, 
         lakes.add(properties(site.opened("run"))[LAKE_ID])
         assert len(site.ledger()) == runs
     assert len(lakes) == 1
+
+
+# -- the lake's id -----------------------------------------------------------------------------------------------
+
+
+def test_the_metrics_carry_the_lakes_id(site: Site) -> None:
+    """A new lake in the place of the old one has another."""
+    ids = []
+    for _ in range(2):
+        site.sync()
+        text = metrics_text(*status_and_runs(site.settings, clock=lambda: datetime(2024, 5, 1, 8, tzinfo=UTC)))
+        (lake,) = re.findall(r'^dicom_etl_lake_info\{lake="(.+)"\} 1$', text, re.MULTILINE)
+        assert str(uuid.UUID(lake)) == properties(site.opened("run"))[LAKE_ID]
+        ids.append(lake)
+        site.root.rename(site.folder / f"away{len(ids)}")
+    assert len(set(ids)) == 2

@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -92,7 +93,9 @@ RUNS = [
     a_run(4, status="superseded"),
     a_run(5, verb="maintain"),
 ]  # fmt: skip
+LAKE = uuid.UUID("0e9b9f5a-6d7e-4c1f-8a55-0d2f3c4b5a69")
 STATUS = Status(
+    lake_id=LAKE,
     covered_until=from_datetime(NOON) + 5_000_000,
     lag_seconds=4500.25,
     windows_due=2,
@@ -108,6 +111,7 @@ def test_the_metrics_of_a_ledger() -> None:
     """Sums over all runs, the newest reading run's steps, and the instants in seconds since 1970."""
     noon = NOON.timestamp()
     assert parsed(metrics_text(STATUS, RUNS)) == {
+        f'lake_info{{lake="{LAKE}"}}': 1,
         "lag_seconds": 4500.25,
         "last_success_timestamp_seconds": noon + 3 * 3600 + 90,
         "covered_until_timestamp_seconds": noon + 0.5,
@@ -153,6 +157,33 @@ def test_only_what_reads_the_feed_counts_as_success() -> None:
     """A daily `maintain` that succeeds must not hide syncs that fail."""
     samples = parsed(metrics_text(STATUS, [a_run(1), a_run(2, status="failed"), a_run(3, verb="maintain")]))
     assert samples["last_success_timestamp_seconds"] == (NOON + timedelta(hours=1, seconds=90)).timestamp()
+
+
+def alerts(text: str) -> dict[str, str]:
+    """The expressions of the alerts in a Markdown text, by name."""
+    return dict(re.findall(r"^ +- alert: (\w+).*\n +expr: (.+)$", text, re.MULTILINE))
+
+
+def unknown_metrics(text: str) -> set[str]:
+    """What a text names like a metric of ours and no metrics file holds."""
+    written = set(re.findall(r"^# TYPE (\S+)", metrics_text(STATUS, RUNS), re.MULTILINE))
+    assert len(written) == 10
+    return set(re.findall(r"dicom_etl_[a-z_]+", text)) - written
+
+
+def test_the_alerts_of_the_guide_ask_for_metrics_that_are_written() -> None:
+    """A misspelt one, the broken twin, would never fire; a lake that was replaced shows in its id and its counters."""
+    guide = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    watching = guide[guide.index("## What to watch") : guide.index("## Runbook")]
+    found = alerts(watching)
+    assert len(found) == 7
+    assert {name for name, rule in found.items() if "dicom_etl_lake_info" in rule} == {"DicomLakeReplaced"}
+    assert "resets(dicom_etl_entries_total[1d]) > 0" in found["DicomLakeReplaced"]
+    assert unknown_metrics("".join(found.values())) == set()
+    assert unknown_metrics(found["DicomLakeReplaced"].replace("lake_info", "lake_id")) == {"dicom_etl_lake_id"}
+    named = set(re.findall(r"^\| `(dicom_etl_[a-z_]+)", watching, re.MULTILINE))
+    assert len(named) == 10
+    assert unknown_metrics(" ".join(named)) == set()
 
 
 # -- the file --------------------------------------------------------------------------------------------------------
