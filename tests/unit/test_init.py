@@ -29,7 +29,7 @@ from dicom_etl.settings import load_settings
 from dicom_etl.status import status_and_runs
 from dicom_etl.watch import watch
 from support.landing_only import landing_only
-from support.site import Site, at
+from support.site import Site, at, ticks_at
 
 Command = Callable[..., tuple[int, str, str]]
 FOUND_BY_INIT = {"run", "change", "rejected"}
@@ -135,13 +135,15 @@ def test_a_lake_that_vanishes_between_two_windows_ends_watch(site: Site) -> None
 
 
 def test_a_lake_that_vanishes_between_two_runs_ends_the_sync(site: Site) -> None:
-    """The last run's row stands in the ledger that was taken away; the next one finds no lake to write to."""
-    site.sync(until="2024-05-01T01:00:00Z")
-    runs = site.having("feed.max_entries_per_run=1").runs(init=False)
-    assert next(runs).run_id == 2
+    """Also when the next run has begun to read ahead; nothing is put in the lake's place."""
+    for hour in (2, 3, 4):
+        site.create("1.1", "1.1.1", f"1.1.1.{hour}", at_ticks=ticks_at(hour))
+    runs = site.having("feed.max_entries_per_run=1").runs()
+    assert next(runs).entries_read == 1
     moved_away(site)
-    with pytest.raises(StopIteration):
+    with pytest.raises(ConfigurationError, match="no lake at "):
         next(runs)
+    assert not site.root.exists()
 
 
 # -- init --------------------------------------------------------------------------------------------------------
