@@ -17,14 +17,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dicom_etl.dicomweb import slices, waiting
+from dicom_etl.dicomweb.body import TooLarge
 from dicom_etl.dicomweb.changefeed import Reading, read_again, read_at, read_feed, service_now
 from dicom_etl.dicomweb.client import DicomClient, connect
-from dicom_etl.dicomweb.page import LARGEST_PAGE_BYTES
+from dicom_etl.dicomweb.cut import Cut
+from dicom_etl.dicomweb.keyset import Cursor
+from dicom_etl.dicomweb.page import Ask, Page
 from dicom_etl.dicomweb.poison import Budget
+from dicom_etl.dicomweb.slices import SliceReader
 from dicom_etl.entry import Entry
 from dicom_etl.errors import ProtocolError, ServiceUnavailable
 from dicom_etl.settings import Dicom
 from dicom_etl.window import Window
+from support.broken import Mutant, assert_caught
 
 SECOND = 10_000_000
 HOUR = 3600 * SECOND
@@ -422,21 +428,86 @@ def test_a_slow_sink_holds_the_connections_back() -> None:
     assert max(ahead) <= 4 + 4 + reading.slices
 
 
-def test_large_pages_halve_the_limit() -> None:
-    """A page over 64 MB is asked for again in halves, and small pages bring the limit back."""
-    pad = "x" * (LARGEST_PAGE_BYTES // 4)
+def test_a_page_aims_at_8_mib() -> None:
+    """One over 16 MiB is given up and asked for in halves; then the last page's size decides, upwards in doubles."""
+    pad = "x" * (1 << 20)
 
     def entry(ticks: int, sequence: int, metadata: bool) -> object:
         row = default_entry(ticks, sequence, metadata)
-        return {**row, "metadata": {"00080060": {"vr": "LT", "Value": [pad]}}} if 1 <= sequence <= 4 else row
+        return {**row, "metadata": {"00080060": {"vr": "LT", "Value": [pad]}}} if sequence <= 40 else row
 
-    rows = [(NOON + n, n) for n in range(1, 30)]
-    feed = Feed(rows, entry=entry)
-    reading, got = read(feed, Window(NOON, NOON + HOUR), batch_size=8, connections=1)
-    assert [e.sequence for e in got] == list(range(1, 30))
-    assert [ask.limit for ask in feed.asked][:4] == [8, 4, 2, 2]
-    assert feed.asked[-1].limit == 8
-    assert reading.entries == 29
+    feed = Feed([(NOON + n, n) for n in range(1, 201)], entry=entry)
+    reading, got = read(feed, Window(NOON, NOON + HOUR), batch_size=48, connections=1)
+    assert [e.sequence for e in got] == list(range(1, 201))
+    assert reading.entries == 200
+    assert [ask.limit for ask in feed.asked] == [48, 24, 12, 7, 7, 7, 7, 7, 14, 28, 48, 48, 48]
+
+
+def _check_large_headers() -> None:
+    """2 000 entries of 300 KB, ten connections, and a sink that lags behind."""
+    rows = [Entry(n, "", ticks=NOON + n * SECOND) for n in range(2_000)]
+    lock = threading.Lock()
+    sizes: list[int] = []
+    refused: list[int] = []
+
+    def fetch(ask: Ask) -> Page:
+        page = [row for row in rows if ask.start <= row.ticks < ask.end][ask.offset : ask.offset + ask.limit]
+        size = len(page) * 300_000
+        with lock:
+            (refused if size > 16 << 20 else sizes).append(size)
+        if size > 16 << 20:
+            raise TooLarge
+        return Page(page, size)
+
+    window = Window(NOON, NOON + HOUR)
+    reader = SliceReader(
+        fetch, NOON, Cut(window, None, None), stop=threading.Event(), connections=10, batch_size=200, metadata=True
+    )
+    got: list[int] = []
+    with reader:
+        for entries in reader:
+            got += [entry.sequence for entry in entries]
+            time.sleep(0.005)
+    assert sorted(got) == list(range(2_000))
+    assert [size // 300_000 for size in refused] == [200, 100], "only the first pages are too large"
+    assert sizes[0] == 50 * 300_000
+    assert max(sizes[1:]) <= 8 << 20, "a page aims at 8 MiB"
+    assert 8 << 20 <= reader.waiting.most_bytes <= 64 << 20, "what waits is bounded"
+
+
+def test_pages_of_large_headers_are_bounded_by_bytes() -> None:
+    """Each page, on whatever connection, and all that wait together."""
+    _check_large_headers()
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        Mutant("a page aims at 8 MiB", _check_large_headers, slices, "PAGE_BYTES", 32 << 20, "a page aims at 8 MiB"),
+        Mutant("what waits is bounded", _check_large_headers, waiting, "MOST_BYTES", 1 << 40, "what waits is bounded"),
+        Mutant("a slice begins as the others go", _check_large_headers, Cursor, "__post_init__",
+               lambda cursor: setattr(cursor, "limit", cursor.batch_size), "only the first pages are too large"),
+    ],
+    ids=lambda mutant: mutant.rule,
+)  # fmt: skip
+def test_pages_without_bounds_are_caught(mutant: Mutant) -> None:
+    """Broken twins of the rules above."""
+    assert_caught(mutant)
+
+
+def test_one_page_waits_whatever_its_size() -> None:
+    """Else a single header of 70 MiB would never be taken; beside others it waits for room."""
+    pages = waiting.Waiting(most_pages=3)
+    large, small = Page([], 70 << 20), Page([], 1)
+    assert pages.has_room(large)
+    pages.put(large)
+    assert not pages.has_room(small)
+    assert pages.take() is large
+    for _ in range(3):
+        assert pages.has_room(small)
+        pages.put(small)
+    assert not pages.has_room(small)
+    assert (len(pages), pages.most_bytes) == (3, 70 << 20)
 
 
 # -- a service that breaks its protocol

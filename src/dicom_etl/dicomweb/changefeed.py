@@ -54,9 +54,9 @@ def read_feed(
     """What was read, after ``sink`` has taken it all.
 
     ``sink`` gets the entries of a page at a time, in this thread, pages in any order; while it works, the
-    connections wait. With ``max_entries`` the window is cut at the last multiple of ``grid_ticks`` that
-    leaves no more than that many entries before it, though never within its first window of the grid;
-    ``sink`` may have got entries at or after the cut.
+    connections read ahead, up to 64 MiB. A page has ``batch_size`` entries, fewer where headers are large. With
+    ``max_entries`` the window is cut at the last multiple of ``grid_ticks`` that leaves no more than that many entries
+    before it, though never within its first window of the grid; ``sink`` may have got entries at or after the cut.
 
     Raises ServiceUnavailable, AccessDenied, ConfigurationError and ProtocolError, and Cancelled when another thread
     has set ``stop``; the sink's own errors and KeyboardInterrupt pass through. No thread works on afterwards.
@@ -129,7 +129,7 @@ def _served_at(source: Source, ticks: int, batch_size: int) -> list[tuple[int, E
         source.budget.take()
         return fetch_page(source, ask)
 
-    while advance(cursor, fetch, served.extend):
+    while advance(cursor, fetch, lambda page: served.extend(page.entries)):
         pass
     return list(_offsets(served))
 

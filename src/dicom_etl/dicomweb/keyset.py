@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from dicom_etl.dicomweb.body import TooLarge
-from dicom_etl.dicomweb.page import LARGEST_PAGE_BYTES, Ask, Page
+from dicom_etl.dicomweb.page import PAGE_BYTES, Ask, Page
 from dicom_etl.entry import Entry
 from dicom_etl.errors import ProtocolError
 
 Fetch = Callable[[Ask], Page]
-Emit = Callable[[list[Entry]], None]
+Emit = Callable[[Page], None]
 
 _MOST_READINGS_OF_A_TIE = 8
 
@@ -21,7 +21,8 @@ class Cursor:
     """How far a slice of the feed has been read.
 
     All entries of [start of the slice, ticks) have been emitted, and those in ``seen`` at exactly ``ticks``.
-    ``limit`` is what the next page asks for, ``batch_size`` the most; ``end`` may move left.
+    ``limit`` is what the next page asks for: as many entries as should make ``page_bytes`` by the last page, and at
+    most ``batch_size``. ``end`` may move left.
     ``page_entries`` and ``page_ticks`` are the size of the last page and the time that it covered.
     """
 
@@ -30,6 +31,7 @@ class Cursor:
     batch_size: int
     metadata: bool = True
     limit: int = 0
+    page_bytes: int = PAGE_BYTES
     seen: set[int] = field(default_factory=set)
     page_entries: int = 0
     page_ticks: int = 0
@@ -42,6 +44,7 @@ class Cursor:
 def advance(cursor: Cursor, fetch: Fetch, emit: Emit) -> bool:
     """Emits the next page of the slice, each entry once, and moves the cursor; False when that was the last.
 
+    What is emitted carries the size of the whole answer: its entries' metadata are parts of that.
     Raises ProtocolError when the service repeats itself.
     """
     ask = Ask(cursor.ticks, cursor.end, len(cursor.seen), cursor.limit, cursor.metadata)
@@ -57,20 +60,22 @@ def advance(cursor: Cursor, fetch: Fetch, emit: Emit) -> bool:
     cursor.repeated += len(page.entries) - len(new)
     if new:
         _move(cursor, new)
-        emit(new)
+        emit(Page(new, page.size_bytes))
     return full
 
 
 def _fitting(cursor: Cursor, fetch: Fetch, ask: Ask) -> tuple[Page, int]:
-    """The page and the limit it was asked with, halved until its body is of bearable size."""
+    """The page and the limit it was asked with, halved until its body is of bearable size; sets the next limit."""
     while True:
         try:
             page = fetch(ask)
         except TooLarge:
             ask = replace(ask, limit=max(1, ask.limit // 2))
             continue
-        small = page.size_bytes < LARGEST_PAGE_BYTES // 4
-        cursor.limit = min(cursor.batch_size, ask.limit * 2) if small else ask.limit
+        if page.entries:
+            fitting = cursor.page_bytes * len(page.entries) // max(1, page.size_bytes)
+            # At most doubled: one page of small headers does not tell that the large ones are over.
+            cursor.limit = max(1, min(fitting, 2 * ask.limit, cursor.batch_size))
         return page, ask.limit
 
 
@@ -125,7 +130,7 @@ def _read_tie(cursor: Cursor, fetch: Fetch, emit: Emit) -> tuple[list[int], int]
         new = [entry for entry in _distinct(page.entries) if entry.sequence not in cursor.seen]
         cursor.seen.update(entry.sequence for entry in new)
         if new:
-            emit(new)
+            emit(Page(new, page.size_bytes))
         sequences += served
         if not full:
             return sequences, pages

@@ -120,7 +120,7 @@ def fetch_page(source: Source, ask: Ask) -> Page:
         except _Shifted:
             continue
         _refuse_an_outage(source, entries)
-        return Page(entries, page.size_bytes)
+        return Page(entries, page.size_bytes + sum(len(entry.metadata) for entry in entries))
     raise ProtocolError("the change feed shows other entries each time the same page is asked for")
 
 

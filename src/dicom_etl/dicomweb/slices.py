@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -12,12 +11,15 @@ from types import TracebackType
 from dicom_etl.dicomweb.client import Cancelled
 from dicom_etl.dicomweb.cut import Cut
 from dicom_etl.dicomweb.keyset import Cursor, Fetch, advance
-from dicom_etl.dicomweb.page import Ask, Page
+from dicom_etl.dicomweb.page import PAGE_BYTES, Ask, Page
+from dicom_etl.dicomweb.waiting import Waiting
 from dicom_etl.entry import Entry
 
 _JOIN_SECONDS = 2.0
 # So often a reading looks whether another thread has stopped it.
 _LOOK_SECONDS = 0.5
+# All connections together: with 64 of them pages of 8 MiB would be half a GiB.
+_BYTES_UNDER_WAY = 128 << 20
 
 
 class SliceReader:
@@ -26,6 +28,8 @@ class SliceReader:
     It starts with one slice. When a page is full, the slice's rest is split for idle connections. With a
     ``cut`` that bounds the entries, the first page of a stretch tells how far to read on; when that much is
     read and entries are left to be had, the next stretch begins.
+
+    ``waiting`` are the pages that are read and not taken yet.
     """
 
     def __init__(
@@ -42,18 +46,19 @@ class SliceReader:
         self.pages = 0
         self.slices = 0
         self.repeated = 0
+        self.waiting = Waiting(connections)
         self._fetch = fetch
         self._cut = cut
         # As many threads as connections. A few more, to decode meanwhile, were slower: they progress unevenly,
         # and slices that end early are split again (measured: 45 slices instead of 8).
         self._workers = connections
         self._batch_size = batch_size
+        self._limit = batch_size
         self._metadata = metadata
         self._changed = Condition()
         self._pending: list[tuple[int, int, Cursor]] = []  # a heap: oldest first
         self._active = 0
         self._rest = start
-        self._read: deque[list[Entry]] = deque()
         self._threads: list[Thread] = []
         self._error: BaseException | None = None
         self._probe: Cursor | None = None
@@ -80,16 +85,16 @@ class SliceReader:
 
     def _next_read(self) -> list[Entry] | None:
         with self._changed:
-            while not self._read and self._error is None and not self._finished() and not self._stop.is_set():
+            while not self.waiting and self._error is None and not self._finished() and not self._stop.is_set():
                 self._changed.wait(_LOOK_SECONDS)
             if self._error is not None:
                 raise self._error
             if self._stop.is_set():
                 raise Cancelled
-            if not self._read:
+            if not self.waiting:
                 return None
             self._changed.notify_all()
-            return self._read.popleft()
+            return self.waiting.take().entries
 
     def _finished(self) -> bool:
         return not self._pending and self._active == 0
@@ -103,7 +108,8 @@ class SliceReader:
 
     def _add(self, start: int, end: int) -> Cursor:
         self.slices += 1
-        cursor = Cursor(start, end, self._batch_size, self._metadata)
+        page_bytes = min(PAGE_BYTES, _BYTES_UNDER_WAY // self._workers)
+        cursor = Cursor(start, end, self._batch_size, self._metadata, self._limit, page_bytes)
         heappush(self._pending, (start, self.slices, cursor))
         if self._active + len(self._pending) > len(self._threads) < self._workers:
             thread = Thread(target=self._work, name=f"feed-{len(self._threads)}", daemon=True)
@@ -145,6 +151,7 @@ class SliceReader:
     def _read_slice(self, cursor: Cursor) -> None:
         while self._still_wanted(cursor) and advance(cursor, self._fetch_counted, self._emit):
             with self._changed:
+                self._limit = cursor.limit
                 self._limit_stretch(cursor)
                 self._share(cursor)
 
@@ -159,17 +166,17 @@ class SliceReader:
             self.pages += 1
         return page
 
-    def _emit(self, entries: list[Entry]) -> None:
+    def _emit(self, page: Page) -> None:
         """Hands entries to the caller's thread, and waits while it lags behind."""
         with self._changed:
-            wanted = [entry for entry in entries if entry.ticks < self._cut.end]
+            wanted = [entry for entry in page.entries if entry.ticks < self._cut.end]
             self._cut.add(entry.ticks for entry in wanted)
-            while len(self._read) >= self._workers and not self._stop.is_set():
+            while not self.waiting.has_room(page) and not self._stop.is_set():
                 self._changed.wait()
             if self._stop.is_set():
                 raise Cancelled
             if wanted:
-                self._read.append(wanted)
+                self.waiting.put(Page(wanted, page.size_bytes))
                 self._changed.notify_all()
 
     def _limit_stretch(self, cursor: Cursor) -> None:
