@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import others, ours, smallwindows
+from bench import compared, others, ours, smallwindows
 from bench.lakes import MOST_BY_SYNC, Grown
 from bench.processes import Server, feed_server
 from bench.report import markdown, show, this_machine
@@ -28,12 +28,14 @@ class Plan:
     """How much is measured: sizes of the tables, ascending, and how often the small things are repeated.
 
     ``kinds`` are the windows measured beside the usual ones, ``latencies`` pairs of milliseconds and connections (10 is
-    the default of `dicom.connections`), ``small`` the entries that plain PySpark and the smallest load of dlt get.
+    the default of `dicom.connections`), ``small`` the entries that plain PySpark and the smallest load of dlt get,
+    ``headers`` the sizes of metadata in KB of which the memory is measured.
     """
 
     sizes: tuple[int, ...]
     kinds: tuple[str, ...]
     small: int
+    headers: tuple[int, ...]
     repeats: int
     warm_windows: int
     template_pages: int
@@ -60,6 +62,7 @@ def plan(sizes: Sequence[int], *, quick: bool, full: bool) -> Plan:
         warm_windows=4 if quick else 8,
         kinds=() if quick else ours.KINDS_OF_CHANGE,
         small=10_000 if quick else chosen[0],
+        headers=(300,) if quick else (10, 100, 300),
         template_pages=2 if quick else 5,
         latencies=((300, 10),) if quick else ((100, 10), (300, 10), (300, 16)),
         dlt_sizes=tuple(by_sync) if full else (10_000,) if quick else tuple(by_sync[:1]),
@@ -78,6 +81,11 @@ def measure(results: Results, server: Server, folder: Path, chosen: Plan) -> Non
     grown: dict[int, Grown] = {}
     for size in chosen.sizes:
         _attempt(results, f"sync/{size}", partial(_grow, grown, *at, size))
+    for kilobytes in chosen.headers:
+        _attempt(results, f"headers/{kilobytes}", partial(ours.measure_headers, *at, kilobytes))
+    for size, lake in grown.items():
+        _attempt(results, f"verify/{size}", partial(compared.measure_verify, *at, lake))
+        _attempt(results, f"repair/{size}", partial(compared.measure_repair, *at, lake))
     _measure_windows(results, server, folder, chosen, grown)
     for latency, connections in chosen.latencies:
         key = f"latency{latency}-{connections}/{chosen.smallest}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator
+from datetime import date
 from pathlib import Path
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bench.feed import FRACTION, IMAGES, LANES, PER_STUDY, SERIES, START, STEP, instances_of_study, uids
+from bench.feed import FRACTION, IMAGES, LANES, PER_STUDY, SERIES, START, STEP, instances_of_study, study_day, uids
 from dicom_etl.deltalog import Statistics
 from dicom_etl.emulator.uids import DEFAULT_PARTITION
 
@@ -95,7 +96,8 @@ def _studies(studies: Iterable[int]) -> list[list[object]]:
 
 def _shared(study: int) -> tuple[object, ...]:
     """Study date, description, issuer, patient's id and name."""
-    return 19_844, f"Study {study}", "BENCH", f"{study:08d}", f"Bench^{study}"
+    day = date.fromisoformat(study_day(study))
+    return day, f"Study {study}", "BENCH", f"{study:08d}", f"Bench^{study}"
 
 
 def _modality(study: int) -> str:

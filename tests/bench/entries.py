@@ -1,4 +1,4 @@
-"""The feed's rows as bytes: real headers, filled up to 10 KB, with UIDs, numbers and times put in between."""
+"""The feed's rows as bytes: real headers, filled up to a length, with UIDs, numbers and times put in between."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dicom_etl.emulator.headers import OWN, real_headers
 from dicom_etl.emulator.timestamps import TICKS_PER_SECOND, timestamp_text
 from dicom_etl.emulator.uids import DEFAULT_PARTITION, InstanceKey
 
-# The metadata of a series has one of these lengths, 10 KB on average.
-_LENGTHS = (6_000, 8_000, 10_000, 12_000, 14_000)
+# The metadata of a series has one of these lengths, in tenths of the feed's average.
+_LENGTHS = (6, 8, 10, 12, 14)
 _IMAGE = "@image@"
 _PATH = b'"filePath":"AHDS/bench/dicom/bench/%b/%%d.dcm",' % DEFAULT_PARTITION.encode("ascii")
 _HEAD = (
@@ -21,15 +21,16 @@ _HEAD = (
 
 
 class SeriesText(NamedTuple):
-    """What all rows of a series share: its UIDs, and its metadata before and after the number of the image."""
+    """What all rows of a series share: its UIDs, its metadata before and after the number of the image, its filling."""
 
     uids: bytes
     before: bytes
     after: bytes
+    filling: bytes
 
 
 @lru_cache(maxsize=1024)
-def _series_text(number: int, updated: bool) -> SeriesText:
+def _series_text(number: int, updated: bool, header_bytes: int) -> SeriesText:
     known = uids(number)
     sop = f"{known.series}.{_IMAGE}"
     shared = f'"studyInstanceUid":"{known.study}","seriesInstanceUid":"{known.series}","sopInstanceUid":"{sop}'
@@ -39,23 +40,24 @@ def _series_text(number: int, updated: bool) -> SeriesText:
     text = headers[number % len(headers)].metadata(
         InstanceKey(DEFAULT_PARTITION, known.study, known.series, sop), values
     )
-    length = _LENGTHS[number % len(_LENGTHS)]
-    whole = text[:-1] + _filling(number % len(headers), length - len(text)) + b"}"
-    before, after = whole.split(_IMAGE.encode("ascii"))
-    return SeriesText(shared.removesuffix(_IMAGE).encode("ascii"), before, after)
+    length = _LENGTHS[number % len(_LENGTHS)] * header_bytes // 10
+    before, after = text[:-1].split(_IMAGE.encode("ascii"))
+    filling = _filling(number % len(headers), length - len(text))
+    return SeriesText(shared.removesuffix(_IMAGE).encode("ascii"), before, after, filling)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _filling(first: int, length: int) -> bytes:
     """A private sequence of other real headers, of about so many bytes: modern headers are long and nested."""
     key = InstanceKey(DEFAULT_PARTITION, "1.2.3", "1.2.3.4", "1.2.3.4.5")
     headers = real_headers()
+    given = [header.metadata(key, OWN) for header in (*headers[first + 1 :], *headers[: first + 1])]
     items: list[bytes] = []
-    for header in (*headers[first + 1 :], *headers[: first + 1]):
-        item = header.metadata(key, OWN)
-        if len(item) < length:
-            items.append(item)
-            length -= len(item) + 1
+    while length > min(map(len, given)):
+        for item in given:
+            if len(item) < length:
+                items.append(item)
+                length -= len(item) + 1
     return b',"7FE11010":{"vr":"SQ","Value":[%b]}' % b",".join(items)
 
 
@@ -78,14 +80,14 @@ def entry(feed: Feed, place: int, *, metadata: bool = True) -> list[bytes]:
     updated = last.action == "Update"
     state = b"Deleted" if last.action == "Delete" else b"Current" if newest == place else b"Replaced"
     number, image = series_and_image(event.instance)
-    series = _series_text(number, updated)
+    series = _series_text(number, updated, feed.header_bytes)
     # An update gives all rows the new file's name, a delete leaves the older rows theirs.
     path = b"" if event.action == "Delete" else _PATH % (newest + 1 if updated else event.instance + 1)
     action = event.action.encode("ascii")
     head = _HEAD % (place + 1, path, series.uids, image, action, timestamp(event.ticks), state)
     if not metadata or state == b"Deleted":
         return [head, b"}"]
-    return [head, b',"metadata":', series.before, b"%d" % image, series.after, b"}"]
+    return [head, b',"metadata":', series.before, b"%d" % image, series.after, series.filling, b"}}"]
 
 
 def page(feed: Feed, places: range, *, metadata: bool = True) -> bytes:

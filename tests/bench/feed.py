@@ -17,6 +17,7 @@ START = parse_time("2024-05-01T00:00:00Z")
 PER_HOUR = 5_000
 STEP = HOUR // PER_HOUR
 WINDOW_ENTRIES = 1_000
+HEADER_BYTES = 10_000
 # So many scanners send at once; a study has three series of sixty images.
 LANES = 4
 SERIES = 3
@@ -75,10 +76,16 @@ def instances_of_study(number: int) -> range:
     return range(first, first + PER_STUDY * LANES, LANES)
 
 
+def study_day(number: int) -> str:
+    """The StudyDate by which the search finds a study: the day of its first instance."""
+    return timestamp_text(START + FRACTION + instances_of_study(number)[0] * STEP)[:10].replace("-", "")
+
+
 class Feed:
     """The rows by (time, sequence): ``entries`` creates, evenly spread, then one hour for each window.
 
-    A window has ``per_window`` rows (five studies of updates or deletes are more than few).
+    A window has ``per_window`` rows (five studies of updates or deletes are more than few), and a row metadata of
+    ``header_bytes`` on average.
 
     The sequence of a row is its place, counted from 1. A window's kind: ``create`` (mostly new studies), ``updates``
     (whole studies), ``deletes`` (studies, a series, single instances), ``scattered`` (updates of instances all over
@@ -86,11 +93,18 @@ class Feed:
     step back.
     """
 
-    def __init__(self, entries: int, windows: Sequence[str] = (), per_window: int = WINDOW_ENTRIES) -> None:
+    def __init__(
+        self,
+        entries: int,
+        windows: Sequence[str] = (),
+        per_window: int = WINDOW_ENTRIES,
+        header_bytes: int = HEADER_BYTES,
+    ) -> None:
         if unknown := set(windows) - set(KINDS):
             raise ValueError(f"a window is one of {', '.join(KINDS)}, not {sorted(unknown)}")
         self.entries = entries
         self.per_window = per_window
+        self.header_bytes = header_bytes
         self.windows = tuple(windows)
         self.base_end = START + -(-entries // PER_HOUR) * HOUR
         self.end = self.base_end + len(windows) * HOUR

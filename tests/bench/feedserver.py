@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from bench.entries import page
-from bench.feed import WINDOW_ENTRIES, Feed
+from bench.feed import HEADER_BYTES, WINDOW_ENTRIES, Feed
+from bench.search import Search
 from dicom_etl.emulator.timestamps import MAX_TICKS, http_date, parse_time
 
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found"}
+_REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 404: "Not Found"}
 Answer = tuple[int, bytes]
 
 
@@ -30,6 +31,7 @@ class Counters:
     entries: int = 0
     bytes_sent: int = 0
     largest_offset: int = 0
+    largest_search_offset: int = 0
     under_way: int = 0
     most_under_way: int = 0
 
@@ -39,6 +41,7 @@ class Counters:
             "entries": self.entries,
             "bytesSent": self.bytes_sent,
             "largestOffset": self.largest_offset,
+            "largestSearchOffset": self.largest_search_offset,
             "mostUnderWay": self.most_under_way,
         }
 
@@ -48,6 +51,7 @@ class State:
 
     def __init__(self, feed: Feed, latency_seconds: float) -> None:
         self.feed = feed
+        self.search = Search(feed)
         self.latency_seconds = latency_seconds
         self.counters = Counters()
 
@@ -58,16 +62,29 @@ class State:
         if address.path.startswith("/bench/"):
             return self._control(address.path, query)
         try:
+            if address.path.startswith(("/v2/studies", "/v2/instances")):
+                return self._search(address.path, query)
             return self._feed(address.path, query)
         except (KeyError, ValueError):
             return 400, b""
 
-    def _feed(self, path: str, query: dict[str, str]) -> Answer:
+    def _search(self, path: str, query: dict[str, str]) -> Answer:
+        # Of a study each has a path of its own.
+        self._count("/".join("*" if "." in part else part for part in path.split("/")))
+        offset = int(query.get("offset", "0"))
+        self.counters.largest_search_offset = max(self.counters.largest_search_offset, offset)
+        return self.search.answer(path.removeprefix("/v2"), query)
+
+    def _count(self, route: str) -> None:
         requests = self.counters.requests
-        requests[path] = requests.get(path, 0) + 1
+        requests[route] = requests.get(route, 0) + 1
+
+    def _feed(self, path: str, query: dict[str, str]) -> Answer:
+        self._count(path)
         metadata = query.get("includemetadata", "true").lower() == "true"
         if path != "/v2/changefeed":
-            return 404, b""
+            # No partitions: the feature is off.
+            return 400 if path == "/v2/partitions" else 404, b""
         places = self._by_time(query)
         body = page(self.feed, places, metadata=metadata)
         self.counters.entries += len(places)
@@ -91,7 +108,9 @@ class State:
             return 404, b""
         windows = [kind for kind in query.get("windows", "").split(",") if kind]
         per_window = int(query.get("perwindow", WINDOW_ENTRIES))
-        self.feed = Feed(int(query.get("entries", self.feed.entries)), windows, per_window)
+        header_bytes = int(query.get("headerbytes", HEADER_BYTES))
+        self.feed = Feed(int(query.get("entries", self.feed.entries)), windows, per_window, header_bytes)
+        self.search = Search(self.feed)
         self.latency_seconds = int(query.get("latencyms", "0")) / 1000
         self.counters = Counters()
         return 200, b"{}"

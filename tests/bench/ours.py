@@ -100,6 +100,17 @@ def measure_sync(results: Results, server: Server, folder: Path, size: int, *, d
     return grown
 
 
+def measure_headers(results: Results, server: Server, folder: Path, kilobytes: int) -> None:
+    """A sync of 3 GB of metadata, with headers of that size on average: its memory."""
+    entries = 3_000_000 // kilobytes
+    root = folder / f"headers-{kilobytes}" / "lake"
+    server.show(entries, header_bytes=kilobytes * 1000)
+    ended = run_process(command("sync", "--json", given=texts(server.base_url, root)), folder / "work")
+    what = f"sync into empty tables, {count(entries)} entries with headers of {kilobytes} KB, cold"
+    results.add(f"headers/{kilobytes}", what, ended.seconds, entries, **costs(ended, server.counters()))
+    shutil.rmtree(root.parent)
+
+
 def measure_cold_windows(results: Results, server: Server, folder: Path, grown: Grown, repeats: int) -> None:
     """Hourly windows of 1 000, each a cold process; the median, and what its MERGEs did to files."""
     lake = grown.copied(folder / f"cold-{grown.entries}" / "lake")

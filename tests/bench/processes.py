@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from bench.feed import WINDOW_ENTRIES
+from bench.feed import HEADER_BYTES, WINDOW_ENTRIES
 
 TESTS = Path(__file__).resolve().parents[1]
 _SAMPLE_SECONDS = 0.25
@@ -103,7 +103,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DICOM_ETL")}
-    return {**kept, "PYTHONPATH": str(TESTS), "RUNTIME__DLTHUB_TELEMETRY": "false"}
+    # The sources beside it: another tree may be the one that is installed.
+    path = os.pathsep.join((str(TESTS), str(TESTS.parent / "src")))
+    return {**kept, "PYTHONPATH": path, "RUNTIME__DLTHUB_TELEMETRY": "false"}
 
 
 def _read(process: subprocess.Popen[str], lines: list[Line], began: float) -> None:
@@ -157,11 +159,16 @@ class Server:
     base_url: str
 
     def show(
-        self, entries: int, windows: Sequence[str] = (), latency_ms: int = 0, per_window: int = WINDOW_ENTRIES
+        self,
+        entries: int,
+        windows: Sequence[str] = (),
+        latency_ms: int = 0,
+        per_window: int = WINDOW_ENTRIES,
+        header_bytes: int = HEADER_BYTES,
     ) -> None:
         """From now on this feed is served, and requests are counted anew."""
         shown = f"entries={entries}&windows={','.join(windows)}&latencyMs={latency_ms}&perWindow={per_window}"
-        self._control(f"feed?{shown}")
+        self._control(f"feed?{shown}&headerBytes={header_bytes}")
 
     def counters(self) -> dict[str, Any]:
         """What was asked for since."""

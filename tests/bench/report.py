@@ -22,6 +22,7 @@ _SECONDS = {"start": "start", "fetch": "fetch", "land": "land", "merge": "fold +
 _BYTES = {"pythonBytes": "Python", "jvmBytes": "JVM"}
 _COUNTS = {
     "requests": "requests",
+    "searches": "of them searches",
     "filesRead": "files read",
     "filesAdded": "files added",
     "filesRemoved": "files removed",

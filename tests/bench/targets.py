@@ -34,6 +34,7 @@ def verdicts(results: Results, sizes: Sequence[int]) -> list[Verdict]:
         *_latency(results),
         *_memory(results, sizes),
         *_requests(results, sizes),
+        *_searches(results, sizes),
     ]
 
 
@@ -137,8 +138,26 @@ def _memory(results: Results, sizes: Sequence[int]) -> Iterator[Verdict]:
     for size in sizes:
         row = results.get(f"sync/{size}")
         if row and row.entries == size:
-            used = row.details["pythonBytes"] / MIB
-            yield Verdict(f"Python memory, sync of {count(size)}", "≤ 500 MB", f"{used:.0f} MiB", used <= 500)
+            yield _python(f"sync of {count(size)}", row, 500)
+        for verb in ("verify", "repair"):
+            if row := results.get(f"{verb}/{size}"):
+                yield _python(f"{verb} of {count(size)}", row, 1_000)
+    if row := results.get("headers/300"):
+        yield _python("sync with headers of 300 KB", row, 700)
+
+
+def _python(what: str, row: Measurement, most: int) -> Verdict:
+    used = row.details["pythonBytes"] / MIB
+    return Verdict(f"Python memory, {what}", f"≤ {most} MB", f"{used:.0f} MiB", used <= most)
+
+
+def _searches(results: Results, sizes: Sequence[int]) -> Iterator[Verdict]:
+    for size in sizes:
+        if row := results.get(f"verify/{size}"):
+            offset = row.details["largestSearchOffset"]
+            what = f"service cost, search of {count(size)}"
+            figure = f"{count(row.details['searches'])} requests, largest offset {count(offset)}"
+            yield Verdict(what, "no offset over 2 000", figure, offset <= 2_000)
 
 
 def _requests(results: Results, sizes: Sequence[int]) -> Iterator[Verdict]:

@@ -10,13 +10,14 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from bench import template
 from bench.archive import archive_rows, whole_rounds
 from bench.compare import Line, table
 from bench.entries import page
-from bench.feed import HOUR, KINDS, START, Feed, instances_of_study, instant, series_and_image
+from bench.feed import HOUR, KINDS, START, Feed, instances_of_study, instant, series_and_image, study_uid
 from bench.feedserver import State
 from bench.processes import Server, StepFailed, feed_server, run_process
 from bench.report import Machine, markdown
@@ -24,6 +25,9 @@ from bench.results import Results
 from bench.targets import verdicts
 from dicom_etl.dicomweb.changefeed import read_feed, service_now
 from dicom_etl.dicomweb.client import connect
+from dicom_etl.dicomweb.query import partitions
+from dicom_etl.dicomweb.retrieve import gone_instances
+from dicom_etl.dicomweb.study_search import StudyCounts, instances_of_studies, study_counts
 from dicom_etl.entry import Entry
 from dicom_etl.settings import load_settings
 from dicom_etl.window import Window
@@ -106,12 +110,13 @@ def _row_of(feed: Feed, sop: str) -> dict[str, Any]:
     return rows(feed, range(found - 1, found))[0]
 
 
-def test_entries_are_real_headers_of_ten_kilobytes() -> None:
+@pytest.mark.parametrize("header_bytes", [10_000, 300_000])
+def test_entries_are_real_headers_of_a_length(header_bytes: int) -> None:
     """On average; each with its own UIDs in entry and metadata, and a distinct sequence."""
-    feed = Feed(20_000)
-    found = range(0, 20_000, 37)
+    feed = Feed(20_000, header_bytes=header_bytes)
+    found = range(0, 20_000, 37 if header_bytes == 10_000 else 371)
     sizes = [len(page(feed, range(place, place + 1))) for place in found]
-    assert 9_500 < sum(sizes) / len(sizes) < 10_500
+    assert 0.95 * header_bytes < sum(sizes) / len(sizes) < 1.05 * header_bytes
     for place in found[:20]:
         (row,) = rows(feed, range(place, place + 1))
         assert row["sequence"] == place + 1
@@ -141,7 +146,8 @@ def test_the_server_answers_as_the_protocol_says() -> None:
     assert b"metadata" not in body
     assert state.answer(f"/v2/changefeed?startTime={end}&endTime={start}") == (400, b"")
     assert state.answer("/v2/changefeed?limit=201") == (400, b"")
-    assert state.answer("/v2/studies") == (404, b"")
+    assert state.answer("/v2/workitems") == (404, b"")
+    assert state.answer("/v2/partitions") == (400, b"")
     assert state.counters.requests["/v2/changefeed"] == 4
     assert state.counters.largest_offset == 4_999
 
@@ -161,6 +167,38 @@ def test_our_client_reads_the_feed_once_without_a_deep_offset(server: Server) ->
     assert counters["requests"] == {"/v2/changefeed": reading.pages + 1}
     assert reading.pages <= 6_000 / 200 * 1.1 + reading.slices
     assert counters["largestOffset"] <= 1
+
+
+def test_our_client_searches_what_the_server_holds(server: Server) -> None:
+    """Studies with their counts by ranges of dates, instances of a study, what is gone, after deletions too.
+
+    So that `verify` and `repair` can be measured: more studies than one search may hold.
+    """
+    server.show(400_000, ["deletes"])
+    feed = Feed(400_000, ["deletes"])
+    live = set(range(400_000)) | {
+        e.instance for e in map(feed.event, range(400_000, len(feed))) if e.action == "Create"
+    }
+    live -= {event.instance for event in map(feed.event, range(400_000, len(feed))) if event.action == "Delete"}
+    expected = Counter(study_uid(series_and_image(instance)[0] // 3) for instance in live)
+    settings = load_settings(None, [f"dicom.base_url={server.base_url}"], {}, Path("/nonexistent"))
+    batches: list[pa.RecordBatch] = []
+    with connect(settings.dicom) as client:
+        assert partitions(client) is None
+        counts = study_counts(client, None, connections=4, sink=batches.append)
+        found = {row["studyInstanceUid"]: row["instances"] for batch in batches for row in batch.to_pylist()}
+        assert len(expected) > 2_200
+        assert found == dict(expected)
+        assert counts == StudyCounts(complete=False)
+        half = next(uid for uid, number in expected.items() if number == 100)
+        (instances,) = instances_of_studies(client, None, [half], connections=4)
+        assert instances.num_rows == 100
+        held = [tuple(row.values())[1:] for row in instances.to_pylist()]
+        gone = [(*held[0][:2], f"{held[0][1]}.61"), ("1.2", "1.2.3", "1.2.3.4")]
+        assert sorted(gone_instances(client, None, [*held[:3], *gone], connections=4)) == sorted(gone)
+    counters = server.counters()
+    assert counters["largestSearchOffset"] == 2_000
+    assert counters["requests"]["/v2/studies/*/series/*/instances/*/metadata"] == 5
 
 
 def test_the_server_waits_as_long_as_it_is_told(server: Server) -> None:
