@@ -176,15 +176,6 @@ def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[
             f"{origin}: maintenance.retention_hours: expected at least 168; less can take files from under "
             "a reader (maintenance.allow_short_retention = true allows it)"
         )
-    root, private = good["lake.root"].rstrip("/"), good["lake.private_root"].rstrip("/")
-    for key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
-        if private and _within(private, f"{root}/{good[key]}"):
-            problems.append(f"{origins['lake.private_root']}: lake.private_root: lies in the folder of a shared table")
-    taken = ["run", "change", "rejected"]
-    for key in ("lake.instance_path", "lake.series_path", "lake.study_path"):
-        if any(_within(good[key], other) or _within(other, good[key]) for other in taken):
-            problems.append(f"{origins[key]}: {key}: expected a folder that no other table uses")
-        taken.append(good[key])
     return problems
 
 
@@ -192,10 +183,6 @@ def _is_open_to_others(address: str) -> bool:
     """Whether what is sent there can be read on the way."""
     parts = urlsplit(address)
     return parts.scheme == "http" and not is_loopback(parts.hostname or "")
-
-
-def _within(path: str, other: str) -> bool:
-    return path == other or path.startswith(other + "/")
 
 
 def is_loopback(host: str) -> bool:

@@ -234,7 +234,6 @@ INSTANT = "expected RFC 3339 with a zone, such as 2026-01-31T08:00:00Z"
 DURATION = "expected a duration such as 90s, 15m or 1h"
 BELOW_ROOT = "expected a path below lake.root, such as instance"
 LETTERS = "expected letters, digits, _ - . / only, and no leading _"
-NO_OTHER = "expected a folder that no other table uses"
 MASTER = "expected local[*], local[2], spark://host:port, k8s://… or yarn"
 
 
@@ -290,10 +289,6 @@ MASTER = "expected local[*], local[2], spark://host:port, k8s://… or yarn"
         ("lake.instance_path=az://c/a", BELOW_ROOT),
         ("lake.instance_path=_claims", LETTERS),
         ("lake.instance_path=a b", LETTERS),
-        ("lake.instance_path=run", NO_OTHER),
-        ("lake.series_path=change/series", NO_OTHER),
-        ("lake.study_path=instance", NO_OTHER),
-        ("lake.study_path=series/study", NO_OTHER),
         ("storage.key_env=wJalrXUtnFEMI/K7==", "expected the name of a variable in capitals, not the key itself"),
         ("storage.key_env=", "expected the name of a variable in capitals, not the key itself"),
         ("maintenance.retention_hours=0", "expected a number from 1 to 876000"),

@@ -25,7 +25,7 @@ from dicom_etl import azure
 from dicom_etl.address import address, is_remote
 from dicom_etl.azure import AsyncCredential
 from dicom_etl.errors import AccessDenied, ConfigurationError
-from dicom_etl.places import places
+from dicom_etl.places import Places, places
 from dicom_etl.settings import load_settings
 from dicom_etl.storage import Storage, _own_identity, storage_of
 from support.identity import FakeCredential, nobody
@@ -284,6 +284,8 @@ def test_roots_in_two_accounts_are_both_let_in(credential: FakeCredential, tmp_p
         ("my%20lake", "take the % and the two digits after it out of the folder's name"),
         ("file://{here}/a%2541", "take the % and the two digits after it out of the folder's name"),
         ("a" * 256, r"no folder can have this name \(ENAMETOOLONG\)"),
+        ("my`lake", "take backticks and backslashes out of the folder's name"),
+        ("my\\\\lake", "take backticks and backslashes out of the folder's name"),
     ],
 )
 def test_a_folder_that_no_lake_can_have_is_refused_before_anything_is_done(
@@ -298,6 +300,60 @@ def test_a_folder_that_no_lake_can_have_is_refused_before_anything_is_done(
     monkeypatch.chdir(tmp_path / "b%41")
     with pytest.raises(ConfigurationError, match=r"^lake.root: take the %"):
         places(load_settings(None, ["lake.root=./lake"], {}, tmp_path))
+
+
+OVERLAPPING = {
+    "change below run": ["lake.private_root={here}/lake/run"],
+    "change below instance": ["lake.private_root={here}/lake/instance"],
+    "change among the claims": ["lake.private_root={here}/lake/_claims"],
+    "the lake below its own change": ["lake.root={here}/p/change/lake", "lake.private_root={here}/p"],
+    "change below instance, by ..": ["lake.private_root={here}/x/../lake/instance"],
+    "change below series, by a link": ["lake.private_root={here}/link/series"],
+    "two shared tables in one": ["lake.study_path=series/study"],
+    "a shared table in another's place": ["lake.study_path=instance"],
+    "a shared table in run's place": ["lake.series_path=run"],
+    "a shared table below change": ["lake.series_path=change/series"],
+    "Azure": [
+        "lake.root=abfss://c@a.dfs.core.windows.net/x/",
+        "lake.private_root=abfs://c@a.dfs.core.windows.net/x/run",
+    ],
+    "OneLake, in other letters": [
+        "lake.root=abfss://0A@onelake.dfs.fabric.microsoft.com/0B/Tables",
+        "lake.private_root=abfss://0a@onelake.dfs.fabric.microsoft.com/0b/Tables/study",
+    ],
+}
+
+
+def placed(folder: Path, texts: list[str]) -> Places:
+    first = f"lake.root={folder}/lake"
+    return places(load_settings(None, [first, *(text.format(here=folder) for text in texts)], {}, folder), Storage())
+
+
+@pytest.mark.parametrize("texts", OVERLAPPING.values(), ids=OVERLAPPING.keys())
+def test_a_table_in_the_folder_of_another_is_refused(tmp_path: Path, texts: list[str]) -> None:
+    """`maintain` would delete the inner one's files, which the outer one does not know."""
+    (tmp_path / "link").symlink_to(tmp_path / "lake")
+    with pytest.raises(
+        ConfigurationError, match=r"^lake\.\w+: the folders of \w+ and \w+ are the same, or one lies in"
+    ):
+        placed(tmp_path, texts)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+APART = {
+    "all in one root": [],
+    "private tables in the root": ["lake.private_root={here}/lake"],
+    "private tables beside the others": ["lake.private_root={here}/lake/private"],
+    "the private root above the root": ["lake.private_root={here}"],
+    "a name that begins alike": ["lake.instance_path=run2", "lake.series_path=runs/series"],
+    "the name of a table that lies elsewhere": ["lake.series_path=change", "lake.private_root={here}/private"],
+    "another container": ["lake.root=abfss://c@a.dfs.core.windows.net/x", "lake.private_root=abfss://d@a.dfs.core.windows.net/x"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("texts", APART.values(), ids=APART.keys())
+def test_tables_beside_each_other_are_taken(tmp_path: Path, texts: list[str]) -> None:
+    assert placed(tmp_path, texts).change.endswith("/change")
 
 
 @pytest.mark.parametrize("how", [{"key": KEY}, {"credential": FakeCredential(lambda _scope: TOKEN)}])
