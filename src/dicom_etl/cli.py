@@ -19,7 +19,7 @@ from dicom_etl.cli_sync import init, sync, watch
 from dicom_etl.errors import DataError, UsageError
 from dicom_etl.jsonlines import print_json
 from dicom_etl.logs import configure_as_asked
-from dicom_etl.printing import RowFormat, print_rows
+from dicom_etl.printing import RowFormat, plain, print_rows
 from dicom_etl.settings import Settings, flat, shown
 
 # Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
@@ -114,9 +114,8 @@ def upload(settings: Settings, paths: tuple[Path, ...], partition: str | None, a
         if as_json:
             print_json({"path": str(done.path), "outcome": done.outcome.kind, "reason": done.outcome.reason})
         else:
-            click.echo(
-                f"{done.outcome.kind}  {done.path}" + (f"  ({done.outcome.reason})" if done.outcome.reason else "")
-            )
+            reason = f"  ({done.outcome.reason})" if done.outcome.reason else ""
+            click.echo(plain(f"{done.outcome.kind}  {done.path}{reason}"))
     if refused:
         raise DataError(f"the service refused {refused} of {total} files")
     return 0

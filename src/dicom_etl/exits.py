@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -31,6 +32,9 @@ def ended(command: Callable[[], int]) -> int:
     # pyspark hands out timestamps in the process's zone, without saying which.
     os.environ["TZ"] = "UTC"
     time.tzset()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A name that the output's encoding lacks is shown by its number: it must not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command()
         sys.stdout.flush()
