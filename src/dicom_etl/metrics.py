@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,12 +110,15 @@ def _sample(metric: _Metric, of: str, value: float) -> str:
 def write_metrics(file: Path, text: str) -> None:
     """Put the file into place by one rename: who reads meanwhile has the old one, or the new one. Raises OSError.
 
-    Its mode follows the umask, since the collector is another user.
+    Its mode follows the umask, since the collector is another user. The folder may be open to others (/tmp): nobody can
+    foresee the name that is written, or have it lead elsewhere.
     """
     # Not *.prom: the collector reads those.
-    scratch = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    scratch = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
+    opened = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     try:
-        scratch.write_text(text, encoding="utf-8")
+        with open(opened, "w", encoding="utf-8") as written:
+            written.write(text)
         os.replace(scratch, file)
     finally:
         scratch.unlink(missing_ok=True)

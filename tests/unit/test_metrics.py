@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -194,27 +193,19 @@ def in_place(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def torn(write: Callable[[Path, str], None], folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
-    """The file after a write that the disk ended half way, and all names beside it."""
+def torn(write: Callable[[Path, str], None], folder: Path) -> tuple[str, list[str]]:
+    """The file after a write that ended half way, and all names beside it."""
     file = folder / "etl.prom"
     file.write_text("old\n")
-    real = Path.write_text
-
-    def half(self: Path, text: str, **how: Any) -> int:
-        real(self, text[: len(text) // 2], **how)
-        raise OSError(errno.ENOSPC, "x")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", half)
-        with pytest.raises(OSError, match="x"):
-            write(file, "all of the new text\n")
+    with pytest.raises(UnicodeEncodeError):
+        write(file, "new" * 10_000 + "\ud800\n" * 10_000)
     return file.read_text(), [path.name for path in folder.iterdir()]
 
 
-def test_a_write_that_ends_half_way_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_ends_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     """And nothing beside it; a write in place is caught by this test."""
-    assert torn(write_metrics, tmp_path, monkeypatch) == ("old\n", ["etl.prom"])
-    assert torn(in_place, tmp_path, monkeypatch)[0] != "old\n"
+    assert torn(write_metrics, tmp_path) == ("old\n", ["etl.prom"])
+    assert torn(in_place, tmp_path)[0] != "old\n"
 
 
 def test_a_collector_reads_the_old_file_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +231,22 @@ def test_a_collector_reads_the_old_file_or_the_new(tmp_path: Path, monkeypatch: 
     assert file.read_text() == "new\n"
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_link_that_waits_in_the_folder_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where the scratch file is made, whose name nobody can foresee, nor where the file is put."""
+    theirs, file = tmp_path / "theirs", tmp_path / "etl.prom"
+    theirs.write_text("theirs\n")
+    file.symlink_to(theirs)
+    (tmp_path / f".etl.prom.{os.getpid()}.tmp").symlink_to(theirs)
+    write_metrics(file, "ours\n")
+    assert (theirs.read_text(), file.read_text(), file.is_symlink()) == ("theirs\n", "ours\n", False)
+
+    monkeypatch.setattr("secrets.token_hex", lambda _length: "foreseen")
+    (tmp_path / ".etl.prom.foreseen.tmp").symlink_to(theirs)
+    with pytest.raises(FileExistsError):
+        write_metrics(file, "again\n")
+    assert (theirs.read_text(), file.read_text()) == ("theirs\n", "ours\n")
 
 
 # -- after each run, over a real socket -------------------------------------------------------------------------------
