@@ -46,7 +46,12 @@ _FACTS: dict[str, tuple[str, str]] = {
     "studyInstanceUid": (_NEVER, "padding stripped"),
     "seriesInstanceUid": (_NEVER, "padding stripped"),
     "sopInstanceUid": (_NEVER, "padding stripped"),
-    "lastModifiedTimestamp": ("never, but in adopted rows", "the maximum over the living instances"),
+    "lastModifiedTimestamp": (
+        "never, but in adopted rows",
+        "the maximum over the living instances. **It may go back**, when the newest instance is deleted, and stays "
+        "as it is when another one is: who refreshes by it misses deletions (compare the whole row, or read the "
+        "table's Delta versions)",
+    ),
     "instance.lastModifiedTimestamp": (
         "never, but in adopted rows",
         "time of the instance's last Create or Update, cut to microseconds",
@@ -86,7 +91,7 @@ _FACTS: dict[str, tuple[str, str]] = {
     "reason": (_NEVER, "code of why the entry could not be used"),
     "rejected.status": (_NEVER, "open, resolved or void; the newest row of a sequence counts"),
     "recordedAt": (_NEVER, "when this was learned"),
-    "verb": (_NEVER, "sync, watch, repair, maintain or adopt"),
+    "verb": (_NEVER, "sync, repair, maintain or adopt; the runs of watch are syncs"),
     "run.status": (_NEVER, "succeeded, failed or superseded; only a succeeded run covers its window"),
     "windowStart": (_NOT_READ, "where the window that was read begins, inclusive"),
     "windowEnd": (_NOT_READ, "where it ends, exclusive"),

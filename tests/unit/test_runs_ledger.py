@@ -200,7 +200,7 @@ def test_coverage_is_the_union_of_succeeded_runs_that_read() -> None:
     """Failed and superseded runs cover nothing, nor do verbs that do not read the feed."""
     history = [
         plain(1, 0, 100),
-        plain(2, 100, 200, verb="watch"),
+        plain(2, 100, 200),
         plain(3, 300, 400, verb="repair"),
         plain(4, 200, 300, status="failed"),
         plain(5, 200, 300, status="superseded"),

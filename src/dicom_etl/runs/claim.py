@@ -28,21 +28,13 @@ _LOOKS = 10
 class Claim:
     """The right to write the lake, from its creation until `release`; a context manager.
 
-    ``run_id`` is the fencing token of every commit. ``lost`` turns true when a newer run has taken over: the
-    run may end early (fencing protects the tables in any case).
+    ``run_id`` is the fencing token of every commit. A run that a newer one has overtaken is not told here: its next
+    commit is refused.
     """
 
     def __init__(self, run_id: int, heartbeat: Heartbeat) -> None:
         self.run_id = run_id
         self._heartbeat = heartbeat
-
-    @property
-    def lost(self) -> bool:
-        return self._heartbeat.lost.is_set()
-
-    def beat(self) -> bool:
-        """One heartbeat by hand; whether the file was written. The thread does this by itself."""
-        return self._heartbeat.beat()
 
     def release(self) -> None:
         """Mark the claim released and end its heartbeat; again: nothing."""

@@ -34,14 +34,12 @@ class Heartbeat:
         progress: Callable[[], object] | None,
         interval_seconds: float,
     ) -> None:
-        self.lost = threading.Event()
         self._folder = folder
         self._file = file
         self._clock = clock
         self._progress = progress
         self._interval_seconds = interval_seconds
         self._seen: object = self  # equal to no progress
-        self._newer: set[int] = set()
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"claim-{file.run_id}", daemon=True)
@@ -54,7 +52,7 @@ class Heartbeat:
         """Write the file once if the work has moved and no newer run is there; whether it was written."""
         seen = object() if self._progress is None else self._progress()
         try:
-            if self._met_newer() or seen == self._seen:
+            if seen == self._seen or self._is_overtaken():
                 return False
             self._write()
         except DicomEtlError as error:
@@ -63,16 +61,9 @@ class Heartbeat:
         self._seen = seen
         return not self._ended.is_set()
 
-    def _met_newer(self) -> bool:
-        """Whether a newer claim stands for another run; ``lost`` is set by the second look that shows it.
-
-        At the first it may be one that is about to step back before this one.
-        """
-        newer = {i for i in self._folder.ids() if i > self._file.run_id and self._counts(i)}
-        if newer & self._newer:
-            self.lost.set()
-        self._newer = newer
-        return bool(newer)
+    def _is_overtaken(self) -> bool:
+        """Whether a newer claim stands for another run; one that is about to step back looks like one, too."""
+        return any(self._counts(i) for i in self._folder.ids() if i > self._file.run_id)
 
     def _write(self) -> None:
         with self._writing:
@@ -105,7 +96,7 @@ class Heartbeat:
         return not sighting.file.withdrawn and sighting.file.process != self._file.process
 
     def _run(self) -> None:
-        while not self._ended.wait(self._interval_seconds) and not self.lost.is_set():
+        while not self._ended.wait(self._interval_seconds):
             try:
                 self.beat()
             except Exception as error:  # noqa: BLE001 - the edge of a thread, and `progress` is the caller's

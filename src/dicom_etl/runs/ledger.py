@@ -16,7 +16,7 @@ from dicom_etl.window import TICKS_PER_MICROSECOND, Window, ceil_to_grid, from_d
 
 Status = Literal["succeeded", "failed", "superseded"]
 NAME = "run"
-READING_VERBS = ("sync", "watch", "repair")
+READING_VERBS = ("sync", "repair")
 
 _LONG, _DOUBLE, _TEXT = pa.int64(), pa.float64(), pa.string()
 _TIME = pa.timestamp("us", tz="UTC")
