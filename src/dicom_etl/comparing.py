@@ -14,6 +14,7 @@ from dicom_etl.attributes import INSTANCE_KEY, STUDY_KEY
 from dicom_etl.deltalog import local_folder, properties
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.lake import changes, comparison
+from dicom_etl.lake.location import location
 from dicom_etl.lake.schema import SERIES, STUDY, Table
 from dicom_etl.lake.tables import read_table
 from dicom_etl.lake.voids import as_deleted, void_rows
@@ -96,7 +97,7 @@ class Comparison:
 def listed_entries(spark: SparkSession, lake: Lake, listing: Listing) -> DataFrame:
     """The entries of the feed in a listing, with the columns of ``change``."""
     change = read_table(spark, lake.path("change"))
-    return spark.read.schema(change.schema).parquet(*listing.files) if listing.files else change.limit(0)
+    return spark.read.schema(change.schema).parquet(*map(location, listing.files)) if listing.files else change.limit(0)
 
 
 @contextmanager
@@ -154,7 +155,7 @@ def compared(
 
 def held_keys(spark: SparkSession, found: Found) -> DataFrame | None:
     """The keys that the search holds; None where it could not be asked."""
-    return spark.read.schema(_KEY_COLUMNS).parquet(*found.files) if found.usable else None
+    return spark.read.schema(_KEY_COLUMNS).parquet(*map(location, found.files)) if found.usable else None
 
 
 def find_gone(

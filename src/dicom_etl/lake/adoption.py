@@ -9,7 +9,8 @@ from pyspark.sql import functions as F
 
 from dicom_etl.attributes import DEFAULT_PARTITION, INSTANCE_KEY
 from dicom_etl.lake.failures import named_errors
-from dicom_etl.lake.replacement import property_list, quoted
+from dicom_etl.lake.location import sql_name
+from dicom_etl.lake.replacement import property_list
 from dicom_etl.lake.schema import INSTANCE, PARTITION_COLUMN, Table
 from dicom_etl.lake.tables import Fence, fenced_session, read_table
 
@@ -50,7 +51,7 @@ def take_over_instance(
     Each of the three can be repeated after a crash. Old files keep their place, their layout and, in the old log,
     the statistics that the template had made of them.
     """
-    table = f"delta.`{quoted(path)}`"
+    table = sql_name(path)
     missing = [field for field in INSTANCE.columns.fields if field.name not in columns]
     session = fenced_session(spark, fence)
     with named_errors(INSTANCE.name):

@@ -9,6 +9,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from dicom_etl.lake.failures import named_errors
+from dicom_etl.lake.location import location, sql_name
 from dicom_etl.lake.schema import retention_properties
 from dicom_etl.lake.session import cluster_session
 
@@ -93,9 +94,9 @@ def purge_changes(spark: SparkSession, path: str, up_to_run: int, kept_sequence:
 
     The entry ``kept_sequence`` stays: by the highest one that was ever read, a run sees whether the feed went back.
     """
-    statement = f"DELETE FROM delta.`{_quoted(path)}` WHERE runId <= {up_to_run:d} AND sequence <> {kept_sequence:d}"
+    statement = f"DELETE FROM {sql_name(path)} WHERE runId <= {up_to_run:d} AND sequence <> {kept_sequence:d}"
     with named_errors("change"):
-        rows = spark.newSession().sql(statement).collect()
+        rows = cluster_session(spark).sql(statement).collect()
     return int(rows[0]["num_affected_rows"])
 
 
@@ -111,8 +112,8 @@ def maintain_table(spark: SparkSession, name: str, path: str, retention_hours: i
     with named_errors(name):
         if work.retention:
             pairs = ", ".join(f"'{key}' = '{value}'" for key, value in retention_properties(retention_hours).items())
-            session.sql(f"ALTER TABLE delta.`{_quoted(path)}` SET TBLPROPERTIES ({pairs})")
-        table = DeltaTable.forPath(session, path)
+            session.sql(f"ALTER TABLE {sql_name(path)} SET TBLPROPERTIES ({pairs})")
+        table = DeltaTable.forPath(session, location(path))
         if work.compaction:
             metrics = table.optimize().executeCompaction().select("metrics.*").collect()[0]
             done = replace(done, files_compacted=metrics["numFilesRemoved"], files_written=metrics["numFilesAdded"])
@@ -129,7 +130,3 @@ def _last_vacuum(table: DeltaTable) -> dict[str, Any]:
     starts = table.history(10).where("operation = 'VACUUM START'").orderBy("version", ascending=False)
     rows = starts.select("operationMetrics").limit(1).collect()
     return dict(rows[0]["operationMetrics"]) if rows else {}
-
-
-def _quoted(path: str) -> str:
-    return path.replace("`", "``")

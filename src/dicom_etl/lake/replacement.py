@@ -8,6 +8,7 @@ from uuid import uuid4
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.lake.failures import named_errors
+from dicom_etl.lake.location import sql_name
 from dicom_etl.lake.schema import CLUSTER_COLUMN, Table
 from dicom_etl.lake.tables import Fence, Source, fenced_session, last_commit
 
@@ -36,7 +37,7 @@ def replace_table(
     with named_errors(table.name):
         _as_declared(table, source(session)).createOrReplaceTempView(view)
         declared = f"USING delta {layout} TBLPROPERTIES ({property_list(properties)})"
-        session.sql(f"CREATE OR REPLACE TABLE delta.`{quoted(path)}` {declared} AS TABLE {view}")
+        session.sql(f"CREATE OR REPLACE TABLE {sql_name(path)} {declared} AS TABLE {view}")
     # Skipped in silence like a MERGE when the table's marker is not below ours: then nothing was committed (tried).
     return last_commit(session)
 
@@ -44,11 +45,6 @@ def replace_table(
 def property_list(properties: Mapping[str, str]) -> str:
     """The properties as SQL has them."""
     return ", ".join(f"'{_escaped(name)}' = '{_escaped(value)}'" for name, value in sorted(properties.items()))
-
-
-def quoted(path: str) -> str:
-    """A path between backticks, as SQL names a table by it."""
-    return path.replace("`", "``")
 
 
 def _escaped(text: str) -> str:

@@ -22,6 +22,7 @@ from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.jars import jar_settings
 from dicom_etl.lake.java import java_home
 from dicom_etl.lake.jvm import start, stop
+from dicom_etl.lake.location import location
 from dicom_etl.lake.pruning import MOST_LITERALS
 from dicom_etl.places import Places
 from dicom_etl.settings import Spark
@@ -34,6 +35,12 @@ _SESSION = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.parquet.compression.codec": "zstd",
+    # Dates are what the files say, as for every other reader. Spark 3 refuses those before 1582-10-15 (a placeholder
+    # such as 00010101 stopped a lake), and a cluster that asks for LEGACY shifts them: `change` has no mark of Spark.
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",
     # VACUUM would launch 10 000 tasks for its listing (spark.md §5.2).
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.databricks.delta.snapshotPartitions": "2",
@@ -232,7 +239,7 @@ def _local_settings(settings: Spark, scratch: Path, rows: int, classes: str) -> 
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.local.dir": str(scratch),
         "spark.io.encryption.enabled": "true",
-        "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        "spark.sql.warehouse.dir": location(str(scratch / "warehouse")),
         "spark.eventLog.enabled": "false",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",

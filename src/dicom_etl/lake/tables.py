@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from dicom_etl.lake.changes import REMOVE, UPSERT
 from dicom_etl.lake.failures import named_errors
+from dicom_etl.lake.location import location
 from dicom_etl.lake.pruning import within
 from dicom_etl.lake.schema import INSTANCE, PARTITION_COLUMN, Table, may_mark_rows
 from dicom_etl.lake.session import cluster_session
@@ -46,14 +47,14 @@ class Merged:
 def read_table(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
     """The rows of a Delta table, as of ``version`` when given."""
     reader = spark.read.format("delta")
-    return (reader if version is None else reader.option("versionAsOf", version)).load(path)
+    return (reader if version is None else reader.option("versionAsOf", version)).load(location(path))
 
 
 def create_table(
     spark: SparkSession, table: Table, path: str, *, partitioned: bool, properties: dict[str, str]
 ) -> None:
     """Create the empty table: clustered by study, or partitioned as the template has it."""
-    builder = DeltaTable.create(spark).location(path).addColumns(table.columns)
+    builder = DeltaTable.create(spark).location(location(path)).addColumns(table.columns)
     for name, value in properties.items():
         builder = builder.property(name, value)
     with named_errors(table.name):
@@ -149,13 +150,13 @@ def _merge(
     # Also for a table of which somebody else has switched them on, as Fabric does with its own.
     session.conf.set("spark.databricks.delta.merge.deletionVectors.persistent", str(may_mark_rows(table)).lower())
     with named_errors(table.name):
-        target = DeltaTable.forPath(session, path)
+        target = DeltaTable.forPath(session, location(path))
         returned = merge(target, source(session))
         # A MERGE whose marker is not above the table's is skipped in silence: nothing is committed (spark.md §3.1).
         version = last_commit(session)
         if version is None:
             return Merged(0, 0, 0, None)
-        return Merged(*(_counts(returned) if returned is not None else _recorded_counts(target, version)), version)
+        return Merged(*_counts(returned), version) if returned is not None else _recorded(target, version)
 
 
 def last_commit(session: SparkSession) -> int | None:
@@ -169,12 +170,16 @@ def _counts(returned: DataFrame) -> tuple[int, int, int]:
     return row["num_inserted_rows"], row["num_updated_rows"], row["num_deleted_rows"]
 
 
-def _recorded_counts(target: DeltaTable, version: int) -> tuple[int, int, int]:
-    """The same from the newest entries of the table's history: Delta 3.2 returns nothing."""
-    (row,) = target.history(20).where(F.col("version") == version).select("operationMetrics").collect()
+def _recorded(target: DeltaTable, last: int) -> Merged:
+    """The same from the newest entries of the table's history: Delta 3.2 returns nothing.
+
+    The session's ``last`` commit may be the OPTIMIZE that a platform puts behind a MERGE.
+    """
+    merges = target.history(20).where((F.col("operation") == "MERGE") & (F.col("version") <= last))
+    row = merges.orderBy(F.desc("version")).select("version", "operationMetrics").collect()[0]
     told = row["operationMetrics"]
     inserted, updated, deleted = (int(told[f"numTargetRows{what}"]) for what in ("Inserted", "Updated", "Deleted"))
-    return inserted, updated, deleted
+    return Merged(inserted, updated, deleted, row["version"])
 
 
 def fenced_session(spark: SparkSession, fence: Fence) -> SparkSession:
@@ -185,4 +190,7 @@ def fenced_session(spark: SparkSession, fence: Fence) -> SparkSession:
     # A MERGE reads its source twice: folded once, 250 000 entries took 5 s of processor time instead of 10, 2 000 no
     # more than before. (The copy of whole headers that made it dear once is not among the columns any more.)
     session.conf.set("spark.databricks.delta.merge.materializeSource", "all")
+    # A table may ask for it (the template's sinks do): its OPTIMIZE would be the session's last commit in the place of
+    # ours, and rewrites files within a window. `maintain` compacts.
+    session.conf.set("spark.databricks.delta.autoCompact.enabled", "false")
     return session
