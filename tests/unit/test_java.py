@@ -128,7 +128,7 @@ def test_the_jars_of_the_venv_are_those_we_know() -> None:
     found = jars.installed_jars()
     assert [jar.name for jar in found] == list(jars.SHA256)
     assert [hashlib.sha256(jar.read_bytes()).hexdigest() for jar in found] == list(jars.SHA256.values())
-    assert jars.jar_settings() == {"spark.jars": ",".join(map(str, found))}
+    assert jars.jar_settings() == {"spark.driver.extraClassPath": ":".join(map(str, found))}
 
 
 def test_without_the_jars_spark_is_told_where_they_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,7 +234,7 @@ INSTANT = "expected RFC 3339 with a zone, such as 2026-01-31T08:00:00Z"
 DURATION = "expected a duration such as 90s, 15m or 1h"
 BELOW_ROOT = "expected a path below lake.root, such as instance"
 LETTERS = "expected letters, digits, _ - . / only, and no leading _"
-MASTER = "expected local[*], local[2], spark://host:port, k8s://… or yarn"
+MASTER = "expected local[*] or local[2]; a cluster hands its session in: run jobs/sync.py there by spark-submit"
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,11 @@ MASTER = "expected local[*], local[2], spark://host:port, k8s://… or yarn"
         ("spark.master=bogus", MASTER),
         ("spark.master=", MASTER),
         ("spark.master=local[0]", MASTER),
-        ("spark.master=spark://", MASTER),
+        # None of them reaches beyond this host: our JVM's address is on loopback.
+        ("spark.master=spark://one.example.org:7077", MASTER),
+        ("spark.master=k8s://https://one.example.org:443", MASTER),
+        ("spark.master=yarn", MASTER),
+        ("spark.master=local-cluster[2,1,1024]", MASTER),
         ("spark.shuffle_partitions=0", "expected a number of at least 1"),
     ],
 )

@@ -60,16 +60,14 @@ def installed_jars() -> list[Path]:
     return jars if all(jar.is_file() for jar in jars) else []
 
 
-def jar_settings(*, on_class_path: bool = False) -> dict[str, str]:
+def jar_settings() -> dict[str, str]:
     """Spark settings that bring the jars: files of the venv, or else names that Spark resolves at its start.
 
-    ``on_class_path``: for a JVM that is driver and executor in one; only classes from there are in the archive of
-    `lake.classdata`.
+    The files go on the class path, our JVM being driver and executor in one: only classes from there are in the archive
+    of `lake.classdata`.
     """
     if jars := installed_jars():
-        if on_class_path:
-            return {"spark.driver.extraClassPath": ":".join(str(jar) for jar in jars)}
-        return {"spark.jars": ",".join(str(jar) for jar in jars)}
+        return {"spark.driver.extraClassPath": ":".join(str(jar) for jar in jars)}
     return {"spark.jars.packages": PACKAGES, "spark.jars.excludes": EXCLUDES}
 
 

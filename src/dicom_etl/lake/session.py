@@ -221,7 +221,7 @@ def _local_settings(settings: Spark, scratch: Path, rows: int, classes: str) -> 
     log4j = resources.files("dicom_etl.lake").joinpath("log4j2.properties")
     return {
         **_SESSION,
-        **jar_settings(on_class_path=settings.master.startswith("local")),
+        **jar_settings(),
         "spark.master": settings.master,
         "spark.app.name": "dicom-etl",
         "spark.driver.memory": settings.driver_memory,
