@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +17,15 @@ from dicom_etl.dicomweb.changefeed import read_feed
 from dicom_etl.dicomweb.client import Cancelled, connect
 from dicom_etl.emulator.faults import Fault
 from dicom_etl.errors import ProtocolError, StorageError
+from dicom_etl.lake import session
+from dicom_etl.request import Request
 from dicom_etl.window import Window
 from support.due import strays
 from support.landing_only import landed, landing_only, outcome
-from support.site import Site, ticks_at
+from support.site import Site, at, text_at, ticks_at
+
+# `landing_only` puts nothing in the place of them.
+BEGIN, SESSION = session.Engine.begin, session.Engine.session
 
 WAIT_SECONDS = 20
 # One entry an hour from 1 to 6, two of them a run.
@@ -191,3 +198,28 @@ def test_a_reading_ends_when_it_is_stopped(site: Site) -> None:
     stop.set()
     reader.join(WAIT_SECONDS)
     assert [type(error) for error in told] == [Cancelled]
+
+
+def test_a_run_and_the_reading_ahead_of_it_start_one_spark(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first stretch is empty, and its run has tables to make; the second has entries: both ask at once."""
+    site.sync(start=text_at(3), end=text_at(5))
+    asked, started, stopped = threading.Event(), [], []
+
+    def begin(engine: session.Engine, rows: int) -> None:
+        BEGIN(engine, rows)
+        asked.set()
+
+    @contextmanager
+    def starter(_settings: Any, rows: int) -> Iterator[Any]:
+        started.append(rows)
+        assert asked.wait(WAIT_SECONDS), "the reading ahead asks while the run's own start is under way"
+        yield SimpleNamespace(conf=SimpleNamespace(set=lambda *_: None))
+        stopped.append(rows)
+
+    monkeypatch.setattr(session.Engine, "session", SESSION)
+    monkeypatch.setattr(session.Engine, "begin", begin)
+    settings = site.having(f"feed.start={text_at(2.5)}").settings
+    with session.Engine(settings.spark, starter=starter) as engine:
+        runs = list(sync.sync_in(engine, settings, Request(), clock=lambda: at(8), sleep=lambda _: None))
+    assert [(run.window_start, run.entries_read) for run in runs] == [(ticks_at(2.5), 0), (ticks_at(5), 2)]
+    assert (len(started), len(stopped)) == (1, 1)

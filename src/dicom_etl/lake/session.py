@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib import resources
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from py4j.protocol import Py4JError
@@ -81,46 +82,66 @@ for _name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
     logging.getLogger(_name).disabled = True
 
 
+Starter = Callable[[Spark, int], AbstractContextManager[SparkSession]]
+
+
 class Engine:
     """Spark when it is needed, and no JVM before; closed with the command (a context manager).
 
     ``given`` is the session that a cluster provides; it is used as it is and left running, with the cluster's own
-    access to storage. ``where`` says to which storage a session of ours is to be let.
+    access to storage. ``where`` says to which storage a session of ours is to be let, ``starter`` what starts it.
     """
 
-    def __init__(self, settings: Spark, given: SparkSession | None = None, where: Places | None = None) -> None:
+    def __init__(
+        self,
+        settings: Spark,
+        given: SparkSession | None = None,
+        where: Places | None = None,
+        starter: Starter | None = None,
+    ) -> None:
         self._settings = settings
         self._given = given
         self._where = where
+        self._start_session = starter or local_session
+        # Filled by the one thread that starts Spark, and emptied when that has ended.
         self._stack = ExitStack()
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="start-spark")
+        self._lock = Lock()
         self._starting: Future[SparkSession] | None = None
         self._session: SparkSession | None = None
         self._answers = 0
 
     def begin(self, rows: int) -> None:
         """Let a session start in the background, as ``session`` would, while the feed is still read."""
-        if self._session is None and self._starting is None and self._given is None:
-            starter = self._stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="start-spark"))
-            self._starting = starter.submit(self._start_local, rows)
+        if self._given is None:
+            self._begun(rows)
 
     def session(self, rows: int) -> SparkSession:
         """The session, started at the first call, and tuned for a work of about so many rows."""
-        if self._session is None:
-            if self._given is not None:
-                check_and_quiet(self._given)
-                if self._given.version.startswith("3."):
-                    log.info("an older Spark: the counts of MERGEs come from the tables' history (docs/runtimes.md)")
-                self._session = cluster_session(self._given)
-            elif self._starting is not None:
-                self._session = self._starting.result()
-            else:
-                self._session = self._start_local(rows)
-        if self._given is None:
-            _tune(self._session, self._settings, rows)
+        if self._given is not None:
+            return self._beside(self._given)
+        self._session = self._begun(rows).result()
+        _tune(self._session, self._settings, rows)
         return self._session
 
+    def _begun(self, rows: int) -> Future[SparkSession]:
+        """The start of the session, one whoever asks: a run and the reading ahead of the next may ask at once."""
+        with self._lock:
+            if self._starting is None:
+                self._starting = self._background.submit(self._start_local, rows)
+            return self._starting
+
+    def _beside(self, given: SparkSession) -> SparkSession:
+        with self._lock:
+            if self._session is None:
+                check_and_quiet(given)
+                if given.version.startswith("3."):
+                    log.info("an older Spark: the counts of MERGEs come from the tables' history (docs/runtimes.md)")
+                self._session = cluster_session(given)
+            return self._session
+
     def _start_local(self, rows: int) -> SparkSession:
-        session = self._stack.enter_context(local_session(self._settings, rows))
+        session = self._stack.enter_context(self._start_session(self._settings, rows))
         if self._where is not None:
             self._let_to_storage(session, self._where)
         return session
@@ -147,8 +168,7 @@ class Engine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Stop Spark. What it ended with and nobody has named yet gets its name here, at the edge."""
-        if self._starting is not None:
-            wait([self._starting])  # a JVM that comes up now is to be stopped with the others
+        self._background.shutdown()  # a JVM that comes up now is to be stopped, too
         with self._stack, named_errors("Spark"):
             if isinstance(error, Exception) and not isinstance(error, AnalysisException):
                 raise error
