@@ -8,6 +8,7 @@ from functools import partial
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, ResourceNotFoundError
 from fsspec import AbstractFileSystem
+from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
 from dicom_etl.address import address, is_remote
@@ -35,6 +36,8 @@ def storage_findings(settings: Settings, where: Places, filesystem_of: Filesyste
     """What is to be said of the lake's folders; ``nonce`` makes the names of the probe files nobody else's."""
     root = looked("lake.root", partial(_usable, "lake.root", where.root, filesystem_of, nonce))
     yield root
+    if root.state == "ok" and not where.storage.endpoint:
+        yield from _namespace("lake.root", where.root, filesystem_of)
     if where.private_root != where.root:
         key = "lake.private_root"
         yield looked(key, partial(_usable, key, where.private_root, filesystem_of, nonce))
@@ -82,6 +85,30 @@ def probe(key: str, fs: AbstractFileSystem, folder: str, nonce: str) -> None:
             fs.rm_file(second)
     finally:
         _tidy(fs, left, made)
+
+
+def _namespace(key: str, place: str, filesystem_of: FilesystemOf) -> Iterator[Finding]:
+    """Whether an account of Azure has a hierarchical namespace, where it tells; OneLake has one, a disk needs none.
+
+    Of the shared root, where Spark merges.
+    """
+    if not is_remote(place) or address(place).suffix != "core.windows.net":
+        return
+    fs, _ = filesystem_of(place)
+    try:
+        told = sync(fs.loop, fs.service_client.get_account_information).get("is_hns_enabled")
+    except (AzureError, OSError, AttributeError):
+        told = None
+    look = f"see in the Azure portal that the account of {key} has one"
+    if told is None:
+        # Documented for an account's key and for a SAS only: an identity is refused, as a rule.
+        text = f"cannot be told: the storage does not say to us whether it has a hierarchical namespace; {look}"
+        yield Finding("namespace", "warning", text)
+    elif told:
+        yield Finding("namespace", "ok", "the account has a hierarchical namespace: a rename there is atomic")
+    else:
+        text = f"the account of {key} has no hierarchical namespace, and so no atomic rename, by which Spark commits"
+        yield Finding("namespace", "warning", f"{text}: keep the lake in one that has it")
 
 
 def _create(fs: AbstractFileSystem, path: str) -> None:

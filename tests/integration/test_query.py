@@ -137,7 +137,7 @@ ORDINARY = [
     "SELECT to_date('20240131', 'yyyyMMdd'), extract(YEAR FROM at), at + INTERVAL 1 DAY, nvl(n, 2), luhn_check('1'),"
     " split_part('a.b', '.', 1), parse_url('http://a/b', 'HOST'), uuid(), aes_encrypt('a', '0000111122223333'),"
     " CASE WHEN n > 0 THEN cast(n AS string) END, from_json('{}', 'a INT'), mask(uid), input_file_name() FROM instance",
-    since("4.0", "SELECT parse_json('{\"a\":1}'):a, is_variant_null(parse_json('null')), 'a' COLLATE UNICODE = 'A'"),
+    since("4.1", "SELECT parse_json('{\"a\":1}'):a, is_variant_null(parse_json('null')), 'a' COLLATE UNICODE = 'A'"),
     "SELECT * FROM fixed WHERE code = 'CT'",
     "EXPLAIN FORMATTED WITH a AS (SELECT 1) SELECT * FROM a",
     "EXPLAIN SHOW TABLES",

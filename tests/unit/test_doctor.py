@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from deltalake import write_deltalake
+from fsspec.asyn import get_loop
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -648,6 +650,61 @@ def test_a_container_that_is_not_there_is_a_wrong_configuration() -> None:
     for missing in (ResourceNotFoundError(message="ContainerNotFound"), FileNotFoundError("x")):
         with pytest.raises(ConfigurationError, match="no such container"):
             probe("lake.root", Account(create=missing), "container/lake", "n")
+
+
+class Client:
+    """An account's client, which says what it is, or refuses to."""
+
+    def __init__(self, told: dict[str, Any] | Exception) -> None:
+        self._told = told
+
+    async def get_account_information(self) -> dict[str, Any]:
+        if isinstance(self._told, Exception):
+            raise self._told
+        return self._told
+
+
+def namespaces(folder: Path, told: Any, root: str, **storage: str) -> list[Finding]:
+    """What is said right after the root was tried, on an account with such a client."""
+    account: Any = Account()
+    account.loop, account.service_client = get_loop(), Client(told)
+    settings = load_settings(None, [f"lake.root={root}"], {}, folder)
+    found = storage_findings(
+        settings, places(settings, Storage(key="eA==", **storage)), lambda _place: (account, "c/x"), "n"
+    )
+    first = list(islice(found, 2))
+    assert (first[0].check, first[0].state) == ("lake.root", "ok")
+    return [finding for finding in first if finding.check == "namespace"]
+
+
+ACCOUNT = "abfss://c@account.dfs.core.windows.net/x"
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "said"),
+    [
+        ({"is_hns_enabled": True}, "ok", "the account has a hierarchical namespace"),
+        ({"is_hns_enabled": False}, "warning", "has no hierarchical namespace, and so no atomic rename"),
+        ({"sku_name": "x"}, "warning", "cannot be told: "),
+        (HttpResponseError(message="AuthorizationPermissionMismatch 1.2.840.1"), "warning", "cannot be told: "),
+    ],
+)
+def test_an_account_without_a_hierarchical_namespace_is_a_warning(
+    tmp_path: Path, told: Any, state: str, said: str
+) -> None:
+    """Spark commits by a rename; where the account does not tell, that is what is said."""
+    (found,) = namespaces(tmp_path, told, ACCOUNT)
+    assert (found.state, found.exit_code) == (state, 0)
+    assert said in found.text
+    assert "1.2.840" not in found.text
+
+
+def test_a_namespace_is_looked_for_in_azures_own_accounts_only(tmp_path: Path) -> None:
+    """OneLake has one, Azurite none, a disk needs none; doctor's other findings come right away."""
+    flat = {"is_hns_enabled": False}
+    onelake = "abfss://c@onelake.dfs.fabric.microsoft.com/x"
+    assert [len(namespaces(tmp_path, flat, root)) for root in (ACCOUNT, onelake, str(tmp_path / "lake"))] == [1, 0, 0]
+    assert namespaces(tmp_path, flat, ACCOUNT, endpoint="http://127.0.0.1:10000") == []
 
 
 class Forgiving(Account):
