@@ -46,7 +46,7 @@ def find_late_rows(
             _fetch(client, settings, late, sink)
             compared, found = compared + len(listed), found + len(late)
             rest = Window(piece.end, rest.end)
-    if compared or found:
+    if compared:
         log.info("late-row search done", extra={"run_id": run_id, "compared": compared, "found": found})
     return found
 
