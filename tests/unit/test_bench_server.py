@@ -291,6 +291,8 @@ def test_targets_are_met_or_missed_or_not_measured() -> None:
     results.add("template/0", "template", 4.0, 200)
     results.add("cold/100000", "cold", 9.0, 1_000)
     results.add("session", "session", 4.0)
+    results.add("verify/100000", "verify", 9.0, pythonBytes=900 << 20, searches=7, largestSearchOffset=2_200)
+    results.add("headers/300", "headers", 9.0, pythonBytes=701 << 20)
     found = {verdict.what: verdict for verdict in verdicts(results, [100_000])}
     figures = {name.replace("\u202f", " "): (verdict.figure, verdict.met) for name, verdict in found.items()}
     assert figures["sync of 100 000 into empty tables, start included"] == ("2.50 x (10.0 s : 4.0 s)", True)
@@ -298,6 +300,9 @@ def test_targets_are_met_or_missed_or_not_measured() -> None:
     assert figures["hourly window of 1 000 on 100 000, cold"] == ("2.25 x (9.0 s : 4.0 s)", False)
     assert figures["Python memory, sync of 100 000"] == ("600 MiB", False)
     assert figures["service cost, sync of 100 000"][1] is False
+    assert figures["Python memory, verify of 100 000"] == ("900 MiB", True)
+    assert figures["Python memory, sync with headers of 300 KB"] == ("701 MiB", False)
+    assert figures["service cost, search of 100 000"] == ("7 requests, largest offset 2\u202f200", False)
     assert figures["hourly window of 1 000 on 100 000, warm"] == (None, None)
 
 
