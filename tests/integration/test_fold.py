@@ -60,12 +60,18 @@ CASES = [
     Case("created earlier", [(230, "Delete", "Replaced", LATER), (231, "Create", "Current", EARLIER)], "upsert", 231),
     Case("listed out of order", [(243, "Create", "Current"), (241, "Create", "Replaced"), (242, "Delete", "Replaced")],
          "upsert", 243),
-    # What is not known takes no part.
-    Case("unknown action", [(250, "Merge", "Current")], None),
+    # An unknown state takes no part.
     Case("unknown state", [(260, "Create", "Lost")], None),
-    Case("no action", [(270, None, "Current")], None),
     Case("no state", [(280, "Create", None)], None),
-    Case("known, then unknown", [(290, "Create", "Current"), (291, "Merge", "Current")], "upsert", 290),
+    # The state decides, whatever the action is called; only what is Current needs an action that is known.
+    Case("unknown action", [(250, "Merge", "Current")], "reject", 250),
+    Case("no action", [(270, None, "Current")], "reject", 270),
+    Case("known, then unknown", [(290, "Create", "Replaced"), (291, "Merge", "Current")], "reject", 291),
+    Case("unknown, then known", [(340, "Merge", "Replaced"), (341, "Update", "Current")], "upsert", 341),
+    Case("expired", [(350, "Create", "Deleted"), (351, "Expire", "Deleted")], "remove", 351),
+    Case("expired by no name", [(360, None, "Deleted")], "remove", 360),
+    Case("expired, created again since", [(370, "Expire", "Replaced")], "leave", 370),
+    Case("expired, created again", [(380, "Expire", "Replaced"), (381, "Create", "Current")], "upsert", 381),
 ]  # fmt: skip
 
 _KEYS = ("partitionName", "studyInstanceUid", "seriesInstanceUid", "sopInstanceUid")
@@ -147,4 +153,4 @@ def test_the_source_of_the_merge_holds_what_changes_rows(spark: SparkSession) ->
         (case.name, case.effect) for case in CASES if case.effect in ("upsert", "remove")
     )
     rejected = collected(changes.rejected_sequences(frame, 1, UNUSABLE))
-    assert sorted(row["sequence"] for row in rejected) == [130, 140, 170, 181]
+    assert sorted(row["sequence"] for row in rejected) == [130, 140, 170, 181, 250, 270, 291]

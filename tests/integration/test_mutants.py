@@ -71,6 +71,8 @@ def check_bad_entries(spark: SparkSession) -> None:
         entry("unreadable", 2, "Update", "Current"),
         entry("unfit", 3, "Create", "Current", filePath="first"),
         entry("unfit", 4, "Update", "Current"),
+        entry("expired", 8, "Expire", "Deleted"),
+        entry("expired, and again", 9, "Expire", "Replaced"),
         entry("moved away", 5, "Create", "Current"),
         entry("moved away and created again", 6, "Create", "Deleted"),
         entry("moved away and created again", 7, "Create", "Current"),
@@ -79,6 +81,8 @@ def check_bad_entries(spark: SparkSession) -> None:
     source = collected(changes.instance_changes(changes_frame(spark, rows), 1, [2], [4], voids))
     fates = {row["sopInstanceUid"]: (row["effect"], row["sequence"]) for row in source}
     assert fates.get("moved away and created again") == ("upsert", 7), "an entry above its void lives"
+    assert fates.get("expired") == ("remove", 8), "the state decides, whatever the action is called"
+    assert "expired, and again" not in fates, "the state decides, whatever the action is called"
     assert "unreadable" not in fates, "without readable metadata there is no row"
     assert fates.get("unfit") == ("upsert", 3), "unfit entries take no part in the fold"
     assert fates.get("moved away") == ("remove", 5), "an entry up to its void counts as Deleted"
@@ -236,6 +240,11 @@ def _entries_with_unfit_ones(landed: DataFrame, run_id: int, _unfit: Any = ()) -
     return _entries_of_all_runs(landed.where(F.col("runId") == run_id), run_id)
 
 
+def _of_known_actions(entries: DataFrame, real: Any = changes.last_of_each_key) -> DataFrame:
+    """What a word means that we do not know, nobody can tell: such entries take no part."""
+    return real(entries.where(F.col("action").isin("Create", "Update", "Delete")))
+
+
 def _touched(which: Callable[[int, int], Column]) -> Callable[..., DataFrame]:
     return lambda landed, above, up_to: landed.where(which(above, up_to)).select(*SERIES_KEY).distinct()
 
@@ -291,6 +300,8 @@ MUTANTS = [
            "without readable metadata there is no row"),
     Mutant("rejects before the fold hide what is fit", check_bad_entries, changes, "entries_of_run",
            _entries_with_unfit_ones, "unfit entries take no part in the fold"),
+    Mutant("known actions only", check_bad_entries, changes, "last_of_each_key", _of_known_actions,
+           "the state decides, whatever the action is called"),
     Mutant("voids forgotten", check_bad_entries, changes, "as_deleted", lambda last, _voids: last,
            "an entry up to its void counts as Deleted"),
     Mutant("touched: of this run alone", check_the_touched, rollup, "touched_series",

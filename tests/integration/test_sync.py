@@ -315,9 +315,43 @@ def test_every_kind_of_bad_entry_has_its_reason(make_site: Callable[..., Site]) 
         6: "uid-missing",
     }
     assert (run.entries_read, run.inserted, run.rejected) == (7, 2, 5)
-    assert fates["rejected"] == 3
+    assert fates["rejected"] == 4
     assert {row["sopInstanceUid"] for row in site.rows("instance")} == {"1.1.1.5", "1.1.1.7"}
     assert [row["instanceCount"] for row in site.rows("study")] == [2]
+
+
+def test_the_state_decides_whatever_the_action_is_called(make_site: Callable[..., Site]) -> None:
+    """Expired is removed, replaced waits; only what is Current by an unknown action is a reject, until it is not."""
+    site = make_site()
+    for sop in ("1", "2", "3"):
+        site.create("1.1", "1.1.1", f"1.1.1.{sop}", name=f"Old^{sop}")  # sequences 1 to 3
+    site.clock(9.5)
+    site.sync()
+    (expired,) = site.service.delete("Microsoft.Default", "1.1", "1.1.1", "1.1.1.1")  # 4
+    expired.action = "Expire"
+    site.update("1.1", "1.1.1", "1.1.1.2", name="Moved^2").action = "Move"  # 5
+    site.update("1.1", "1.1.1", "1.1.1.3", name="Moved^3").action = "Move"  # 6
+    site.clock(11)
+    (run,) = site.sync()
+    assert (run.entries_read, run.deleted, run.updated, run.rejected) == (3, 1, 0, 2)
+    assert {row["patientName"] for row in site.rows("instance")} == {"Old^2", "Old^3"}
+    rejects = _rejects(site)
+    assert [(r["sequence"], r["reason"], r["status"]) for r in rejects] == [
+        (5, "action-unknown", "open"), (6, "action-unknown", "open"),
+    ]  # fmt: skip
+    assert [r["sopInstanceUid"] for r in rejects] == ["1.1.1.2", "1.1.1.3"]
+
+    # Both are overtaken by entries that are known: neither is Current any more.
+    site.update("1.1", "1.1.1", "1.1.1.2", name="New^2")  # 7
+    site.service.delete("Microsoft.Default", "1.1", "1.1.1", "1.1.1.3")  # 8
+    site.clock(12.5)
+    (run,) = site.sync()
+    assert (run.entries_read, run.updated, run.deleted, run.superseded, run.rejected) == (4, 1, 1, 2, 0)
+    assert site.tables() == site.expected()
+    assert [(r["sequence"], r["status"]) for r in _rejects(site)] == [
+        (5, "open"), (5, "resolved"), (6, "open"), (6, "resolved"),
+    ]  # fmt: skip
+    assert status(site.settings).open_rejects == 0
 
 
 def _rejects(site: Site) -> list[dict[str, Any]]:

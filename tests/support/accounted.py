@@ -18,7 +18,6 @@ from dicom_etl.runs.ledger import Run
 from support.oracle import INSTANCE_KEY, accounting
 
 COUNTS = ("inserted", "updated", "deleted", "superseded", "rejected")
-_ACTIONS = ("Create", "Update", "Delete")
 _STATES = ("Current", "Replaced", "Deleted")
 
 
@@ -54,8 +53,8 @@ def landed_entries(change: DeltaTable, run_id: int) -> list[Any]:
 
 
 def _fit(entry: Any) -> bool:
-    """Whether its key and its meaning are certain."""
-    return None not in entry.key and entry.action in _ACTIONS and entry.state in _STATES
+    """Whether its key and its state are certain; of what was deleted nothing is current."""
+    return None not in entry.key and entry.state in _STATES and (entry.action, entry.state) != ("Delete", "Current")
 
 
 def _has_header(metadata: str | None) -> bool:

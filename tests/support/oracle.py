@@ -167,7 +167,7 @@ def _fate(row: Any, stored: Mapping[tuple[str, ...], int | None], unusable: set[
         return "deleted" if key in stored and not refused else "superseded"
     if row.state == "Replaced":
         return "superseded"
-    if row.sequence in unusable:
+    if row.sequence in unusable or (row.action or "").lower() not in ("create", "update", "delete"):
         return "rejected"
     if key not in stored:
         return "inserted"

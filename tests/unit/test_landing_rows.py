@@ -229,11 +229,14 @@ def test_an_unusable_entry_carries_what_a_reject_needs() -> None:
 
 @pytest.mark.parametrize(
     ("action", "state"),
-    [("Create", "Deleted"), ("Update", "Replaced"), ("Delete", "Deleted"), ("Delete", "Replaced")],
-)
+    [
+        ("Create", "Deleted"), ("Update", "Replaced"), ("Delete", "Deleted"), ("Delete", "Replaced"),
+        ("Expire", "Deleted"), ("Move", "Replaced"), (None, "Deleted"),
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("metadata", [None, "[]", "{", b'{"a":"\xff"}'])
 def test_deleted_and_replaced_entries_need_no_metadata(action: str, state: str, metadata: Any) -> None:
-    """What is wrong with metadata that nobody needs is no reason to reject (architecture §5.9)."""
+    """What is wrong with metadata that nobody needs is no reason to reject (§5.9), nor is an action (§5.6)."""
     _, unusable = land(entry(metadata, action=action, state=state))
     assert unusable == ()
     _, unusable = land(entry(None, action=action, state=state, unreadable="metadata-unavailable"))
@@ -241,13 +244,22 @@ def test_deleted_and_replaced_entries_need_no_metadata(action: str, state: str, 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"sop_instance_uid": None}, {"action": "Purge"}, {"unreadable": unreadable.FIELD_NOT_TEXT}]
+    "changes", [{"sop_instance_uid": None}, {"state": "Gone"}, {"unreadable": unreadable.FIELD_NOT_TEXT}]
 )
-def test_a_deleted_entry_without_a_certain_key_is_unusable(changes: dict[str, Any]) -> None:
-    """A Deleted entry removes a row, so its key and its action must be certain."""
-    _, unusable = land(entry(None, **({"action": "Delete", "state": "Deleted"} | changes)))
+@pytest.mark.parametrize("action", ["Delete", "Purge"])
+def test_a_deleted_entry_without_a_certain_key_is_unusable(action: str, changes: dict[str, Any]) -> None:
+    """A Deleted entry removes a row, so its key and its state must be certain, whatever its action is called."""
+    _, unusable = land(entry(None, **({"action": action, "state": "Deleted"} | changes)))
     assert len(unusable) == 1
     assert unusable[0].reason in rows.BEFORE_FOLD
+
+
+@pytest.mark.parametrize("metadata", [METADATA, None, "[]"])
+def test_what_is_current_by_an_unknown_action_is_judged_by_the_fold(metadata: Any) -> None:
+    """Its key and its state are certain, so that a later entry of the key can make it harmless."""
+    _, unusable = land(entry(metadata, action="Purge"))
+    assert [u.reason for u in unusable] == ["action-unknown"]
+    assert unusable[0].reason not in rows.BEFORE_FOLD
 
 
 def test_reason_codes_are_those_of_the_feeds_reader() -> None:

@@ -51,10 +51,10 @@ def last_of_each_key(entries: DataFrame) -> DataFrame:
     """One row per instance: its entry with the highest sequence.
 
     By sequence alone, which per key is the order of the commits, also when the service's clock steps back
-    (architecture §5.6: by time 9 % of random histories diverged). Entries without a whole key, or with an
-    action or state that is not known, take no part.
+    (architecture §5.6: by time 9 % of random histories diverged). Entries without a whole key, or with a state that
+    is not known, take no part; an action that is not known is no reason, since the state decides.
     """
-    known = F.col("action").isin("Create", "Update", "Delete") & F.col("state").isin("Current", "Replaced", "Deleted")
+    known = F.col("state").isin("Current", "Replaced", "Deleted")
     whole = [F.col(name).isNotNull() for name in INSTANCE_KEY]
     for present in whole:
         known = known & present

@@ -23,8 +23,9 @@ ACTION_UNKNOWN = "action-unknown"
 STATE_UNKNOWN = "state-unknown"
 FIELD_NOT_TEXT = "field-not-text"
 
-# An entry with one of these is a reject whatever follows it: its key or its meaning is not known.
-BEFORE_FOLD = frozenset((UID_MISSING, ACTION_UNKNOWN, STATE_UNKNOWN, FIELD_NOT_TEXT))
+# An entry with one of these is a reject whatever follows it: its key or its state is not known. An unknown action is
+# none of them: the state alone says what Deleted and Replaced mean, and what is Current is judged by the fold.
+BEFORE_FOLD = frozenset((UID_MISSING, STATE_UNKNOWN, FIELD_NOT_TEXT))
 
 _ACTIONS = {name.lower(): name for name in ("Create", "Update", "Delete")}
 _STATES = {name.lower(): name for name in ("Current", "Replaced", "Deleted")}
@@ -123,12 +124,14 @@ def _reason(
 ) -> str | None:
     if None in uids:
         return UID_MISSING
-    if action not in _ACTIONS.values():
-        return ACTION_UNKNOWN
     # The version that a Delete removed cannot be the current one (service-protocol §2.5).
     if state not in _STATES.values() or (action == "Delete" and state == "Current"):
         return STATE_UNKNOWN
-    # A Deleted or Replaced entry needs no metadata, nor does a Delete (architecture §5.9).
-    if unreadable not in BEFORE_FOLD and (state != "Current" or action == "Delete"):
+    if unreadable in BEFORE_FOLD:
+        return unreadable
+    # A Deleted or Replaced entry needs neither metadata nor an action that is known (architecture §5.6, §5.9).
+    if state != "Current":
         return None
+    if action not in _ACTIONS.values():
+        return ACTION_UNKNOWN
     return unreadable or metadata_reason
