@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Set
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.deltalog import remove_unborn
+from dicom_etl.errors import DataError
 from dicom_etl.lake import changes
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.pruning import MOST_RANGES, study_ranges
 from dicom_etl.lake.rollup import SeriesKey
 from dicom_etl.lake.schema import INSTANCE, TABLES, table_properties
-from dicom_etl.lake.tables import Fence, Merged, create_table, merge_instance, read_table
+from dicom_etl.lake.tables import Fence, Merged, Source, create_table, merge_instance, read_table
 from dicom_etl.landing.files import Landed
 from dicom_etl.landing.rows import BEFORE_FOLD
 from dicom_etl.landing.voids import read_voids, void_until
@@ -29,7 +32,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the three MERGEs of a run did, and the sequences that the fold rejected."""
+    """What the three MERGEs of a run did, and the sequences that are rejected.
+
+    ``doubled`` counts the rows that the MERGE of ``instance`` changed beyond one for each key: somebody else has
+    written keys that stand in several rows.
+    """
 
     instance: Merged
     series_version: int
@@ -37,6 +44,7 @@ class Outcome:
     rejected: frozenset[int]
     merge_seconds: float
     rollup_seconds: float
+    doubled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,53 +107,91 @@ def merge_landed(
     A ``repair`` has compared every row with the service, so that no stored sequence guards it.
     Raises Superseded when a newer run has committed to one of them.
     """
-    touched = left_behind(spark, lake, run_id) | landed.series
+    touched = left_behind(spark, lake, run_id, landed.version) | landed.series
     beyond = repair or Beyond(voids=void_until(read_voids(lake.table("rejected"))))
     # More ranges than files skip nothing more, and each costs the planner.
     most = min(lake.files(), MOST_RANGES)
-    unfit = {u.sequence for u in landed.unusable if u.reason in BEFORE_FOLD}
-    unusable = {u.sequence for u in landed.unusable} - unfit
 
     progress.step("merge instance")
     began = time.monotonic()
-    instance = merge_instance(
-        spark,
-        lake.path("instance"),
-        lambda session: _and_removals(
-            changes.instance_changes(_changes(session, lake), run_id, unusable, unfit, beyond.voids), beyond
-        ),
-        study_ranges(landed.studies | beyond.study_uids, most),
-        Fence(lake.app_id("instance"), run_id),
-        guarded=repair is None,
-    )
+    with folded(spark, lake, run_id, landed, beyond.voids) as fold:
+        instance = merge_instance(
+            spark,
+            lake.path("instance"),
+            lambda session: _and_removals(changes.changing(fold.rows(session)), beyond),
+            study_ranges(landed.studies | beyond.study_uids, most),
+            Fence(lake.app_id("instance"), run_id),
+            guarded=repair is None,
+            stored=fold.upserts if fold.upserts and lake.may_hold("instance", fold.upserts[0]) else None,
+        )
     version = version_of(instance, INSTANCE)
-    rejected = rejected_of(spark, lake, run_id, unusable, unfit, beyond.voids)
     merge_seconds = time.monotonic() - began
     log.info("instance merged, series and study not yet", extra=_counts(run_id, instance, merge_seconds))
 
     progress.step("roll up series and study")
     began = time.monotonic()
     series_version, study_version = roll_up(spark, lake, run_id, touched | beyond.touched, version, most)
-    return Outcome(instance, series_version, study_version, rejected, merge_seconds, time.monotonic() - began)
+    return Outcome(
+        instance,
+        series_version,
+        study_version,
+        fold.rejected,
+        merge_seconds,
+        time.monotonic() - began,
+        doubled=max(0, instance.changed - fold.changing - len(beyond.removed)),
+    )
 
 
 def _and_removals(folded: DataFrame, beyond: Beyond) -> DataFrame:
     return folded.unionByName(changes.removals(folded.sparkSession, beyond.removed)) if beyond.removed else folded
 
 
-def _changes(spark: SparkSession, lake: Lake) -> DataFrame:
-    return read_table(spark, lake.path("change"))
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What a landing means: one row per instance, in any session, and what ``changes.summary`` says of all of them.
+
+    ``rejected`` are the sequences of all rejects: of the fold and before it.
+    """
+
+    rows: Source
+    changing: int
+    rejected: frozenset[int]
+    upserts: tuple[int, int] | None
 
 
-def rejected_of(
-    spark: SparkSession, lake: Lake, run_id: int, unusable: Set[int], unfit: Set[int], voids: changes.Voids
-) -> frozenset[int]:
-    """The rejects: entries that are unfit for the fold, and last entries of a key without usable metadata."""
-    if not unusable:
-        return frozenset(unfit)
+@contextmanager
+def folded(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, voids: changes.Voids) -> Iterator[Fold]:
+    """The fold of what a run has landed, as the version of ``change`` holds it that its commit made.
+
+    Raises DataError when Spark does not see every entry that was landed. An older version would else count as
+    entries that change nothing, and the run would cover what it has not merged.
+    """
+    unfit = {u.sequence for u in landed.unusable if u.reason in BEFORE_FOLD}
+    unusable = {u.sequence for u in landed.unusable} - unfit
+
+    def rows(session: SparkSession) -> DataFrame:
+        change = read_table(session, lake.path("change"), landed.version)
+        return changes.folded(change, run_id, unusable, unfit, voids)
+
     with named_errors("change"):
-        found = changes.rejected_sequences(_changes(spark, lake), run_id, unusable, unfit, voids).collect()
-    return frozenset(unfit | {row["sequence"] for row in found})
+        # Spark knows an equal plan by its parts, in other sessions too: what is computed here once is not again.
+        kept = rows(spark).cache()
+    try:
+        with named_errors("change"):
+            told = changes.summary(kept)
+        _refuse_unseen(told.entries + len(unfit), landed.entries)
+        yield Fold(rows, told.changing, told.rejected | unfit, told.upserts)
+    finally:
+        with suppress(Py4JError, OSError):  # a JVM that has ended keeps nothing, and what ended the run says more
+            kept.unpersist()
+
+
+def _refuse_unseen(seen: int, landed: int) -> None:
+    if seen != landed:
+        raise DataError(
+            f"change: Spark sees {seen} of the {landed} entries that this run has landed; nothing is merged. Run "
+            "again; if it says so again, see to the storage of this table"
+        )
 
 
 def _counts(run_id: int, merged: Merged, seconds: float) -> dict[str, object]:

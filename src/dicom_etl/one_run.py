@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -89,8 +89,16 @@ def run(
     make_shared_tables(spark, lake, settings)
     start_seconds = time.monotonic() - began
     outcome = merge_landed(spark, lake, task.run_id, read.landed, progress)
+    _refuse_doubled(outcome)
     record_rejects(task, lake, read.landed, read.met_again, outcome.rejected, clock())
     return _record(task, settings, lake, read, outcome, start_seconds, clock)
+
+
+def _refuse_doubled(outcome: Outcome) -> None:
+    if outcome.doubled:
+        raise DataError(
+            "instance holds a key in several rows, so somebody else has written to it: run dicom-etl repair --rebuild"
+        )
 
 
 def refuse_a_feed_that_went_back(client: DicomClient, lake: Lake) -> None:
@@ -145,8 +153,7 @@ def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetch
     )
     met = landing.met(rejects)
     searched = time.monotonic()
-    landed = landing.finish(reading.window.end)
-    commit_landing(task, lake, landed)
+    landed = commit_landing(task, lake, landing.finish(reading.window.end))
     log.info(
         "landed",
         extra={"run_id": task.run_id, "entries": landed.entries, "pages": reading.pages, "window": reading.window},
@@ -162,16 +169,16 @@ def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetch
     )
 
 
-def commit_landing(task: Task, lake: Lake, landed: Landed) -> None:
-    """Make what was landed part of ``change``, in one commit; nothing was landed: no commit."""
-    if landed.entries:
-        commit_change(
-            lake.table("change"),
-            landed,
-            app_id=lake.app_id("change"),
-            run_id=task.run_id,
-            details={"runId": str(task.run_id)},
-        )
+def commit_landing(task: Task, lake: Lake, landed: Landed) -> Landed:
+    """The landing with the version of ``change`` that holds it: all of it, by one commit; nothing commits nothing."""
+    version = commit_change(
+        lake.table("change"),
+        landed,
+        app_id=lake.app_id("change"),
+        run_id=task.run_id,
+        details={"runId": str(task.run_id)},
+    )
+    return replace(landed, version=version)
 
 
 def _usable_by_now(client: DicomClient, rejects: list[Reject], task: Task) -> Iterator[list[Entry]]:
@@ -258,15 +265,22 @@ def _record(
 
 
 def row_results(lake: Lake, entries: int, outcome: Outcome | None) -> dict[str, Any]:
-    """What became of the entries, how long the merging took, and the tables' versions; without one, those they have."""
+    """What became of the entries, how long the merging took, and the tables' versions; without one, those they have.
+
+    Superseded are the entries that changed nothing: not the last of their key, Replaced, refused by the guard, equal
+    to the stored row, or nothing to remove. The fold has counted the entries, so that none is
+    missing among them; a test classifies every entry by itself and compares. Rows that were changed beyond one for
+    each key (which only a repair lets pass) count as read.
+    """
     merged = outcome.instance if outcome else Merged(0, 0, 0, lake.version("instance"))
     rejected = len(outcome.rejected) if outcome else 0
+    read = entries + (outcome.doubled if outcome else 0)
     return {
-        "entries_read": entries,
+        "entries_read": read,
         "inserted": merged.inserted,
         "updated": merged.updated,
         "deleted": merged.deleted,
-        "superseded": superseded_entries(entries, merged, rejected),
+        "superseded": read - merged.changed - rejected,
         "rejected": rejected,
         "merge_seconds": outcome.merge_seconds if outcome else 0.0,
         "rollup_seconds": outcome.rollup_seconds if outcome else 0.0,
@@ -284,17 +298,3 @@ def row_origin(settings: Settings) -> dict[str, Any]:
         "host": socket.gethostname(),
         "settings_digest": settings.digest,
     }
-
-
-def superseded_entries(read: int, merged: Merged, rejected: int) -> int:
-    """Entries that changed nothing: not the last of their key, Replaced, refused by the guard, nothing to remove.
-
-    A test classifies every entry by itself and compares.
-    """
-    superseded = read - merged.inserted - merged.updated - merged.deleted - rejected
-    if superseded < 0:
-        # One entry changed several rows: of our own writing there is one for each key.
-        raise DataError(
-            "instance holds a key in several rows, so somebody else has written to it: run dicom-etl repair --rebuild"
-        )
-    return superseded

@@ -92,6 +92,12 @@ class Lake:
         """How many files the largest of the shared tables has, of those that are there."""
         return max((len(table.file_uris()) for table in self.shared().values()), default=0)
 
+    def may_hold(self, name: str, sequence: int) -> bool:
+        """Whether a row of the table may have this sequence or a higher one, by the bounds of its files."""
+        files = pa.table(self.table(name).get_add_actions(flatten=True))
+        bounds = files["max.sequence"] if "max.sequence" in files.column_names else pa.nulls(files.num_rows, pa.int64())
+        return any(highest is None or highest >= sequence for highest in bounds.to_pylist())
+
     def version(self, name: str) -> int:
         """The newest version of the table."""
         return int(self.table(name).version())

@@ -21,10 +21,9 @@ from dicom_etl.lake.schema import INSTANCE, PARTITION_COLUMN, SERIES, STUDY, Tab
 from dicom_etl.lake.session import Engine
 from dicom_etl.lake.tables import Fence, Merged, Source, read_table
 from dicom_etl.lake.voids import as_deleted
-from dicom_etl.landing.rows import BEFORE_FOLD
 from dicom_etl.landing.voids import Key, new_voids, read_voids, void_until
 from dicom_etl.listing import Found, list_instances
-from dicom_etl.merging import Outcome, rejected_of
+from dicom_etl.merging import Outcome, folded
 from dicom_etl.one_run import record_rejects
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
@@ -60,7 +59,7 @@ def rebuild_tables(
     spark = engine.session(read.landed.entries)
     covered_until = coverage_end(task.stretch, task.now, settings.feed.delay)
     known = void_until(read_voids(lake.table("rejected")))
-    found, gone = _gone(spark, task, lake, client, folder, found, known, covered_until)
+    found, gone = _gone(spark, task, lake, client, folder, found, known, covered_until, read.landed.version)
     outcome = _replace_all(
         spark, task, settings, lake, read, {**known, **{key: sequence for key, sequence, _ in gone}}, progress
     )
@@ -95,11 +94,6 @@ def rebuild_tables(
     )
 
 
-def _landed(session: SparkSession, lake: Lake, run_id: int, unfit: set[int]) -> DataFrame:
-    change = read_table(session, lake.path("change"))
-    return changes.last_of_each_key(changes.entries_of_run(change, run_id, unfit))
-
-
 def _gone(
     spark: SparkSession,
     task: Task,
@@ -109,9 +103,11 @@ def _gone(
     found: Found,
     voids: dict[Key, int],
     covered_until: int,
+    change_version: int | None,
 ) -> tuple[Found, list[tuple[Key, int, int]]]:
     """What the feed shows and the search does not hold; not what happened too lately to be told."""
-    last = as_deleted(_landed(spark, lake, task.run_id, set()), voids).cache()
+    change = read_table(spark, lake.path("change"), change_version)
+    last = as_deleted(changes.last_of_each_key(changes.entries_of_run(change, task.run_id)), voids).cache()
     try:
         pending = comparison.pending_keys(last, [(task.stretch.start, covered_until)])
         found, _, gone = find_gone(spark, comparison.live_instances(last), pending, found, client, folder)
@@ -130,17 +126,14 @@ def _replace_all(
     progress: Progress,
 ) -> Outcome:
     """The three tables, instance first; series and study are made from the version that was written."""
-    unfit = {u.sequence for u in read.landed.unusable if u.reason in BEFORE_FOLD}
-    unusable = {u.sequence for u in read.landed.unusable} - unfit
-
-    def living(session: SparkSession) -> DataFrame:
-        last = as_deleted(_landed(session, lake, task.run_id, unfit), voids)
-        return changes.effects(last, unusable).where(f"effect = '{changes.UPSERT}'")
-
     progress.step("build instance")
     began = time.monotonic()
-    version = put_in_place(spark, task.run_id, settings, lake, INSTANCE, living)
-    rejected = rejected_of(spark, lake, task.run_id, unusable, unfit, voids)
+    with folded(spark, lake, task.run_id, read.landed, voids) as fold:
+
+        def living(session: SparkSession) -> DataFrame:
+            return fold.rows(session).where(f"effect = '{changes.UPSERT}'")
+
+        version = put_in_place(spark, task.run_id, settings, lake, INSTANCE, living)
     merge_seconds = time.monotonic() - began
     progress.step("build series and study")
     began = time.monotonic()
@@ -148,7 +141,7 @@ def _replace_all(
     study = put_in_place(spark, task.run_id, settings, lake, STUDY, rolled_up(lake, STUDY, version))
     rows = sum(lake.table("instance").get_add_actions(flatten=True)["num_records"].to_pylist())
     log.info("tables built anew", extra={"run_id": task.run_id, "instances": rows})
-    return Outcome(Merged(rows, 0, 0, version), series, study, rejected, merge_seconds, time.monotonic() - began)
+    return Outcome(Merged(rows, 0, 0, version), series, study, fold.rejected, merge_seconds, time.monotonic() - began)
 
 
 def rolled_up(lake: Lake, table: Table, instance_version: int) -> Source:

@@ -71,7 +71,7 @@ def reread(
             end = window.end
         fetched = time.monotonic()
         landed = landing.finish(end)
-    commit_landing(task, lake, landed)
+    landed = commit_landing(task, lake, landed)
     return Reread(
         landed=landed,
         met=tuple(rejects[sequence] for sequence in sorted(met)),

@@ -33,13 +33,16 @@ def rolled_up_to(lake: Lake) -> int:
     return min(lake.marker("series"), lake.marker("study"))
 
 
-def left_behind(spark: SparkSession, lake: Lake, run_id: int) -> frozenset[SeriesKey]:
-    """The series of what dead runs landed; none, and no job, when every landing was rolled up."""
+def left_behind(spark: SparkSession, lake: Lake, run_id: int, change_version: int | None) -> frozenset[SeriesKey]:
+    """The series of what dead runs landed; none, and no job, when every landing was rolled up.
+
+    ``change_version`` is that of the run's own landing, which holds theirs too.
+    """
     floor = rolled_up_to(lake)
     if not lake.landed_between(floor, run_id):
         return frozenset()
     with named_errors("change"):
-        touched = rollup.touched_series(read_table(spark, lake.path("change")), floor, run_id - 1)
+        touched = rollup.touched_series(read_table(spark, lake.path("change"), change_version), floor, run_id - 1)
         return frozenset((row[0], row[1], row[2]) for row in touched.collect())
 
 

@@ -151,7 +151,7 @@ def merge(base_url: str, root: Path, start: int, entries: int, windows: int) -> 
             merged = merge_instance(
                 spark,
                 lake.path("instance"),
-                lambda one, run=run_id: changes.instance_changes(read_table(one, lake.path("change")), run, ()),
+                lambda one, run=run_id: changes.changing(changes.folded(read_table(one, lake.path("change")), run, ())),
                 study_ranges(landed.studies),
                 Fence(lake.app_id("instance"), run_id),
             )

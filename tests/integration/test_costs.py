@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyspark
 import pytest
 
+from dicom_etl import merging
 from dicom_etl.emulator.timestamps import TICKS_PER_SECOND
 from dicom_etl.lake import maintenance
 from dicom_etl.lake.pruning import study_ranges
 from dicom_etl.maintain import maintain
 from dicom_etl.open_lake import existing_lake
-from support.site import Site, at, ticks_at
+from support.site import Site, at, text_at, ticks_at
 
 INSTANCES = 20
 SHARED = ("instance", "series", "study")
@@ -61,6 +63,26 @@ def test_a_run_takes_no_more_jobs_as_the_tables_grow(lake: tuple[Site, list[int]
     assert jobs[0] > 10, "they are counted"
     assert max(jobs[1:]) <= MOST_JOBS
     assert jobs[-1] <= jobs[1] + 2
+
+
+def test_the_entries_of_a_run_are_folded_once(lake: tuple[Site, list[int]], tmp_path: Path) -> None:
+    """Its MERGE opens no file of `change`: what was counted is what is merged."""
+    site = lake[0].copied(tmp_path)
+    real, change = merging.merge_instance, site.root / "change"
+
+    def without_change(*given: Any, **named: Any) -> Any:
+        files = list(change.glob("*.parquet"))
+        for file in files:
+            file.rename(file.with_suffix(".away"))
+        done = real(*given, **named)
+        for file in files:
+            file.with_suffix(".away").rename(file)
+        return done
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(merging, "merge_instance", without_change)
+        (run,) = site.sync(start=text_at(3), end=text_at(4))
+    assert (run.entries_read, run.superseded) == (INSTANCES, INSTANCES)
 
 
 def test_a_window_of_new_studies_rewrites_nothing(lake: tuple[Site, list[int]]) -> None:

@@ -125,7 +125,7 @@ def test_the_columns_are_those_of_instance_and_the_effect(folded: DataFrame) -> 
     assert folded.columns == [
         "partitionName", "studyInstanceUid", "seriesInstanceUid", "sopInstanceUid", "lastModifiedTimestamp",
         "studyDate", "studyDescription", "issuerOfPatientId", "patientId", "patientName", "modality", "sopClassUid",
-        "filePath", "sequence", "effect",
+        "filePath", "sequence", "effect", "entries",
     ]  # fmt: skip
     moments = {row["sopInstanceUid"]: row["lastModifiedTimestamp"] for row in collected(folded)}
     assert (moments["created"], moments["created earlier"]) == (NOON, EARLIER)
@@ -148,9 +148,22 @@ def test_entries_without_a_whole_key_and_of_other_runs_take_no_part(rows: dict[s
 def test_the_source_of_the_merge_holds_what_changes_rows(spark: SparkSession) -> None:
     """Upserts and removals, once a key; the rejects come apart, by sequence."""
     frame = changes_frame(spark, [row for case in CASES for row in _entries(case)])
-    source = collected(changes.instance_changes(frame, 1, UNUSABLE))
+    fold = changes.folded(frame, 1, UNUSABLE)
+    source = collected(changes.changing(fold))
     assert sorted((row["sopInstanceUid"], row["effect"]) for row in source) == sorted(
         (case.name, case.effect) for case in CASES if case.effect in ("upsert", "remove")
     )
-    rejected = collected(changes.rejected_sequences(frame, 1, UNUSABLE))
-    assert sorted(row["sequence"] for row in rejected) == [130, 140, 170, 181, 250, 270, 291]
+    told = changes.summary(fold)
+    assert told.rejected == {130, 140, 170, 181, 250, 270, 291}
+    assert told.changing == len(source) == 16
+    assert told.upserts == (10, 381)
+
+
+def test_a_fold_counts_the_entries_that_it_has_seen(spark: SparkSession) -> None:
+    """Of this run and with a known state, whatever becomes of them; of none at all it says none."""
+    rows = [row for case in CASES for row in _entries(case)]
+    frame = changes_frame(spark, [*rows, entry("of another run", 300, "Create", "Current", runId=2)])
+    whole = changes.summary(changes.folded(frame, 1, UNUSABLE))
+    assert (len(rows), whole.entries) == (43, 41)
+    assert changes.summary(changes.folded(frame, 1, UNUSABLE, {10, 260, 351})).entries == 39
+    assert changes.summary(changes.folded(frame, 3, ())) == changes.Summary(0, 0, frozenset(), None)

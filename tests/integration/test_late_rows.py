@@ -11,7 +11,6 @@ import pytest
 from dicom_etl.emulator import instance_key
 from dicom_etl.emulator.faults import Fault
 from support.late import LateFeed, late_alone
-from support.oracle import accounting
 from support.site import Site, at, ticks_at
 from support.story import NoSpark
 
@@ -52,7 +51,7 @@ def test_late_rows_are_merged_by_the_next_run(feed: LateFeed) -> None:
     feed.create(11.9, "4.1.1")
     feed.service.delete("Microsoft.Default", "1.2.4", at_ticks=ticks_at(12.7))
     read = [row for row in feed.site.feed(0, 13) if row.sequence > 3]
-    fates = accounting(read, feed.site.stored_sequences())
+    fates = feed.site.fates(read)
     assert fates == {"inserted": 1, "updated": 1, "deleted": 1, "superseded": 2}
 
     run = feed.sync(13.25)

@@ -14,7 +14,7 @@ import pytest
 
 from dicom_etl.emulator.faults import Fault
 from dicom_etl.status import status
-from support.oracle import Row, Tables, accounting, by_key, instance_row, tables_of
+from support.oracle import Row, Tables, by_key, instance_row, tables_of
 from support.site import SECOND, Site, ticks_at
 from support.story import NoSpark
 
@@ -95,7 +95,7 @@ def test_a_night_of_bad_entries_is_recorded_retried_in_turns_and_heals(
     bad = {*range(61, 121), *range(130, 180), *range(180, 340, 2)} | {121, 340 - 1}
     assert len(bad) == 192
     site.service.faults.add(Fault(sequences=tuple(bad)))
-    fates = accounting(site.feed(9, 10), site.stored_sequences(), unusable=bad)
+    fates = site.fates(site.feed(9, 10), unusable=bad)
     assert fates_of(fates) == {"inserted": 88, "updated": 0, "deleted": 0, "superseded": 0, "rejected": 192}
     site.clock(10.25)
     site.service.requests.clear()
@@ -156,7 +156,7 @@ def test_three_thousand_of_five_thousand(make_site: Callable[..., Site], scatter
     bad = {n for n in numbers if n % 5 in (0, 1, 2)} if scattered else set(range(201, 3201))
     assert len(bad) == 3000
     poison = site.service.faults.add(Fault(sequences=tuple(bad)))
-    fates = accounting(site.feed(9, 10), site.stored_sequences(), unusable=())
+    fates = site.fates(site.feed(9, 10))
     assert fates.total() == 5000
     site.clock(10.25)
     site.service.requests.clear()

@@ -166,6 +166,28 @@ def test_unchanged_rollups_rewrite_no_file(spark: SparkSession, tmp_path: Path) 
     assert [(row["seriesInstanceUid"], row["modality"]) for row in table_rows(path)] == [("1.1.1", "MR")]
 
 
+@pytest.mark.parametrize("partitioned", [False, True], ids=["clustered", "partitioned"])
+def test_equal_instances_rewrite_no_file(spark: SparkSession, tmp_path: Path, partitioned: bool) -> None:
+    """The same entries again leave the same files and say so, nulls and more columns than ours included."""
+    path = make(spark, INSTANCE, tmp_path / "instance", partitioned=partitioned)
+    spark.sql(f"ALTER TABLE delta.`{path}` ADD COLUMNS (theirs string)")
+    rows = [upsert("1", 1, modality="CT"), upsert("2", 2, partitionName="q"), upsert("3", 3, studyInstanceUid="1.2")]
+
+    def again(run_id: int, rows: list[dict[str, Any]], stored: tuple[int, int] | None) -> tuple[int, ...]:
+        ranges, fence = [("1.1", "1.2")], Fence(f"{APP}/instance", run_id)
+        done = merge_instance(spark, path, lambda s: source_frame(s, rows), ranges, fence, stored=stored)
+        return done.inserted, done.updated, done.deleted
+
+    assert again(1, rows, None) == (3, 0, 0)
+    files = DeltaTable(path).file_uris()
+    assert again(2, [*rows, remove("never there", 4)], (1, 3)) == (0, 0, 0)
+    assert DeltaTable(path).file_uris() == files
+    assert DeltaTable(path).transaction_version(f"{APP}/instance") == 2
+    # Without the look at what is stored, they are written again: that is what it is for.
+    assert again(3, rows, None) == (0, 3, 0)
+    assert DeltaTable(path).file_uris() != files
+
+
 TYPES = {"lastModifiedTimestamp": "timestamp", "studyDate": "date"}
 TYPES |= dict.fromkeys(("sequence", "instanceCount", "seriesCount"), "long")
 

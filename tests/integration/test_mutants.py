@@ -50,7 +50,7 @@ def check_the_fold(spark: SparkSession) -> None:
         entry("created again while the clock stepped back", 8, "Create", "Current", filePath="last"),
         entry("landed by a dead run, gone since", 9, "Create", "Current", runId=0),
     ]
-    source = collected(changes.instance_changes(changes_frame(spark, rows), 1, []))
+    source = collected(changes.changing(changes.folded(changes_frame(spark, rows), 1, [])))
     fates = {row["sopInstanceUid"]: (row["effect"], row["sequence"]) for row in source}
     assert len(source) == len(fates), "one row per instance"
     assert fates.get("kept") == ("upsert", 1), "Current is upserted"
@@ -78,7 +78,7 @@ def check_bad_entries(spark: SparkSession) -> None:
         entry("moved away and created again", 7, "Create", "Current"),
     ]
     voids = {("p", "1.1", "1.1.1", f"moved away{more}"): 6 for more in ("", " and created again")}
-    source = collected(changes.instance_changes(changes_frame(spark, rows), 1, [2], [4], voids))
+    source = collected(changes.changing(changes.folded(changes_frame(spark, rows), 1, [2], [4], voids)))
     fates = {row["sopInstanceUid"]: (row["effect"], row["sequence"]) for row in source}
     assert fates.get("moved away and created again") == ("upsert", 7), "an entry above its void lives"
     assert fates.get("expired") == ("remove", 8), "the state decides, whatever the action is called"
@@ -224,7 +224,7 @@ def _by_state_alone() -> Column:
 def _fold(last: Callable[[DataFrame, Column], DataFrame]) -> Callable[[DataFrame], DataFrame]:
     def folded(entries: DataFrame) -> DataFrame:
         row = F.struct(*(name for name in entries.columns if name not in INSTANCE_KEY))
-        return last(entries, row).select(*INSTANCE_KEY, "last.*")
+        return last(entries, row).select(*INSTANCE_KEY, "last.*", F.lit(1).alias("entries"))
 
     return folded
 

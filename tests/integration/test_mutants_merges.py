@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import pytest
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl import rollups
-from dicom_etl.errors import StorageError
+from dicom_etl import merging, rollups
+from dicom_etl.errors import DataError, StorageError
 from dicom_etl.lake import pruning, tables
 from dicom_etl.lake.schema import INSTANCE, Table, table_properties
 from dicom_etl.lake.tables import Fence, Merged
@@ -120,6 +121,44 @@ def check_the_merge(stage: Stage) -> None:
     assert mine.keys() == {"1", "newer", "older", "equal", "adopted", "new", "remove older"}, "nothing else is there"
 
 
+def check_equal_rows(stage: Stage) -> None:
+    """What is read again and stands just so is left alone; what differs, and what is gone, is not."""
+    path = stage.instance()
+    rows = [
+        instance("equal", 10, effect="upsert"),
+        instance("newer", 10, effect="upsert", filePath="rewritten"),
+        instance("older", 10, effect="upsert", patientName="Named"),
+        instance("adopted", 10, effect="upsert"),
+        instance("new", 10, effect="upsert"),
+        instance("remove older", 10, effect="remove"),
+    ]
+    before = {row["sopInstanceUid"] for row in table_rows(path)}
+    assert {row["sopInstanceUid"] for row in rows} - before == {"new"}
+    merged = tables.merge_instance(
+        stage.spark, path, lambda s: source_frame(s, rows), [("1.1", "1.1")], Fence(APP, 2), stored=(10, 10)
+    )
+    stored = {row["sopInstanceUid"]: row for row in table_rows(path)}
+    assert "remove older" not in stored, "a removal is no equal row, whatever it looks like"
+    found = stored["newer"]["filePath"], stored["older"]["patientName"], stored["adopted"]["sequence"]
+    assert found == ("rewritten", "Named", 10), "a row that differs in any column is written"
+    assert (merged.inserted, merged.updated, merged.deleted) == (1, 3, 1), "a row that is equal is left alone"
+
+
+def check_the_entries_seen(stage: Stage) -> None:
+    """Spark shows an older version of `change`: the run ends, and what it has read is not covered."""
+    site = stage.lake()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(merging, "read_table", _older_version)
+        patched.setattr(Site, "accountable", False)  # which would see it by itself
+        with suppress(DataError):
+            site.sync()
+    assert {row["sequence"] for row in site.rows("change") if row["runId"] == 3} == {3, 4}
+    row = site.ledger()[-1]
+    assert (row["runId"], row["status"]) == (3, "failed"), "a run that does not see its entries covers nothing"
+    (run,) = site.sync()
+    assert (run.entries_read, site.tables()) == (2, site.expected())
+
+
 def check_the_run_after_a_dead_one(stage: Stage) -> None:
     """It rolls up what the dead run's MERGE has taken away, and its own update as its own MERGE wrote it."""
     site = stage.lake()
@@ -196,7 +235,29 @@ def _older_version(
     return real(spark, path, None if version is None else version - 1)
 
 
+def _equal_by_sequence(
+    rows: DataFrame, stored: DataFrame, _table: Table, ranges: Any, _may_be: Any = None
+) -> DataFrame:
+    """An entry that was merged once is not merged again."""
+    same = tables._on(INSTANCE, ranges) & (F.col("t.sequence") == F.col("s.sequence"))
+    return rows.alias("s").join(stored.alias("t"), on=same & (F.col("s.effect") == "upsert"), how="left_anti")
+
+
+def _equal_whatever_the_effect(
+    rows: DataFrame, stored: DataFrame, table: Table, ranges: Any, _may_be: Any = None, real: Any = tables._not_stored
+) -> DataFrame:
+    return real(rows, stored, table, ranges)
+
+
 MUTANTS = [
+    Mutant("equal by its sequence", check_equal_rows, tables, "_not_stored", _equal_by_sequence,
+           "a row that differs in any column is written"),
+    Mutant("equal whatever the effect", check_equal_rows, tables, "_not_stored", _equal_whatever_the_effect,
+           "a removal is no equal row, whatever it looks like"),
+    Mutant("equal rows written", check_equal_rows, tables, "_not_merged_before", lambda rows, *_: rows,
+           "a row that is equal is left alone"),
+    Mutant("entries that nobody counts", check_the_entries_seen, merging, "_refuse_unseen", lambda *_: None,
+           "a run that does not see its entries covers nothing"),
     Mutant("stale row not guarded", check_the_merge, tables, "merge_instance", _merging(lambda: F.lit(True)),
            "an older entry is refused"),
     Mutant("guard in ON", check_the_merge, tables, "merge_instance", _merging(_newer, in_on=True),

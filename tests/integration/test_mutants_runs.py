@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,8 @@ def check_the_run_ids(folder: Path) -> None:
 def check_a_skipped_merge(folder: Path) -> None:
     """A MERGE that was skipped, since a newer run has written, ends the run, and covers nothing."""
     with landing_only(folder, merge=merging.merge_landed) as site, pytest.MonkeyPatch.context() as patched:
+        nothing = merging.Fold(lambda _: None, 0, frozenset(), None)  # type: ignore[arg-type,return-value]
+        patched.setattr(merging, "folded", lambda *_: nullcontext(nothing))
         patched.setattr(merging, "merge_instance", lambda *_, **__: Merged(0, 0, 0, None))
         patched.setattr(merging, "roll_up", lambda *_, **__: (1, 1))
         create(site, 9)

@@ -25,7 +25,7 @@ from dicom_etl.runs.claim import claim
 from dicom_etl.runs.ledger import Run
 from dicom_etl.status import status
 from dicom_etl.sync import planned
-from support.oracle import COLUMNS, accounting, moment
+from support.oracle import COLUMNS, moment
 from support.site import HOUR, SECOND, Site, at, table_rows, text_at, ticks_at
 from support.story import NoSpark, Story
 
@@ -246,6 +246,30 @@ def test_an_empty_feed_makes_empty_tables_once(make_site: Callable[..., Site]) -
     assert [row["status"] for row in site.ledger()] == ["succeeded", "succeeded"]
 
 
+def test_a_range_that_is_read_again_rewrites_nothing(make_site: Callable[..., Site]) -> None:
+    """`--until` four times: what is equal counts as superseded, and no file changes; what differs is still merged."""
+    site = make_site()
+    for sop in ("1", "2"):
+        site.create("1.1", "1.1.1", f"1.1.1.{sop}", name=f"N{sop}", modality="CT")
+    site.create("1.2", "1.2.1", "1.2.1.1")
+    site.service.delete("Microsoft.Default", "1.2")
+    (run,) = site.sync(until=text_at(8.2))
+    assert (run.entries_read, run.inserted, run.superseded) == (4, 2, 2)
+    files = {name: site.files(name) for name in ("instance", "series", "study")}
+    for _ in range(3):
+        (run,) = site.sync(until=text_at(8.2))
+        assert (run.entries_read, run.inserted, run.updated, run.deleted, run.superseded) == (4, 0, 0, 0, 4)
+        assert {name: site.files(name) for name in files} == files
+    # The same entry, whose instance was deleted and whose path was taken away since.
+    site.service.history.of_key(("Microsoft.Default", "1.1", "1.1.1", "1.1.1.2"))[0].file_path = "elsewhere"
+    site.service.delete("Microsoft.Default", "1.1", "1.1.1", "1.1.1.1", at_ticks=ticks_at(8.1))
+    (run,) = site.sync(until=text_at(8.2))
+    assert (run.entries_read, run.updated, run.deleted, run.superseded) == (5, 1, 1, 3)
+    rows = [(row["sopInstanceUid"], row["filePath"]) for row in site.rows("instance")]
+    assert rows == [("1.1.1.2", "elsewhere")]
+    assert [row["instanceCount"] for row in site.rows("study")] == [1]
+
+
 # -- rejects -------------------------------------------------------------------------------------------------
 
 
@@ -304,7 +328,7 @@ def test_every_kind_of_bad_entry_has_its_reason(make_site: Callable[..., Site]) 
     events["5"].action = "create"
     events["6"].uids = ("1.1", " ", "1.1.1.6")
     site.create("1.1", "1.1.1", "1.1.1.7", name="Good")
-    fates = accounting(site.feed(8, 9), {}, unusable=(1, 2, 3))
+    fates = site.fates(site.feed(8, 9), unusable=(1, 2, 3))
     site.clock(10)
     (run,) = site.sync()
     assert {r["sequence"]: r["reason"] for r in _rejects(site)} == {
@@ -450,7 +474,7 @@ def test_a_run_that_dies_between_the_merges_heals(
     assert site.tables() == site.expected()
     # Its windows are still due, and are read for good.
     (run,) = site.sync()
-    assert (run.window_start, run.window_end, run.entries_read, run.updated) == (ticks_at(9), ticks_at(10), 2, 2)
+    assert (run.window_start, run.window_end, run.entries_read, run.superseded) == (ticks_at(9), ticks_at(10), 2, 2)
     assert site.tables() == site.expected()
 
     # A bug of ours is recorded by its class too, and no claim stays behind.

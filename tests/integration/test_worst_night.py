@@ -16,7 +16,7 @@ from dicom_etl.emulator import Emulator, damage
 from dicom_etl.emulator.faults import Fault, SwitchedOn
 from dicom_etl.emulator.tokens import READER
 from dicom_etl.status import status
-from support.oracle import Tables, accounting, instance_row, tables_of
+from support.oracle import Tables, instance_row, tables_of
 from support.site import SECOND, Site, metadata, ticks_at
 
 P = "Microsoft.Default"
@@ -139,7 +139,7 @@ def test_a_night_in_which_everything_goes_wrong(
         for place, (name, fault) in enumerate(IN_TURN.items())
     }
     lasting = {number: faults.add(Fault(sequences=(number,), **spoil(number))) for number, (spoil, _) in SPOILT.items()}
-    fates = accounting(site.feed(9, 10), {}, unusable=REJECTED)
+    fates = site.fates(site.feed(9, 10), unusable=REJECTED)
     assert (fates.total(), fates["rejected"], fates["inserted"]) == (300, len(REJECTED), 300 - 40 - len(REJECTED) + 10)
 
     (run,) = site.sync()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,22 +15,26 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from dicom_etl.deltalog import is_local, local_path
 from dicom_etl.runs.ledger import Run
-from support.oracle import INSTANCE_KEY, accounting
+from support.oracle import INSTANCE_KEY, Row, accounting, instance_row
 
 COUNTS = ("inserted", "updated", "deleted", "superseded", "rejected")
 _STATES = ("Current", "Replaced", "Deleted")
 
 
-def check_accounting(change: DeltaTable, run: Run, stored: Mapping[tuple[str, ...], int | None]) -> None:
+def check_accounting(
+    change: DeltaTable, run: Run, stored: Mapping[tuple[str, ...], Row], closed: Iterable[int] = ()
+) -> None:
     """What the run says of its entries is what becomes of each of them, as it was when it was read.
 
-    ``stored`` is the sequence of each row of ``instance`` before the run.
+    ``stored`` are the rows of ``instance`` before the run, by key; ``closed`` the sequences of void rejects.
     """
     entries = landed_entries(change, run.run_id)
     unfit = [entry for entry in entries if not _fit(entry)]
     unusable = {entry.sequence for entry in entries if not _has_header(entry.metadata)}
-    fates = accounting([entry for entry in entries if _fit(entry)], stored, unusable)
-    fates["rejected"] += len(unfit)
+    closed = set(closed)
+    fates = accounting([entry for entry in entries if _fit(entry)], stored, instance_row, unusable, closed)
+    fates["rejected"] += sum(entry.sequence not in closed for entry in unfit)
+    fates["superseded"] += sum(entry.sequence in closed for entry in unfit)
     said = {name: getattr(run, name) for name in COUNTS}
     assert (run.entries_read, said) == (len(entries), {name: fates[name] for name in COUNTS}), run
 
@@ -47,9 +51,17 @@ def dataset_of(table: DeltaTable) -> Dataset:
 
 def landed_entries(change: DeltaTable, run_id: int) -> list[Any]:
     """What a run has landed, one object an entry."""
-    names = [*INSTANCE_KEY, "sequence", "action", "state", "metadata"]
+    names = [*INSTANCE_KEY, "sequence", "timestampTicks", "action", "state", "filePath", "metadata"]
     rows = dataset_of(change).to_table(columns=names, filter=pc.field("runId") == run_id).to_pylist()
-    return [SimpleNamespace(**row, key=tuple(row[name] for name in INSTANCE_KEY)) for row in rows]
+    return [
+        SimpleNamespace(
+            **row,
+            key=tuple(row[name] for name in INSTANCE_KEY),
+            ticks=row["timestampTicks"],
+            file_path=row["filePath"],
+        )
+        for row in rows
+    ]
 
 
 def _fit(entry: Any) -> bool:

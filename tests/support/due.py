@@ -8,7 +8,6 @@ from typing import Any
 from dicom_etl.runs import ledger
 from dicom_etl.runs.ledger import Run
 from dicom_etl.window import Window
-from support.oracle import accounting
 from support.site import Site, at
 from support.story import make_changes, make_creates
 
@@ -65,7 +64,7 @@ def check_equal(site: Site) -> None:
 
 def synced(site: Site, entries: list[Any], **how: Any) -> Run:
     """The one run of the next sync, which reads these entries: each accounted for, and the tables equal."""
-    fates = accounting(entries, site.stored_sequences())
+    fates = site.fates(entries)
     (run,) = site.sync(**how)
     names = ("inserted", "updated", "deleted", "superseded", "rejected")
     assert {name: getattr(run, name) for name in names} == {name: fates[name] for name in names}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -143,32 +143,46 @@ def digest(instances: Iterable[Row]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+_ACTIONS = {"create", "update", "delete"}
+
+
 def accounting(
-    entries: Iterable[Any], stored: Mapping[tuple[str, ...], int | None], unusable: Iterable[int] = ()
+    entries: Iterable[Any],
+    stored: Mapping[tuple[str, ...], Row],
+    made: Callable[[Any], Row],
+    unusable: Iterable[int] = (),
+    closed: Iterable[int] = (),
 ) -> Counter[str]:
     """What must become of each entry that a run reads, counted, by §5.6 and §5.8 (read is the sum).
 
-    ``entries`` are the emulator's feed rows as they were when they were read; ``stored`` the sequence of
-    each row of ``instance`` before the run; ``unusable`` the sequences without metadata that can be used.
+    ``entries`` are rows of the feed as they were when they were read; ``stored`` the rows of ``instance`` before the
+    run, by key; ``made`` gives the row that an entry makes; ``unusable`` are the sequences without metadata that can
+    be used, ``closed`` those of rejects that are void.
     """
     rows = list(entries)
     last: dict[tuple[str, ...], int] = {}
     for row in rows:
         last[tuple(row.key)] = max(row.sequence, last.get(tuple(row.key), 0))
+    fates = {
+        row.sequence: "superseded"
+        if last[tuple(row.key)] != row.sequence
+        else _fate(row, stored.get(tuple(row.key)), made, row.sequence in set(unusable))
+        for row in rows
+    }
     return Counter(
-        "superseded" if last[tuple(row.key)] != row.sequence else _fate(row, stored, set(unusable)) for row in rows
+        "superseded" if fate == "rejected" and sequence in set(closed) else fate for sequence, fate in fates.items()
     )
 
 
-def _fate(row: Any, stored: Mapping[tuple[str, ...], int | None], unusable: set[int]) -> str:
-    key = tuple(row.key)
-    refused = key in stored and stored[key] is not None and stored[key] > row.sequence  # type: ignore[operator]
+def _fate(row: Any, stored: Row | None, made: Callable[[Any], Row], unusable: bool) -> str:
+    refused = stored is not None and stored["sequence"] is not None and stored["sequence"] > row.sequence
     if row.state == "Deleted":
-        return "deleted" if key in stored and not refused else "superseded"
+        return "deleted" if stored is not None and not refused else "superseded"
     if row.state == "Replaced":
         return "superseded"
-    if row.sequence in unusable or (row.action or "").lower() not in ("create", "update", "delete"):
+    if unusable or (row.action or "").lower() not in _ACTIONS:
         return "rejected"
-    if key not in stored:
+    if stored is None:
         return "inserted"
-    return "superseded" if refused else "updated"
+    equal = stored["sequence"] == row.sequence and made(row) == {name: stored[name] for name in COLUMNS["instance"]}
+    return "superseded" if refused or equal else "updated"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -24,7 +25,7 @@ from dicom_etl.settings import Settings, load_settings
 from dicom_etl.storage import Storage
 from dicom_etl.sync import sync
 from support.accounted import check_accounting, dataset_of
-from support.oracle import KEYS, Row, Tables, by_key, expected_tables
+from support.oracle import KEYS, Row, Tables, accounting, by_key, expected_tables, instance_row
 
 TABLES = ("instance", "series", "study")
 SECOND = 10_000_000
@@ -168,15 +169,17 @@ class Site:
         ):
             if run.entries_read and run.instance_version and self.accountable:
                 # As its MERGE found it: a run that was overtaken may have written while this one read.
-                check_accounting(self.opened("change"), run, self.stored_sequences(run.instance_version - 1))
+                stored = self.stored_instances(run.instance_version - 1)
+                closed = [row["sequence"] for row in self.rows("rejected") if row["status"] == "void"]
+                check_accounting(self.opened("change"), run, stored, closed)
             yield run
 
     @property
     def accountable(self) -> bool:
-        """Whether the runs merge, and all that the accounting needs is where it usually is, without voids."""
+        """Whether the runs merge, and all that the accounting needs is where it usually is, without changed UIDs."""
         if self.spark is None or not self.settings.lake.keep_metadata or not self.has("change"):
             return False
-        return all(row["status"] != "void" for row in self.rows("rejected"))
+        return all(row["reason"] != "uid-changed" for row in self.rows("rejected"))
 
     def rows(self, table: str, version: int | None = None) -> list[Row]:
         """The rows of a table as delta-rs reads them."""
@@ -205,13 +208,16 @@ class Site:
         """The data files of the newest version."""
         return set(self.opened(table).file_uris())
 
-    def stored_sequences(self, version: int | None = None) -> dict[tuple[str, ...], int | None]:
-        """The sequence of each row of ``instance``, by key; empty before there is a table."""
+    def stored_instances(self, version: int | None = None) -> dict[tuple[str, ...], Row]:
+        """The rows of ``instance``, by key; empty before there is a table."""
         if not self.has("instance"):
             return {}
-        return {
-            tuple(row[name] for name in KEYS["instance"]): row["sequence"] for row in self.rows("instance", version)
-        }
+        return {tuple(row[name] for name in KEYS["instance"]): row for row in self.rows("instance", version)}
+
+    def fates(self, entries: Iterable[Any], unusable: Iterable[int] = ()) -> Counter[str]:
+        """What must become of these rows of the feed when they are read now."""
+        lives = {live.sequence: live for live in self.service.live_instances()}
+        return accounting(entries, self.stored_instances(), lambda row: instance_row(lives[row.sequence]), unusable)
 
     def feed(self, start: float, end: float) -> list[Any]:
         """The service's rows between two hours of the day."""

@@ -11,7 +11,7 @@ import pydicom
 
 from dicom_etl.runs.ledger import Run
 from dicom_etl.upload import upload
-from support.oracle import Tables, accounting
+from support.oracle import Tables
 from support.site import MINUTE, Site, at, ticks_at
 
 REAL_FILES = ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "JPEG2000.dcm", "examples_overlay.dcm", "reportsi.dcm")
@@ -46,7 +46,7 @@ class Story:
     def tell(self, name: str, hours: tuple[float, float], **how: Any) -> None:
         """Sync, and remember what was there before and after; ``hours`` are those of the feed it reads."""
         site = self.site
-        fates = accounting(site.feed(*hours), site.stored_sequences())
+        fates = site.fates(site.feed(*hours))
         runs = site.sync(**how)
         files = {table: site.files(table) for table in ("instance", "series", "study")}
         self.chapters[name] = Chapter(runs, site.tables(), site.expected(), fates, files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -19,6 +20,7 @@ REJECT = "reject"
 
 _MOST_LITERALS = 1000
 FLAG = "_flagged"
+ENTRIES = "entries"
 Key = tuple[str, ...]
 Voids = Mapping[tuple[str, str, str, str], int]
 
@@ -48,7 +50,7 @@ def flagged(entries: DataFrame, sequences: Collection[int]) -> DataFrame:
 
 
 def last_of_each_key(entries: DataFrame) -> DataFrame:
-    """One row per instance: its entry with the highest sequence.
+    """One row per instance: its entry with the highest sequence, and in ``entries`` how many there are of it.
 
     By sequence alone, which per key is the order of the commits, also when the service's clock steps back
     (architecture §5.6: by time 9 % of random histories diverged). Entries without a whole key, or with a state that
@@ -61,8 +63,8 @@ def last_of_each_key(entries: DataFrame) -> DataFrame:
     return (
         entries.where(known)
         .groupBy(*INSTANCE_KEY)
-        .agg(F.max_by(F.struct(*_CARRIED), "sequence").alias("last"))
-        .select(*INSTANCE_KEY, "last.*")
+        .agg(F.max_by(F.struct(*_CARRIED), "sequence").alias("last"), F.count("*").alias(ENTRIES))
+        .select(*INSTANCE_KEY, "last.*", ENTRIES)
     )
 
 
@@ -79,9 +81,9 @@ def _effect() -> Column:
 
 
 def effects(last: DataFrame, unusable: Collection[int]) -> DataFrame:
-    """One row per instance with ``effect`` (upsert, remove, leave, reject) and the columns of ``instance``.
+    """One row per instance: the columns of ``instance``, ``effect`` (upsert, remove, leave, reject), ``entries``.
 
-    Key: the instance's four columns. ``unusable`` are sequences whose metadata cannot be used.
+    Key: the instance's four columns. ``unusable`` are sequences whose metadata or action cannot be used.
     """
     return flagged(last, unusable).select(
         *INSTANCE_KEY,
@@ -90,6 +92,7 @@ def effects(last: DataFrame, unusable: Collection[int]) -> DataFrame:
         "filePath",
         "sequence",
         _effect().alias("effect"),
+        ENTRIES,
     )
 
 
@@ -104,11 +107,37 @@ def folded(
     return effects(as_deleted(last, voids or {}), unusable)
 
 
-def instance_changes(
-    changes: DataFrame, run_id: int, unusable: Collection[int], unfit: Collection[int] = (), voids: Voids | None = None
-) -> DataFrame:
-    """The source of the MERGE into ``instance``: at most one row per instance, effect upsert or remove."""
-    return folded(changes, run_id, unusable, unfit, voids).where(F.col("effect").isin(UPSERT, REMOVE))
+def changing(folded: DataFrame) -> DataFrame:
+    """Of the fold the source of the MERGE into ``instance``: at most one row per instance, effect upsert or remove."""
+    return folded.where(F.col("effect").isin(UPSERT, REMOVE)).drop(ENTRIES)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a fold holds: entries, rows that change an instance, and the sequences of those that are rejected.
+
+    ``upserts`` are the lowest and the highest sequence of the rows to insert or update; None when there is none.
+    """
+
+    entries: int
+    changing: int
+    rejected: frozenset[int]
+    upserts: tuple[int, int] | None
+
+
+def summary(folded: DataFrame) -> Summary:
+    """The summary of a fold, by one job."""
+    effect, sequence = F.col("effect"), F.col("sequence")
+    upserted = F.when(effect == UPSERT, sequence)
+    (row,) = folded.agg(
+        F.coalesce(F.sum(ENTRIES), F.lit(0)).alias("entries"),
+        F.count_if(effect.isin(UPSERT, REMOVE)).alias("changing"),
+        F.collect_list(F.when(effect == REJECT, sequence)).alias("rejected"),
+        F.min(upserted).alias("lowest"),
+        F.max(upserted).alias("highest"),
+    ).collect()
+    upserts = None if row["lowest"] is None else (row["lowest"], row["highest"])
+    return Summary(row["entries"], row["changing"], frozenset(row["rejected"]), upserts)
 
 
 def removals(spark: SparkSession, keys: Collection[Key]) -> DataFrame:
@@ -116,10 +145,3 @@ def removals(spark: SparkSession, keys: Collection[Key]) -> DataFrame:
     rows = local_rows(spark, keys, **dict.fromkeys(INSTANCE_KEY, "string"))
     nothing = {f.name: F.lit(None).cast(f.dataType) for f in INSTANCE.columns.fields if f.name not in INSTANCE_KEY}
     return rows.withColumns({**nothing, "effect": F.lit(REMOVE)})
-
-
-def rejected_sequences(
-    changes: DataFrame, run_id: int, unusable: Collection[int], unfit: Collection[int] = (), voids: Voids | None = None
-) -> DataFrame:
-    """One row per reject that the fold found: ``sequence``."""
-    return folded(changes, run_id, unusable, unfit, voids).where(F.col("effect") == REJECT).select("sequence")

@@ -51,6 +51,8 @@ _SESSION = {
     # those who come later, and this setting says the same to the engine at hand.
     "spark.databricks.io.skipping.stringPrefixLength": "64",
     "spark.databricks.delta.allowArbitraryProperties.enabled": "true",
+    # A cluster may let a table be as old as it was some time ago; a run must see what it has committed just now.
+    "spark.databricks.delta.stalenessLimit": "0",
 }
 
 

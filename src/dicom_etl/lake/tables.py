@@ -43,6 +43,11 @@ class Merged:
     def skipped(self) -> bool:
         return self.version is None
 
+    @property
+    def changed(self) -> int:
+        """Rows of the table that it wrote or removed."""
+        return self.inserted + self.updated + self.deleted
+
 
 def read_table(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
     """The rows of a Delta table, as of ``version`` when given."""
@@ -65,9 +70,19 @@ def create_table(
 
 
 def merge_instance(
-    spark: SparkSession, path: str, source: Source, ranges: Ranges, fence: Fence, *, guarded: bool = True
+    spark: SparkSession,
+    path: str,
+    source: Source,
+    ranges: Ranges,
+    fence: Fence,
+    *,
+    guarded: bool = True,
+    stored: tuple[int, int] | None = None,
 ) -> Merged:
     """Merge folded changes into ``instance``; ``source`` gives columns of ``instance`` and ``effect``.
+
+    Rows with a sequence within ``stored`` may stand in the table already: those that are equal in all columns are
+    left alone, so that a range that is read again rewrites no files.
 
     The guard stands in WHEN and not in ON: a row that it refuses would be inserted a second time there.
     ``<=`` and not ``<``: what this very entry wrote is refreshed when it is read again, since its state,
@@ -77,6 +92,10 @@ def merge_instance(
     newer = F.col("t.sequence").isNull() | (F.col("t.sequence") <= F.col("s.sequence")) if guarded else F.lit(True)
     upsert = F.col("s.effect") == UPSERT
     assignments: Assignments = {name: F.col(f"s.{name}") for name in INSTANCE.columns.names}
+
+    def changed(session: SparkSession) -> DataFrame:
+        rows = source(session)
+        return rows if stored is None else _not_merged_before(rows, read_table(session, path), ranges, stored)
 
     def merge(target: DeltaTable, rows: DataFrame) -> DataFrame:
         return (
@@ -88,7 +107,18 @@ def merge_instance(
             .execute()
         )
 
-    return _merge(spark, INSTANCE, path, source, fence, merge)
+    return _merge(spark, INSTANCE, path, changed, fence, merge)
+
+
+def _not_merged_before(rows: DataFrame, stored: DataFrame, ranges: Ranges, sequences: tuple[int, int]) -> DataFrame:
+    """The rows without the upserts that the table holds in just this form.
+
+    A row that is equal has the same sequence: by that few of the stored rows are left to compare, and files of other
+    sequences are not opened. A removal may equal the row that it removes, and stays.
+    """
+    near = stored.where(F.col("sequence").between(*sequences) & within(F.col("studyInstanceUid"), ranges))
+    same_entry = near.join(F.broadcast(rows.select("sequence")), on="sequence", how="left_semi")
+    return _not_stored(rows, same_entry, INSTANCE, ranges, F.col("s.effect") == UPSERT)
 
 
 def merge_rollup(spark: SparkSession, table: Table, path: str, rows: DataFrame, ranges: Ranges, fence: Fence) -> Merged:
@@ -115,8 +145,10 @@ def merge_rollup(spark: SparkSession, table: Table, path: str, rows: DataFrame, 
     return _merge(spark, table, path, changed, fence, merge)
 
 
-def _not_stored(rows: DataFrame, stored: DataFrame, table: Table, ranges: Ranges) -> DataFrame:
-    """The rows that the table does not hold in just this form.
+def _not_stored(
+    rows: DataFrame, stored: DataFrame, table: Table, ranges: Ranges, may_be: Column | None = None
+) -> DataFrame:
+    """The rows that the table does not hold in just this form, and those for which ``may_be`` is false.
 
     A condition in WHEN MATCHED would not do: Delta rewrites the files of all rows that match in ON, where
     there is an insert clause too (tried with 4.4.0).
@@ -124,7 +156,7 @@ def _not_stored(rows: DataFrame, stored: DataFrame, table: Table, ranges: Ranges
     same = reduce(
         lambda both, name: both & F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}")),
         table.values,
-        _on(table, ranges),
+        _on(table, ranges) if may_be is None else _on(table, ranges) & may_be,
     )
     return rows.alias("s").join(stored.alias("t"), on=same, how="left_anti")
 

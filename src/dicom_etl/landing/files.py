@@ -25,11 +25,11 @@ _TICKS_PER_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Landed:
-    """What one run has landed before its end, on disk and not committed yet.
+    """What one run has landed before its end, on disk; ``version`` is that of ``change`` which holds it.
 
     ``entries`` counts distinct sequences, ``repeated`` the entries met again. ``series`` are the keys (partition,
     study and series, stripped) of all entries that have their three UIDs. ``max_sequence`` and its time
-    ``max_sequence_ticks`` (100 ns since 1970) are None when there is no entry.
+    ``max_sequence_ticks`` (100 ns since 1970) are None when there is no entry, ``version`` before its commit.
     """
 
     folder: TableFolder
@@ -40,6 +40,7 @@ class Landed:
     unusable: tuple[Unusable, ...]
     max_sequence: int | None
     max_sequence_ticks: int | None
+    version: int | None = None
 
     @property
     def studies(self) -> frozenset[str]:
