@@ -15,7 +15,7 @@ from dicom_etl.lake.session import Engine
 from dicom_etl.landing.highest import highest_landed
 from dicom_etl.late_rows import oldest_compared, reading_runs
 from dicom_etl.one_run import row_origin
-from dicom_etl.open_lake import TABLES, Lake, existing_lake, highest_run_id, refuse_incomplete
+from dicom_etl.open_lake import TABLES, Lake, existing_lake, highest_run_id, refuse_incomplete, refuse_restored
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.runs.claim import claim
 from dicom_etl.runs.ledger import Run
@@ -35,12 +35,13 @@ def maintain(
 ) -> Iterator[Maintained]:
     """What was done to each table; the ledger gets a row of the verb ``maintain``.
 
-    Raises ConfigurationError when there is no lake, DataError when a table of it is gone, AnotherWriter when somebody
-    else writes it.
+    Raises ConfigurationError when there is no lake, DataError when a table of it is gone or older than recorded,
+    AnotherWriter when somebody else writes it.
     """
     progress = progress or Silent()
     lake = existing_lake(settings)
     refuse_incomplete(lake)
+    refuse_restored(lake)
     started = clock()
     with (
         Engine(settings.spark, spark, lake.places) as engine,
@@ -80,6 +81,7 @@ def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> I
     """
     lake = existing_lake(settings)
     refuse_incomplete(lake)
+    refuse_restored(lake)
     for name in (one for one in TABLES if lake.has(one)):
         purge = ["purge"] if name == "change" and _purgeable(settings, lake, clock()) else []
         yield name, purge + upkeep(name, lake.table(name), settings.maintenance.retention_hours).steps

@@ -259,6 +259,23 @@ def refuse_incomplete(lake: Lake, *, private: bool = True) -> None:
     _not_yet_made(lake, list(TABLES[1:] if private else lake.places.shared))
 
 
+def refuse_restored(lake: Lake) -> None:
+    """Raise DataError when a shared table is older than the newest run that succeeded left it.
+
+    Versions only grow while a table is written, compacted or emptied of old files: a lower one was put back.
+    """
+    last = ledger.last_succeeded(lake.runs())
+    if last is None:
+        return
+    for name, table in lake.shared().items():
+        recorded = getattr(last, f"{name}_version")
+        if recorded is not None and table.version() < recorded:
+            raise DataError(
+                f"the table {name} is at version {table.version()}, and run {last.run_id} left it at {recorded}: was "
+                "it restored from a backup? dicom-etl repair compares it with the service and brings it up to date"
+            )
+
+
 def missing_tables(lake: Lake) -> list[str]:
     """The shared tables that must still be made. Raises DataError when one vanished that a run had written."""
     return _not_yet_made(lake, list(lake.places.shared))

@@ -27,6 +27,7 @@ from dicom_etl.open_lake import (
     lake_at,
     make_private_tables,
     refuse_incomplete,
+    refuse_restored,
 )
 from dicom_etl.places import Places, places
 from dicom_etl.progress import Progress, Silent
@@ -159,6 +160,7 @@ def _next_run(tools: _Tools, request: Request, plan: _Plan | None, *, last: bool
             if plan is None:
                 plan = _planned(tools, request, lake)
                 reading += plan.left
+                refuse_restored(lake)
                 refuse_a_feed_that_went_back(tools.client, lake)
             if not plan.left and rollups_outstanding(lake):
                 plan = replace(plan, left=[Window(plan.now, plan.now)])  # nothing to read, but a dead run's work
@@ -214,6 +216,7 @@ def planned(settings: Settings, request: Request, *, clock: Callable[[], datetim
         lake = lake_at(where, service)
     if lake is not None and not request.adopt:
         refuse_incomplete(lake)
+        refuse_restored(lake)
     with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
         return _stretches(settings, request, lake, _now(client, clock))
 
