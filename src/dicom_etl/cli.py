@@ -14,6 +14,7 @@ from dicom_etl.cli_compare import repair, verify
 from dicom_etl.cli_doctor import doctor
 from dicom_etl.cli_fabric import fabric
 from dicom_etl.cli_options import common, json_option
+from dicom_etl.cli_rejects import rejects
 from dicom_etl.cli_status import runs, status
 from dicom_etl.cli_sync import init, sync, watch
 from dicom_etl.errors import DataError, UsageError
@@ -37,7 +38,7 @@ def cli(ctx: click.Context, version: bool) -> None:
         ctx.exit(UsageError.exit_code)
 
 
-for _verb in (init, sync, watch, status, runs, verify, repair, doctor, fabric):
+for _verb in (init, sync, watch, status, runs, rejects, verify, repair, doctor, fabric):
     cli.add_command(_verb)
 
 

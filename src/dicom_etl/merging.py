@@ -20,6 +20,7 @@ from dicom_etl.lake.rollup import SeriesKey
 from dicom_etl.lake.schema import INSTANCE, TABLES, table_properties
 from dicom_etl.lake.tables import Fence, Merged, Source, create_table, merge_instance, read_table
 from dicom_etl.landing.files import Landed
+from dicom_etl.landing.rejects import closed_sequences
 from dicom_etl.landing.rows import BEFORE_FOLD
 from dicom_etl.landing.voids import read_voids, void_until
 from dicom_etl.open_lake import Lake, missing_tables, refuse_other_columns
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the three MERGEs of a run did, and the sequences that are rejected.
+    """What the three MERGEs of a run did, and the sequences that are rejected, closed ones left out.
 
     ``doubled`` counts the rows that the MERGE of ``instance`` changed beyond one for each key: somebody else has
     written keys that stand in several rows.
@@ -150,7 +151,7 @@ def _and_removals(folded: DataFrame, beyond: Beyond) -> DataFrame:
 class Fold:
     """What a landing means: one row per instance, in any session, and what ``changes.summary`` says of all of them.
 
-    ``rejected`` are the sequences of all rejects: of the fold and before it.
+    ``rejected`` are the sequences of all rejects: of the fold and before it, without those that are closed.
     """
 
     rows: Source
@@ -180,7 +181,8 @@ def folded(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, voids: 
         with named_errors("change"):
             told = changes.summary(kept)
         _refuse_unseen(told.entries + len(unfit), landed.entries)
-        yield Fold(rows, told.changing, told.rejected | unfit, told.upserts)
+        closed = closed_sequences(lake.table("rejected"))
+        yield Fold(rows, told.changing, (told.rejected | unfit) - closed, told.upserts)
     finally:
         with suppress(Py4JError, OSError):  # a JVM that has ended keeps nothing, and what ended the run says more
             kept.unpersist()

@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
 from dicom_etl import __version__
-from dicom_etl.dicomweb.changefeed import Reading, read_again, read_at
+from dicom_etl.dicomweb.changefeed import Reading, read_at
 from dicom_etl.dicomweb.client import DicomClient
-from dicom_etl.dicomweb.poison import Budget
-from dicom_etl.entry import Entry
 from dicom_etl.errors import DataError, Superseded
 from dicom_etl.fetching import Fetched, fetch, new_landing
 from dicom_etl.lake.session import Engine
@@ -25,35 +22,31 @@ from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.files import Landed
 from dicom_etl.landing.highest import highest_landed
 from dicom_etl.landing.rejects import Reject, append_rejects, new_rejects, read_open, settled
-from dicom_etl.landing.rows import rows_of
 from dicom_etl.late_rows import find_late_rows
 from dicom_etl.merging import Outcome, check_shared_tables, make_shared_tables, merge_landed
 from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
+from dicom_etl.reject_retry import RejectRetry
 from dicom_etl.rollups import rollups_outstanding
 from dicom_etl.runs.due import coverage_end
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
 from dicom_etl.task import Task
-from dicom_etl.window import from_datetime
 
 log = logging.getLogger(__name__)
-
-# Thousands of bad entries must not cost thousands of requests in every run: so many for those that stay bad,
-REQUESTS_FOR_REJECTS = 300
-# and so many entries when they heal, which costs two requests each.
-MOST_REJECTS_RETRIED = 1000
-# The next run begins so many further on; no more of them use the requests up than stand at one instant.
-REJECTS_A_TURN = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the feed gave: the reading, its landing, the open rejects that were met again, and the work in rows."""
+    """What the feed gave: the reading, its landing, the open rejects that were met again, and the work in rows.
+
+    ``gone`` are the open rejects of which the instance is gone.
+    """
 
     reading: Reading
     landed: Landed
     met_again: tuple[Reject, ...]
+    gone: tuple[Reject, ...]
     rows: int
     fetch_seconds: float
     land_seconds: float
@@ -81,6 +74,7 @@ def run(
     missing = check_shared_tables(lake)
     read = _read_and_land(task, settings, lake, client, engine, progress, begun)
     if not read.landed.entries and not missing and not rollups_outstanding(lake):
+        _record_rejects_of(task, lake, read, frozenset(), clock())
         return _record(task, settings, lake, read, None, 0.0, clock)
     landed(read)
     began = time.monotonic()
@@ -90,7 +84,7 @@ def run(
     start_seconds = time.monotonic() - began
     outcome = merge_landed(spark, lake, task.run_id, read.landed, progress)
     _refuse_doubled(outcome)
-    record_rejects(task, lake, read.landed, read.met_again, outcome.rejected, clock())
+    _record_rejects_of(task, lake, read, outcome.rejected, clock())
     return _record(task, settings, lake, read, outcome, start_seconds, clock)
 
 
@@ -140,7 +134,8 @@ def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetch
     reading, landing = fetched.reading, fetched.landing
     rejects = {reject.sequence: reject for reject in read_open(lake.table("rejected"))}
     met = landing.met(rejects)
-    for entries in _usable_by_now(client, [r for s, r in rejects.items() if s not in met], task):
+    retry = RejectRetry(client, task)
+    for entries in retry.usable([r for s, r in rejects.items() if s not in met]):
         landing.add(entries)
     find_late_rows(
         lake,
@@ -161,7 +156,8 @@ def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetch
     return Read(
         reading,
         landed,
-        met_again=tuple(rejects[sequence] for sequence, ticks in met.items() if ticks < reading.window.end),
+        met_again=tuple(rejects[s] for s, t in met.items() if t < reading.window.end and rejects[s] not in retry.gone),
+        gone=tuple(retry.gone),
         rows=max(fetched.rows, landed.entries),
         fetch_seconds=fetched.seconds + searched - began,
         land_seconds=time.monotonic() - searched,
@@ -181,23 +177,9 @@ def commit_landing(task: Task, lake: Lake, landed: Landed) -> Landed:
     return replace(landed, version=version)
 
 
-def _usable_by_now(client: DicomClient, rejects: list[Reject], task: Task) -> Iterator[list[Entry]]:
-    """The open rejects that have become usable, by instants; those that are as bad as before cost requests only.
-
-    When there are many, each run takes others: its id says where it begins.
-    """
-    first = task.run_id * REJECTS_A_TURN % len(rejects) if rejects else 0
-    in_turn = (rejects[first:] + rejects[:first])[:MOST_REJECTS_RETRIED]
-    budget = Budget(REQUESTS_FOR_REJECTS)
-    for begin in range(0, len(in_turn), REJECTS_A_TURN):
-        for moment, tie in groupby(in_turn[begin : begin + REJECTS_A_TURN], key=lambda reject: reject.timestamp):
-            if budget.spent:
-                return
-            again = read_again(client, from_datetime(moment), [reject.sequence for reject in tie], budget)
-            still_bad = {u.sequence for u in rows_of(again, run_id=task.run_id, read_at=task.started_at).unusable}
-            usable = [entry for entry in again if entry.sequence not in still_bad]
-            budget.give(2 * len(usable))
-            yield usable
+def _record_rejects_of(task: Task, lake: Lake, read: Read, rejected: Collection[int], moment: datetime) -> None:
+    void = settled(read.gone, run_id=task.run_id, recorded_at=moment, status="void")
+    record_rejects(task, lake, read.landed, read.met_again, rejected, moment, void)
 
 
 def record_rejects(
@@ -268,7 +250,7 @@ def row_results(lake: Lake, entries: int, outcome: Outcome | None) -> dict[str, 
     """What became of the entries, how long the merging took, and the tables' versions; without one, those they have.
 
     Superseded are the entries that changed nothing: not the last of their key, Replaced, refused by the guard, equal
-    to the stored row, or nothing to remove. The fold has counted the entries, so that none is
+    to the stored row, nothing to remove, or a closed reject. The fold has counted the entries, so that none is
     missing among them; a test classifies every entry by itself and compares. Rows that were changed beyond one for
     each key (which only a repair lets pass) count as read.
     """

@@ -89,7 +89,11 @@ _FACTS: dict[str, tuple[str, str]] = {
         "the header as the service sent it, DICOM JSON",
     ),
     "reason": (_NEVER, "code of why the entry could not be used"),
-    "rejected.status": (_NEVER, "open, resolved or void; the newest row of a sequence counts"),
+    "rejected.status": (
+        _NEVER,
+        "open, resolved or void; the newest row of a sequence counts. What `dicom-etl rejects --close` makes void has a "
+        "text in one more column, `why`, which is added with the first of them",
+    ),
     "recordedAt": (_NEVER, "when this was learned"),
     "verb": (_NEVER, "sync, repair, maintain or adopt; the runs of watch are syncs"),
     "run.status": (_NEVER, "succeeded, failed or superseded; only a succeeded run covers its window"),
@@ -111,7 +115,8 @@ _FACTS: dict[str, tuple[str, str]] = {
     "deleted": (_NEVER, "rows of `instance` that were removed"),
     "superseded": (
         _NEVER,
-        "entries that changed nothing: not the last of their key, replaced, older than the row, nothing to remove",
+        "entries that changed nothing: not the last of their key, replaced, older than the row or equal to it, nothing "
+        "to remove, a reject that is void",
     ),
     "rejected": (_NEVER, "entries that could not be used, new or still open"),
     "repeated": (_NEVER, "entries that were met more than once"),

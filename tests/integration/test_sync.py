@@ -373,7 +373,7 @@ def test_the_state_decides_whatever_the_action_is_called(make_site: Callable[...
     assert (run.entries_read, run.updated, run.deleted, run.superseded, run.rejected) == (4, 1, 1, 2, 0)
     assert site.tables() == site.expected()
     assert [(r["sequence"], r["status"]) for r in _rejects(site)] == [
-        (5, "open"), (5, "resolved"), (6, "open"), (6, "resolved"),
+        (5, "open"), (5, "resolved"), (6, "open"), (6, "void"),
     ]  # fmt: skip
     assert status(site.settings).open_rejects == 0
 

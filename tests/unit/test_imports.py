@@ -21,8 +21,8 @@ BASE = {"azure", "token_endpoint", "storage", "places", "deltalog"}
 PACKAGES = {"dicomweb", "landing", "runs", "lake"}
 OUTPUTS = "outputs"
 TOP = {
-    "cli", "cli_options", "cli_sync", "cli_status", "cli_compare", "cli_doctor", "cli_fabric", "demo", "demo_plan",
-    "__main__",
+    "cli", "cli_options", "cli_sync", "cli_status", "cli_rejects", "cli_compare", "cli_doctor", "cli_fabric", "demo",
+    "demo_plan", "__main__",
 }  # fmt: skip
 PACKAGE_ROOT = "__init__"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from dicom_etl.landing.rejects import (
     REJECTED_PROPERTIES,
     Reject,
     append_rejects,
+    close_reject,
+    closed_sequences,
     new_rejects,
     read_newest,
     read_open,
@@ -155,3 +158,23 @@ def test_no_uid_in_the_log(path: str) -> None:
     logs = list((Path(path) / "_delta_log").glob("*.json"))
     assert len(logs) == 2
     assert not any("CANARY" in log.read_text() for log in logs)
+
+
+def test_a_closed_reject_keeps_the_text_of_why(path: str) -> None:
+    """In a column that comes with the first text, once; what was written before and comes later has none."""
+    append(path, 1, new_rejects([BAD, OTHER], run_id=1, recorded_at=AT))
+    for run_id, reject in enumerate(read_open(newest(path)), start=2):
+        done = close_reject(newest(path), reject, f"text {run_id}", app_id=APP, run_id=run_id, recorded_at=AT)
+        assert (done.status, done.run_id, done.reason) == ("void", run_id, reject.reason)
+    append(path, 4, new_rejects([replace(BAD, sequence=18)], run_id=4, recorded_at=AT))
+
+    rows = deltalog.read_rows(newest(path), ["runId", "sequence", "status", "why"]).to_pylist()
+    assert sorted(tuple(row.values()) for row in rows if row["why"]) == [
+        (2, 5, "void", "text 2"), (3, 17, "void", "text 3"),
+    ]  # fmt: skip
+    assert len(rows) == 5
+    assert [field.name for field in newest(path).schema().fields] == [*rejected_schema().names, "why"]
+    assert closed_sequences(newest(path)) == {5, 17}
+    assert [reject.sequence for reject in read_open(newest(path))] == [18]
+    assert newest(path).version() == 5, "a column, and four commits of rows"
+    assert {file.stat().st_mode & 0o777 for file in Path(path).rglob("*") if file.is_file()} == {0o600}

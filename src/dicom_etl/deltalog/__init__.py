@@ -13,6 +13,7 @@ from dicom_etl.deltalog.folder import TableFolder, folder_of, is_local, local_fo
 from dicom_etl.deltalog.newfile import NewFile, Statistics
 from dicom_etl.deltalog.table import (
     STATISTICS_PROPERTY,
+    add_text_column,
     create_table,
     marker,
     open_table,
@@ -29,6 +30,7 @@ __all__ = [
     "NewFile",
     "Statistics",
     "TableFolder",
+    "add_text_column",
     "append_rows",
     "commit_files",
     "create_table",

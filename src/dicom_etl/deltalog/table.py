@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.schema import Field, PrimitiveType
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from dicom_etl.deltalog.failures import FAILURES, storage_error
@@ -96,6 +97,23 @@ def create_table(
         raise storage_error(error, name, writing=True) from error
     protect_log(table, 0)
     return table
+
+
+def add_text_column(table: DeltaTable, column: str) -> None:
+    """Give the table a nullable column of text at its end, unless it has it; ``table`` is the new version then.
+
+    Readers of older versions see one column more. Raises StorageError or AccessDenied when it cannot be written.
+    """
+    if column in (field.name for field in table.schema().fields):
+        return
+    try:
+        table.alter.add_columns(
+            Field(column, PrimitiveType("string"), nullable=True),
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )
+    except FAILURES as error:
+        raise storage_error(error, table_name(table), writing=True) from error
+    protect_log(table, table.version())
 
 
 def marker(table: DeltaTable, app_id: str) -> int:

@@ -41,13 +41,7 @@ def retrieve_metadata(
 
     Raises as ``DicomClient.send``.
     """
-    call = Call(
-        instance_route(partition, study, series, instance) + "/metadata",
-        headers={"Accept": "application/dicom+json"},
-        expected=frozenset({200, 404}),
-        json=True,
-    )
-    return client.send(call, _metadata)
+    return client.send(_metadata_call(partition, study, series, instance), _metadata)
 
 
 def instance_exists(
@@ -63,12 +57,7 @@ def instance_exists(
 
     Raises as ``DicomClient.send``: any other answer proves nothing.
     """
-    call = Call(
-        instance_route(partition, study, series, instance) + "/metadata",
-        headers={"Accept": "application/dicom+json"},
-        expected=frozenset({200, 404}),
-        json=True,
-    )
+    call = _metadata_call(partition, study, series, instance)
     return client.send(call, lambda answer: answer.status == 200, patience)
 
 
@@ -86,6 +75,15 @@ def gone_instances(
 
     possible = (key for key in keys if all(map(is_uid, key)))
     return (key for key in side_by_side(ask, possible, connections=connections) if key is not None)
+
+
+def _metadata_call(partition: str | None, study: str, series: str, instance: str) -> Call:
+    return Call(
+        instance_route(partition, study, series, instance) + "/metadata",
+        headers={"Accept": "application/dicom+json"},
+        expected=frozenset({200, 404}),
+        json=True,
+    )
 
 
 def _metadata(answer: Answer) -> dict[str, Any] | None:

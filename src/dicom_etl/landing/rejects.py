@@ -10,7 +10,7 @@ from typing import Literal
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from dicom_etl.deltalog import STATISTICS_PROPERTY, TableFolder, append_rows, read_rows
+from dicom_etl.deltalog import STATISTICS_PROPERTY, TableFolder, add_text_column, append_rows, read_rows
 from dicom_etl.landing.rows import Unusable
 from dicom_etl.landing.schema import TIMESTAMP
 from dicom_etl.window import to_datetime
@@ -18,6 +18,10 @@ from dicom_etl.window import to_datetime
 Status = Literal["open", "resolved", "void"]
 
 REJECTED_PROPERTIES: dict[str, str] = {STATISTICS_PROPERTY: "runId,sequence"}
+
+
+# Why an operator closed a reject; the column comes into a table with the first such text.
+WHY = "why"
 
 
 def rejected_schema() -> pa.Schema:
@@ -88,6 +92,11 @@ def read_open(rejected: DeltaTable) -> list[Reject]:
     return [reject for reject in read_newest(rejected) if reject.status == "open"]
 
 
+def closed_sequences(rejected: DeltaTable) -> frozenset[int]:
+    """The sequences that nobody waits for any more: of an instance that is gone, or closed by an operator."""
+    return frozenset(reject.sequence for reject in read_newest(rejected) if reject.status == "void")
+
+
 def read_newest(rejected: DeltaTable) -> list[Reject]:
     """The newest row of each sequence, whatever its status, by sequence."""
     rows = read_rows(rejected, rejected_schema().names)
@@ -126,3 +135,24 @@ def reject_rows(rejects: Iterable[Reject]) -> pa.Table:
     return pa.table(
         [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
     )
+
+
+def close_reject(
+    rejected: DeltaTable,
+    reject: Reject,
+    why: str,
+    *,
+    app_id: str,
+    run_id: int,
+    recorded_at: datetime,
+    folder: TableFolder | None = None,
+) -> Reject:
+    """The reject as it stands in ``rejected`` from now on: void, with the text in the column ``why``.
+
+    Raises as ``deltalog.commit_files`` does.
+    """
+    (closed,) = settled([reject], run_id=run_id, recorded_at=recorded_at, status="void")
+    add_text_column(rejected, WHY)
+    rows = reject_rows([closed]).append_column(WHY, pa.array([why], pa.string()))
+    append_rows(rejected, rows, app_id=app_id, run_id=run_id, details={"runId": str(run_id)}, folder=folder)
+    return closed

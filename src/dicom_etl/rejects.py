@@ -1,0 +1,84 @@
+"""The open rejects of a lake: lists them, and closes one that nobody waits for (architecture §5.9)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from dicom_etl.clock import utc_now
+from dicom_etl.errors import UsageError
+from dicom_etl.landing.rejects import Reject, close_reject, read_open
+from dicom_etl.one_run import row_origin
+from dicom_etl.open_lake import Lake, existing_lake, highest_run_id, refuse_incomplete
+from dicom_etl.runs.claim import claim
+from dicom_etl.runs.ledger import Run
+from dicom_etl.settings import Settings
+
+log = logging.getLogger(__name__)
+
+VERB = "rejects"
+
+
+def open_rejects(settings: Settings) -> list[Reject]:
+    """The open rejects, by sequence. Raises DataError when there is no lake, or a table of it is gone."""
+    lake = existing_lake(settings)
+    refuse_incomplete(lake)
+    return read_open(lake.table("rejected"))
+
+
+def close(
+    settings: Settings,
+    sequence: int,
+    why: str,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Reject:
+    """The reject that is void from now on, with ``why`` beside it; the ledger gets a row of the verb ``rejects``.
+
+    Raises UsageError when no reject of this sequence is open, AnotherWriter when somebody else writes the lake.
+    """
+    lake = existing_lake(settings)
+    refuse_incomplete(lake)
+    started = clock()
+    with claim(
+        *lake.storage.filesystem(lake.places.claims),
+        verb=VERB,
+        floor=highest_run_id(lake),
+        clock=clock,
+        sleep=sleep,
+    ) as held:
+        rejected = lake.table("rejected")
+        found = next((reject for reject in read_open(rejected) if reject.sequence == sequence), None)
+        if found is None:
+            raise UsageError(f"--close: {sequence} is no open reject; dicom-etl rejects lists them")
+        closed = close_reject(
+            rejected,
+            found,
+            why,
+            app_id=lake.app_id("rejected"),
+            run_id=held.run_id,
+            recorded_at=clock(),
+            folder=lake.folder("rejected"),
+        )
+        # The text is an operator's: it stands in the private table, and nowhere else.
+        log.info("reject closed", extra={"run_id": held.run_id, "sequence": sequence, "reason": closed.reason})
+        lake.record(_row(held.run_id, settings, lake, started, clock()))
+        return closed
+
+
+def _row(run_id: int, settings: Settings, lake: Lake, started: datetime, finished: datetime) -> Run:
+    return Run(
+        run_id=run_id,
+        verb=VERB,
+        status="succeeded",
+        started_at=started,
+        finished_at=finished,
+        change_version=lake.version("change"),
+        instance_version=lake.version("instance"),
+        series_version=lake.version("series"),
+        study_version=lake.version("study"),
+        **row_origin(settings),
+    )
