@@ -23,7 +23,7 @@ from dicom_etl.dicomweb import keyset, page, slices
 from dicom_etl.dicomweb.changefeed import read_feed
 from dicom_etl.dicomweb.client import connect
 from dicom_etl.dicomweb.keyset import Cursor
-from dicom_etl.dicomweb.page import Ask
+from dicom_etl.dicomweb.page import Ask, Page
 from dicom_etl.entry import Entry
 from dicom_etl.errors import ProtocolError
 from dicom_etl.lake import changes, rollup
@@ -273,7 +273,7 @@ def _reading(goes_on: Callable[[list[Entry], list[Entry], int], bool]) -> Callab
             if new[-1].ticks != cursor.ticks:
                 cursor.ticks, cursor.seen = new[-1].ticks, set()
             cursor.seen.update(item.sequence for item in new if item.ticks == cursor.ticks)
-            emit(new)
+            emit(Page(new, 0))
         return goes_on(page, new, cursor.limit)
 
     return advance
