@@ -17,6 +17,7 @@ from dicom_etl.deltalog import FAILURES, NewFile, TableFolder, file_name, storag
 from dicom_etl.entry import Entry
 from dicom_etl.landing.parquet import FileWriter, WrittenFile, cut_file
 from dicom_etl.landing.rows import Unusable, rows_of
+from dicom_etl.landing.sequence_set import SequenceSet
 from dicom_etl.window import from_datetime
 
 _TABLE = "change"
@@ -74,7 +75,7 @@ class Landing:
         self._rows_per_group = rows_per_group
         self._bytes_per_group = bytes_per_group
         self._rows_per_file = rows_per_file
-        self._sequences: set[int] = set()
+        self._sequences = SequenceSet()
         self._numbers = array("q")
         self._number_ticks = array("q")
         self._repeated_ticks = array("q")
@@ -124,13 +125,12 @@ class Landing:
         """
         new = []
         for entry in entries:
-            if entry.sequence in self._sequences:
-                self._repeated_ticks.append(entry.ticks)
-            else:
-                self._sequences.add(entry.sequence)
+            if self._sequences.add(entry.sequence):
                 self._numbers.append(entry.sequence)
                 self._number_ticks.append(entry.ticks)
                 new.append(entry)
+            else:
+                self._repeated_ticks.append(entry.ticks)
         for slice_ in _slices(new, self._rows_per_group, self._bytes_per_group):
             self._take(slice_)
 
