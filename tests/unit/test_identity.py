@@ -529,8 +529,7 @@ def test_the_jvm_finds_no_token_in_its_environment(
     with world.client() as client:
         read(client)
         assert len(world.issued) == 1
-        with jvm._our_variables_left_out():
-            environment = dict(os.environ)
+        environment = jvm.child_environment(os.environ, world.folder, world.folder / "gateway")
     assert os.environ["DICOM_ETL_TOKEN"] == "token-by-variable"
     assert "AZURE_POD_IDENTITY_AUTHORITY_HOST" in environment
     assert not {world.issued[0], "token-by-variable"} & set(environment.values())
