@@ -10,7 +10,7 @@ from dicom_etl.dicomweb.changefeed import read_again
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.dicomweb.poison import Budget
 from dicom_etl.dicomweb.query import partitions
-from dicom_etl.dicomweb.retrieve import retrieve_metadata
+from dicom_etl.dicomweb.retrieve import instance_exists
 from dicom_etl.dicomweb.retry import Patience
 from dicom_etl.entry import Entry
 from dicom_etl.errors import AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable
@@ -75,10 +75,9 @@ class RejectRetry:
             return False
         try:
             where = partition if self._has_partitions else None
-            found = retrieve_metadata(self._client, study, series, sop, partition=where, patience=Patience(None, 1))
+            return not instance_exists(self._client, study, series, sop, partition=where, patience=Patience(None, 1))
         except (AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable):
             return False
-        return found is None
 
     @cached_property
     def _has_partitions(self) -> bool:
