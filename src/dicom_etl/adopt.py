@@ -19,10 +19,10 @@ from dicom_etl.one_run import row_origin
 from dicom_etl.open_lake import ADOPTED, Lake, find_lake, make_lake, make_private_tables, opened
 from dicom_etl.places import Places
 from dicom_etl.progress import Progress
-from dicom_etl.rebuild import put_in_place, rolled_up
 from dicom_etl.runs.identity import LAKE_ID
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
+from dicom_etl.table_swap import put_in_place, rolled_up
 from dicom_etl.writer import failure_recorded
 
 log = logging.getLogger(__name__)

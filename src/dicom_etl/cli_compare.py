@@ -22,6 +22,7 @@ from dicom_etl.window import format_instant
 def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int:
     """Compare the tables with the service; writes nothing; exits with 65 when they differ."""
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
+    from dicom_etl.verify import MOST_SHOWN  # noqa: PLC0415
     from dicom_etl.verify import verify as verb  # noqa: PLC0415
 
     with terminal_progress() as progress:
@@ -38,22 +39,30 @@ def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int
         "pendingDifferent": found.pending_different,
         "openRejects": found.open_rejects,
         "search": found.search_refused or "compared",
-        "gone": None if found.search_refused else len(found.gone),
-        "suspects": None if found.suspects is None else len(found.suspects),
+        "gone": None if found.search_refused else found.gone.count,
+        "suspects": None if found.suspects is None else found.suspects.count,
         **{f"{table}Differences": count for table, count in found.counts.items()},
     }
     if as_json:
         shown_keys = {"differences": [_difference(d) for d in found.differences], **_keys(found)} if show else {}
-        print_json({**facts, "attributeDifferences": found.attributes, **shown_keys})
+        kinds = {f"{table}.{kind}": count for (table, kind), count in found.kinds.items()}
+        print_json({**facts, "attributeDifferences": found.attributes, "differencesByKind": kinds, **shown_keys})
     else:
         print_rows(["", ""], [*facts.items(), *_by_attribute(found)])
+        if found.kinds:
+            print_rows(["table", "difference", "rows"], [[*names, count] for names, count in found.kinds.items()])
         if show and found.differences:
             print_rows(["table", "difference", "key"], [list(_difference(d).values()) for d in found.differences])
         for name, keys in _keys(found).items() if show else ():
             print_rows([name], [[key] for key in keys])
-    if not found.equal:
-        hint = "" if show else "; --show prints their keys"
-        raise DataError(f"the lake and the service differ in {len(found.differences)} rows{hint}")
+    if found.kinds:
+        hint = f"; --show prints at most {MOST_SHOWN} keys of each table" if not show else ""
+        raise DataError(f"the lake and the service differ in {sum(found.kinds.values())} rows{hint}")
+    if found.search_refused:
+        raise DataError(
+            f"the service's search could not be asked ({found.search_refused}), so the lake may hold instances that "
+            "the service has no longer: see to the search and verify again"
+        )
     return 0
 
 
@@ -67,23 +76,32 @@ def _by_attribute(found: Any) -> list[tuple[str, int]]:
 
 
 def _keys(found: Any) -> dict[str, list[str]]:
-    named = {"gone": found.gone, "suspects": found.suspects or ()}
-    return {name: ["/".join(key) for key in keys] for name, keys in named.items() if keys}
+    named = {"gone": found.gone, "suspects": found.suspects}
+    return {name: ["/".join(key) for key in keys.first] for name, keys in named.items() if keys and keys.count}
 
 
 @click.command()
 @common
-@click.option("--rebuild", is_flag=True, help="Build the three tables anew from the service, into place.")
-@click.option("--metadata", is_flag=True, help="Mend what verify --metadata finds: compare every attribute.")
+@click.option("--rebuild", is_flag=True, help="Rebuild the three tables from the service and swap them in.")
+@click.option("--metadata", is_flag=True, help="Repair what verify --metadata finds: compare every attribute.")
+@click.option(
+    "--allow-removals",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Remove up to N rows of each table; without it no more than 1000 rows or 1 % of a table.",
+)
 @json_option
-def repair(settings: Settings, rebuild: bool, metadata: bool, as_json: bool) -> int:
-    """Mend what verify finds; exits with 65 when something still differs."""
+def repair(settings: Settings, rebuild: bool, metadata: bool, allow_removals: int | None, as_json: bool) -> int:
+    """Repair what verify finds; exits with 65 when something still differs.
+
+    Logs how many rows each table will lose before it writes. A row that the service's search holds is never removed.
+    """
     from dicom_etl.metrics import metrics_after  # noqa: PLC0415
     from dicom_etl.repair import repair as verb  # noqa: PLC0415
     from dicom_etl.terminal import terminal_progress  # noqa: PLC0415
 
     with metrics_after(settings), terminal_progress() as progress:
-        done = verb(settings, rebuild=rebuild, metadata=metadata, progress=progress)
+        done = verb(settings, rebuild=rebuild, metadata=metadata, allow_removals=allow_removals, progress=progress)
     facts = {
         "runId": done.run.run_id,
         "equal": done.equal,
@@ -93,10 +111,11 @@ def repair(settings: Settings, rebuild: bool, metadata: bool, as_json: bool) -> 
         "deleted": done.run.deleted,
         "rejected": done.run.rejected,
         "voided": done.voided,
-        "servedAgain": done.served_again,
+        "servedAgain": done.restored,
         "unlisted": done.unlisted,
         "search": done.search_refused or "compared",
         **{f"{table}Left": count for table, count in done.left.items()},
+        "feedWentBack": done.feed_went_back,
     }
     if as_json:
         print_json(facts)

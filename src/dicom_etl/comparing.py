@@ -1,47 +1,56 @@
-"""Lays one listing of the service beside one state of the lake (architecture §6; §5, Change of UIDs)."""
+"""Compares one inventory of the service with one state of the lake (architecture §6; §5, Change of UIDs)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import uuid4
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.attributes import INSTANCE_KEY, STUDY_KEY
-from dicom_etl.deltalog import local_folder, properties
-from dicom_etl.dicomweb.client import DicomClient
-from dicom_etl.lake import changes, comparison
-from dicom_etl.lake.location import location
-from dicom_etl.lake.schema import SERIES, STUDY, Table
+from dicom_etl.deltalog import properties
+from dicom_etl.inventory import Inventory, Service, read_again
+from dicom_etl.lake import changes, comparison, rollup
+from dicom_etl.lake.localrows import local_rows
+from dicom_etl.lake.location import location, read_parquet
+from dicom_etl.lake.schema import SERIES, STUDY
 from dicom_etl.lake.tables import read_table
 from dicom_etl.lake.voids import as_deleted, void_rows
 from dicom_etl.landing.rejects import Reject, read_open
-from dicom_etl.landing.voids import read_voids, void_until
-from dicom_etl.listing import Found, Key, Listing, ask_again
+from dicom_etl.landing.voids import Key, read_voids, void_until
 from dicom_etl.merging import check_shared_tables
 from dicom_etl.open_lake import ADOPTED, Lake
 from dicom_etl.runs import ledger
+from dicom_etl.scratch import Scratch
+from dicom_etl.search_result import SearchResult, held_instances, proven_gone
 from dicom_etl.settings import Settings
+from dicom_etl.stretches import stretches_around
 from dicom_etl.window import Window
 
-_KEY_COLUMNS = ", ".join(f"{name} string" for name in INSTANCE_KEY)
+# More instants than this are read again as one stretch.
+_MOST_INSTANTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The lake as it is compared; taken before the service is listed, so that the lake is the older."""
+    """The lake as it is compared; taken before the service is listed, so that the lake is the older.
+
+    ``tables`` gives the rows of a shared table in a session.
+    """
 
     lake: Lake
-    versions: Mapping[str, int]
+    tables: Mapping[str, Callable[[SparkSession], DataFrame]]
     covered: tuple[Window, ...]
-    open_rejects: int
+    open_rejects: tuple[Reject, ...]
     voids: tuple[Reject, ...]
 
-    def table(self, spark: SparkSession, name: str) -> DataFrame:
-        return read_table(spark, self.lake.path(name), self.versions[name])
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """The coverage, as half-open ranges of ticks."""
+        return [(window.start, window.end) for window in self.covered]
 
 
 def snapshot(lake: Lake) -> Snapshot:
@@ -52,32 +61,35 @@ def snapshot(lake: Lake) -> Snapshot:
     covered = tuple(ledger.covered(lake.runs()))
     return Snapshot(
         lake,
-        {name: lake.version(name) for name in lake.places.shared},
+        {name: partial(read_table, path=lake.path(name), version=lake.version(name)) for name in lake.places.shared},
         covered,
-        len(read_open(rejected)),
+        tuple(read_open(rejected)),
         tuple(read_voids(rejected)),
     )
 
 
-def compared_from(lake: Lake, settings: Settings) -> int:
+def comparison_start(lake: Lake, settings: Settings) -> int:
     """From when the service and the lake are compared, in ticks.
 
-    From ``feed.start``, before which nothing was ever read; but an adopted table holds older instances as well.
+    From `feed.start`, or the start of the earliest coverage when that is earlier: `--start` reads any range, and
+    `feed.start` may have been moved. Of an adopted lake from 0, since it holds older instances as well.
     """
     instance = lake.opened("instance")
-    adopted = instance is not None and ADOPTED in properties(instance)
-    return 0 if adopted else settings.feed.start
+    if instance is not None and ADOPTED in properties(instance):
+        return 0
+    return min([settings.feed.start, *(window.start for window in ledger.covered(lake.runs()))])
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Both sides, and what is not the same on them; frames that live as long as the comparison.
+    """Both sides, and what is not the same on them; frames that live as long as the folder.
 
-    ``last`` has one row per key, its last entry; ``live`` what the service holds by both of its tongues,
-    ``instances`` what the lake holds; ``different`` as ``lake.comparison`` gives it. ``gone`` are keys that the
-    feed shows as Current and the search does not hold (with sequence and timestampTicks), ``unlisted`` keys that
-    the search holds and the feed does not show, ``suspects`` keys that began with an Update; the last two are
-    None where they cannot be told. ``served_again`` are voids whose key the search holds after all.
+    ``last`` has one row per key, its last entry; ``live`` what the service holds by feed and search, ``instances``
+    what the lake holds. ``different`` has one row per key that differs: the key, ``difference``, ``columns`` and
+    ``pending`` (``Difference`` in `verify` names the kinds). ``gone`` are keys that the feed shows and the service
+    proves not to have (with sequence and timestampTicks), ``suspects`` keys that began with an Update, None where the
+    feed was not read from its first entry. ``held`` are the keys that the search holds of the studies that were asked
+    for, ``restored`` the voids that it refutes.
     """
 
     last: DataFrame
@@ -86,112 +98,160 @@ class Comparison:
     instances: DataFrame
     different: DataFrame
     gone: DataFrame
-    unlisted: DataFrame | None
     suspects: DataFrame | None
-    served_again: tuple[Reject, ...]
-    found: Found
+    held: DataFrame
+    restored: tuple[Reject, ...]
+    search: SearchResult
     series: DataFrame
     study: DataFrame
 
 
-def listed_entries(spark: SparkSession, lake: Lake, listing: Listing) -> DataFrame:
-    """The entries of the feed in a listing, with the columns of ``change``."""
-    change = read_table(spark, lake.path("change"))
-    return spark.read.schema(change.schema).parquet(*map(location, listing.files)) if listing.files else change.limit(0)
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the search says of the studies that were asked one by one.
 
-
-@contextmanager
-def compared(
-    spark: SparkSession,
-    snap: Snapshot,
-    listing: Listing,
-    entries: DataFrame,
-    client: DicomClient,
-    folder: Path,
-    *,
-    since: int,
-    attributes: bool = False,
-) -> Iterator[Comparison]:
-    """The comparison of ``entries`` (all that is listed) with the lake as it was at ``snap``.
-
-    ``since``: ticks of ``feed.start``, before which no run reads. ``client`` is asked again for what seems gone.
+    ``studies`` are these, None when there was none to ask for; ``keys`` are the instances that it holds of them.
+    ``restored`` are the voids that it refutes. ``inventory`` has the feed's end as it was after the search answered.
     """
-    kept: list[DataFrame] = []
 
-    def keep(frame: DataFrame) -> DataFrame:
-        kept.append(frame.cache())
-        return frame
-
-    try:
-        raw = keep(changes.last_of_each_key(entries))
-        held = held_keys(spark, listing.found)
-        again = _served_again(raw, held, snap.voids)
-        last = keep(as_deleted(raw, void_until(v for v in snap.voids if v not in again)))
-        pending = keep(comparison.pending_keys(last, [(w.start, w.end) for w in snap.covered], since))
-        listed = comparison.live_instances(last, listing.unreadable)
-        found, held, gone = find_gone(spark, listed, pending, listing.found, client, folder)
-        gone = keep(gone)
-        instances = snap.table(spark, "instance")
-        live = keep(comparison.without(listed, gone))
-        whole = listing.complete
-        yield Comparison(
-            last=last,
-            pending=pending,
-            live=live,
-            instances=instances,
-            different=keep(comparison.instance_differences(live, instances, pending, attributes=attributes)),
-            gone=gone,
-            unlisted=keep(comparison.keys_without(held, listed, pending)) if held is not None and whole else None,
-            suspects=comparison.updated_before_created(entries) if whole else None,
-            served_again=again,
-            found=found,
-            series=_rollup(spark, snap, SERIES, instances),
-            study=_rollup(spark, snap, STUDY, instances),
-        )
-    finally:
-        for frame in kept:
-            frame.unpersist()
+    search: SearchResult
+    inventory: Inventory
+    studies: DataFrame | None
+    keys: DataFrame
+    restored: tuple[Reject, ...] = ()
 
 
-def held_keys(spark: SparkSession, found: Found) -> DataFrame | None:
-    """The keys that the search holds; None where it could not be asked."""
-    return spark.read.schema(_KEY_COLUMNS).parquet(*map(location, found.files)) if found.usable else None
+@dataclass(frozen=True, slots=True)
+class Comparer:
+    """What every step of a comparison works with."""
+
+    spark: SparkSession
+    service: Service
+    folder: Scratch
+
+    def keep(self, frame: DataFrame) -> DataFrame:
+        """The same rows, computed once and put into a file.
+
+        A cache keeps the frame's whole plan, and a comparison builds each frame from those before: Spark then took
+        minutes to plan 10 rows. A file has no plan, and of 10^7 rows only the columns are read that are asked for.
+        """
+        path = self.folder.path(f"frame-{uuid4()}")
+        frame.write.parquet(location(path))
+        return read_parquet(self.spark, frame.schema, [path])
+
+    def entries(self, change: str, files: tuple[str, ...]) -> DataFrame:
+        """The entries in the files, with the columns of the table ``change``."""
+        table = read_table(self.spark, change)
+        return read_parquet(self.spark, table.schema, files) if files else table.limit(0)
+
+    def keys(self, keys: Iterable[Key] = ()) -> DataFrame:
+        return local_rows(self.spark, keys, **dict.fromkeys(INSTANCE_KEY, "string"))
 
 
-def find_gone(
-    spark: SparkSession, listed: DataFrame, pending: DataFrame, found: Found, client: DicomClient, folder: Path
-) -> tuple[Found, DataFrame | None, DataFrame]:
-    """What is found, its keys, and the listed instances that are not among them, having asked for each study again.
+def compare(one: Comparer, snap: Snapshot, inventory: Inventory, more: DataFrame | None = None) -> Comparison:
+    """The comparison of all that is listed, and of ``more`` entries read since, with the lake as it was at ``snap``.
 
-    The last has the key, ``sequence`` and ``timestampTicks``; without a search nothing is gone.
+    What seems to be missing is asked for again: overtaken entries by their time, studies that differ one by one,
+    instances that seem to be gone by their metadata.
     """
-    held = held_keys(spark, found)
-    rows = listed.select(*INSTANCE_KEY, "sequence", "timestampTicks")
-    if held is None:
-        return found, None, rows.limit(0)
-    asked = rows.where(F.col("partitionName").isin(list(found.partitions)))
-    missed = comparison.without(comparison.without(asked, pending), held)
-    studies = [(row[0], row[1]) for row in missed.select(*STUDY_KEY).distinct().collect()]
-    if studies:
-        found = ask_again(client, local_folder(str(folder), private=True), found, studies)
-        held = held_keys(spark, found)
-        missed = comparison.without(missed, held) if held is not None else missed
-    return found, held, missed
+    since = one.service.settings.feed.start
+    inventory, entries, raw = _last_entries(one, snap, inventory, more)
+    instances = snap.tables["instance"](one.spark)
+    held = _held(one, snap, inventory, raw, instances)
+    voids = void_until(v for v in snap.voids if v not in held.restored)
+    last = one.keep(as_deleted(raw, voids)) if voids else raw
+    pending = one.keep(_pending(one, snap, inventory, held, last))
+    gone = _gone(one, held, last, pending)
+    live = comparison.without(comparison.live_instances(last, inventory.unreadable), gone)
+    if inventory.start < since:
+        live = comparison.without(live, comparison.outside_of_scope(last, snap.ranges, since, instances))
+    live = one.keep(live)
+    found = comparison.instance_differences(live, instances, pending, attributes=one.service.metadata)
+    summaries = one.keep(rollup.summaries(instances))
+    return Comparison(
+        last=last,
+        pending=pending,
+        live=live,
+        instances=instances,
+        different=one.keep(_judged(one, snap, held, found, last=last, pending=pending, gone=gone)),
+        gone=gone,
+        suspects=comparison.updated_before_created(entries) if inventory.complete else None,
+        held=held.keys,
+        restored=held.restored,
+        search=held.search,
+        series=one.keep(comparison.rollup_differences(SERIES, snap.tables["series"](one.spark), summaries)),
+        study=one.keep(comparison.rollup_differences(STUDY, snap.tables["study"](one.spark), summaries)),
+    )
 
 
-def gone_entries(gone: DataFrame) -> list[tuple[Key, int, int]]:
-    """The key, sequence and ticks of each instance that is gone; few."""
-    return [((row[0], row[1], row[2], row[3]), row[4], row[5]) for row in gone.collect()]
+def _last_entries(
+    one: Comparer, snap: Snapshot, inventory: Inventory, more: DataFrame | None
+) -> tuple[Inventory, DataFrame, DataFrame]:
+    """The inventory, its entries, and the last entry of each key.
+
+    An entry that was overtaken by one that is not listed is read again once, with the end of the feed: while pages are
+    read, the service goes on. What is still overtaken then differs, however long one waits.
+    """
+    change = snap.lake.path("change")
+
+    def last_of(listed: Inventory) -> tuple[DataFrame, DataFrame]:
+        entries = one.entries(change, listed.files)
+        entries = entries if more is None else entries.unionByName(more)
+        return entries, one.keep(changes.last_of_each_key(entries, reread=True))
+
+    entries, raw = last_of(inventory)
+    windows = _overtaken_windows(raw, snap)
+    if not windows:
+        return inventory, entries, raw
+    inventory = read_again(one.service, one.folder, inventory, windows)
+    return inventory, *last_of(inventory)
 
 
-def _served_again(raw: DataFrame, held: DataFrame | None, voids: tuple[Reject, ...]) -> tuple[Reject, ...]:
+def _overtaken_windows(raw: DataFrame, snap: Snapshot) -> list[Window]:
+    """The times of the entries that are covered and overtaken: few windows that hold them."""
+    rows = comparison.overtaken(raw).where(comparison.covered_by(snap.ranges)).select("timestampTicks").distinct()
+    ticks = [row[0] for row in rows.limit(_MOST_INSTANTS + 1).collect()]
+    if len(ticks) <= _MOST_INSTANTS:
+        return stretches_around(ticks)
+    first, last = rows.agg(F.min("timestampTicks"), F.max("timestampTicks")).collect()[0]
+    return [Window(first, last + 1)]
+
+
+def _held(one: Comparer, snap: Snapshot, inventory: Inventory, raw: DataFrame, instances: DataFrame) -> Held:
+    """What the search holds of the studies where that matters, each asked for by itself.
+
+    They are those that the feed and the search count otherwise, and those of an extra row of the lake, of a Replaced
+    entry and of a void. Of all others, each instance that the feed shows is held.
+    """
+    search = inventory.search
+    nothing = Held(search, inventory, None, one.keys())
+    if not search.usable:
+        return nothing
+    last = as_deleted(raw, void_until(snap.voids))
+    listed = comparison.live_instances(last).where(F.col("partitionName").isin(list(search.partitions)))
+    # Without the beginning of the feed its counts tell nothing: older instances could stand for those that are gone.
+    counted = comparison.differing_studies(listed, search.counts(one.spark)) if inventory.complete else listed
+    extra = comparison.without(instances.select(*INSTANCE_KEY), listed)
+    void = void_rows(one.spark, void_until(snap.voids))
+    studies = one.keep(comparison.studies_of(counted, extra, last.where("state = 'Replaced'"), void))
+    if studies.isEmpty():
+        return nothing
+    connections = one.service.connections
+    search, keys = held_instances(one.service.client, one.folder, search, studies, connections=connections)
+    if not search.usable:
+        return replace(nothing, search=search)
+    # What was created or deleted until the search answered has an entry by now.
+    inventory = read_again(one.service, one.folder, inventory, [])
+    return Held(search, inventory, studies, keys, _restored(raw, keys, snap.voids))
+
+
+def _restored(raw: DataFrame, held: DataFrame, voids: tuple[Reject, ...]) -> tuple[Reject, ...]:
     """The voids that hold back the last entry of a key that the search has."""
-    if held is None or not voids:
+    if not voids:
         return ()
     rows = (
-        raw.join(void_rows(raw.sparkSession, void_until(voids)), on=list(INSTANCE_KEY))
+        comparison.among(raw.join(void_rows(raw.sparkSession, void_until(voids)), on=list(INSTANCE_KEY)), held)
         .where("sequence <= voidUntil AND state = 'Current'")
-        .join(held, on=list(INSTANCE_KEY), how="left_semi")
         .select(*INSTANCE_KEY)
         .collect()
     )
@@ -199,5 +259,54 @@ def _served_again(raw: DataFrame, held: DataFrame | None, voids: tuple[Reject, .
     return tuple(v for v in voids if (v.partition, v.study, v.series, v.sop) in keys)
 
 
-def _rollup(spark: SparkSession, snap: Snapshot, table: Table, instances: DataFrame) -> DataFrame:
-    return comparison.rollup_differences(table, snap.table(spark, table.name), instances)
+def _pending(one: Comparer, snap: Snapshot, before: Inventory, held: Held, last: DataFrame) -> DataFrame:
+    """The keys with a last entry that no run covers yet, also one that came while the search was asked."""
+    since = one.service.settings.feed.start
+    newest = held.inventory.files[len(before.files) :]
+    listed = comparison.pending_keys(last, snap.ranges, since)
+    if not newest:
+        return listed
+    fresh = changes.last_of_each_key(one.entries(snap.lake.path("change"), newest), reread=True)
+    return listed.unionByName(comparison.pending_keys(fresh, snap.ranges, since)).distinct()
+
+
+def _gone(one: Comparer, held: Held, last: DataFrame, pending: DataFrame) -> DataFrame:
+    """The instances that the feed shows and the service proves not to have: key, sequence and timestampTicks."""
+    shown = last.where("state <> 'Deleted'").select(*INSTANCE_KEY, "sequence", "timestampTicks")
+    if held.studies is None:
+        return one.keys().withColumns({"sequence": F.lit(0).cast("long"), "timestampTicks": F.lit(0).cast("long")})
+    asked = comparison.among(shown, held.studies, STUDY_KEY)
+    asked = asked.where(F.col("partitionName").isin(list(held.search.partitions)))
+    missed = one.keep(comparison.without(asked, pending, held.keys))
+    connections = one.service.connections
+    gone = proven_gone(one.service.client, one.folder, held.search, missed, connections=connections)
+    return one.keep(comparison.among(missed, gone.keys(one.spark)))
+
+
+def _judged(
+    one: Comparer,
+    snap: Snapshot,
+    held: Held,
+    found: DataFrame,
+    *,
+    last: DataFrame,
+    pending: DataFrame,
+    gone: DataFrame,
+) -> DataFrame:
+    """The differences of instances, with those that only the search, the states and the rejects show."""
+    complete = held.inventory.complete
+    different = comparison.judged(found, last=last, held=held.keys, complete=complete)
+    stale = comparison.without(last.where("state = 'Replaced'"), pending, gone)
+    different = comparison.and_keys(different, stale, "overtaken", replacing=True)
+    if complete:
+        shown = last.where("state <> 'Deleted'")
+        different = comparison.and_keys(different, comparison.without(held.keys, shown, pending), "unlisted")
+    rejected = one.keys(
+        (r.partition, r.study, r.series, r.sop) for r in snap.open_rejects if r.study and r.series and r.sop
+    )
+    return comparison.and_keys(different, comparison.without(rejected, pending), "rejected")
+
+
+def gone_entries(gone: DataFrame) -> list[tuple[Key, int, int]]:
+    """The key, sequence and ticks of each instance that is gone; few."""
+    return [((row[0], row[1], row[2], row[3]), row[4], row[5]) for row in gone.collect()]

@@ -52,8 +52,14 @@ def find_late_rows(
 
 
 def reading_runs(runs: Iterable[Run]) -> list[Run]:
-    """The runs whose landings were merged; one that found a late row and died has not brought it."""
-    return [run for run in runs if run.status == "succeeded" and run.verb in ledger.READING_VERBS]
+    """The runs whose landings were merged; one that found a late row and died has not brought it.
+
+    From the last rebuild on: it reads everything, and a service that was restored before it gives sequences again.
+    """
+    all_runs = list(runs)
+    first = ledger.last_rebuild(all_runs)
+    merged = (run for run in all_runs if run.status == "succeeded" and run.verb in ledger.READING_VERBS)
+    return [run for run in merged if run.run_id >= first]
 
 
 def second_look(runs: Sequence[Run], window: Window, covered_until: int, look_back: int) -> list[Window]:

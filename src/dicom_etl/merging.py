@@ -49,14 +49,26 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
-    """What a repair mends beyond the entries that it has landed.
+class Removed:
+    """The keys of rows that a repair removes although the feed has no entry for them, in any session.
 
-    ``removed`` are keys of instances of which no entry speaks, ``series`` and ``studies`` keys to roll up anew.
-    ``voids`` are all that hold from now on: new ones included, lifted ones not.
+    ``series`` are those that they leave.
     """
 
-    removed: tuple[changes.Key, ...] = ()
+    keys: Source
+    rows: int
+    series: frozenset[SeriesKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What a repair does beyond the entries that it has landed.
+
+    ``series`` and ``studies`` are keys to roll up again. ``voids`` are all that hold from now on: new ones included,
+    lifted ones not.
+    """
+
+    removed: Removed | None = None
     series: tuple[changes.Key, ...] = ()
     studies: tuple[changes.Key, ...] = ()
     voids: changes.Voids = field(default_factory=dict)
@@ -64,8 +76,9 @@ class Beyond:
     @property
     def touched(self) -> frozenset[SeriesKey]:
         """The keys that these removals and roll-ups touch."""
-        removed = ((key[0], key[1], key[2]) for key in (*self.removed, *self.series))
-        return frozenset((*removed, *((key[0], key[1], None) for key in self.studies)))
+        series: set[SeriesKey] = {(key[0], key[1], key[2]) for key in self.series}
+        removed = self.removed.series if self.removed else frozenset()
+        return frozenset(series | removed | {(key[0], key[1], None) for key in self.studies})
 
     @property
     def study_uids(self) -> frozenset[str]:
@@ -119,7 +132,7 @@ def merge_landed(
         instance = merge_instance(
             spark,
             lake.path("instance"),
-            lambda session: _and_removals(changes.changing(fold.rows(session)), beyond),
+            lambda session: _and_removals(session, changes.changing(fold.rows(session)), beyond.removed),
             study_ranges(landed.studies | beyond.study_uids, most),
             Fence(lake.app_id("instance"), run_id),
             guarded=repair is None,
@@ -139,12 +152,12 @@ def merge_landed(
         fold.rejected,
         merge_seconds,
         time.monotonic() - began,
-        doubled=max(0, instance.changed - fold.changing - len(beyond.removed)),
+        doubled=max(0, instance.changed - fold.changing - (beyond.removed.rows if beyond.removed else 0)),
     )
 
 
-def _and_removals(folded: DataFrame, beyond: Beyond) -> DataFrame:
-    return folded.unionByName(changes.removals(folded.sparkSession, beyond.removed)) if beyond.removed else folded
+def _and_removals(session: SparkSession, folded: DataFrame, removed: Removed | None) -> DataFrame:
+    return folded if removed is None else folded.unionByName(changes.removals(removed.keys(session)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from dicom_etl import __version__
-from dicom_etl.dicomweb.changefeed import Reading, read_at
+from dicom_etl.dicomweb.changefeed import Reading
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.errors import DataError, Superseded
 from dicom_etl.fetching import Fetched, fetch, new_landing
@@ -20,7 +20,6 @@ from dicom_etl.lake.session import Engine
 from dicom_etl.lake.tables import Merged
 from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.files import Landed
-from dicom_etl.landing.highest import highest_landed
 from dicom_etl.landing.rejects import Reject, append_rejects, new_rejects, read_open, settled
 from dicom_etl.late_rows import find_late_rows
 from dicom_etl.merging import Outcome, check_shared_tables, make_shared_tables, merge_landed
@@ -92,22 +91,6 @@ def _refuse_doubled(outcome: Outcome) -> None:
     if outcome.doubled:
         raise DataError(
             "instance holds a key in several rows, so somebody else has written to it: run dicom-etl repair --rebuild"
-        )
-
-
-def refuse_a_feed_that_went_back(client: DicomClient, lake: Lake) -> None:
-    """Raise DataError when the highest entry that was ever landed is no longer served at its time.
-
-    A service made anew starts its sequences again, and the guard by sequence would ignore it for ever.
-    """
-    highest = highest_landed(lake.table("change")) if lake.has("change") else None
-    if highest is None:
-        return
-    sequence, ticks = highest
-    if not any(e.sequence == sequence for e in read_at(client, ticks, [sequence])):
-        raise DataError(
-            f"the feed has gone back: entry {sequence}, which this lake has read, is no longer served. Was the "
-            "service created anew? Then give it a new lake (lake.root)"
         )
 
 

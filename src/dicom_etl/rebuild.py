@@ -1,76 +1,172 @@
-"""Builds the three tables anew from the service, each put into place by one commit (architecture §5.2)."""
+"""Rebuilds the three tables from the service, and swaps each in by one commit (architecture §5.2)."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
-from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-from dicom_etl.comparing import find_gone, gone_entries
-from dicom_etl.deltalog import local_folder, properties
-from dicom_etl.dicomweb.client import DicomClient
-from dicom_etl.errors import Superseded
-from dicom_etl.lake import changes, comparison, rollup
-from dicom_etl.lake.replacement import replace_table
-from dicom_etl.lake.schema import INSTANCE, PARTITION_COLUMN, SERIES, STUDY, Table, table_properties
+from dicom_etl.attributes import INSTANCE_KEY
+from dicom_etl.comparing import Comparer, Comparison, Snapshot, compare, gone_entries
+from dicom_etl.dicomweb.changefeed import any_entry
+from dicom_etl.errors import DataError
+from dicom_etl.inventory import Inventory, Service
+from dicom_etl.lake import changes, comparison
+from dicom_etl.lake.location import location, read_parquet
+from dicom_etl.lake.schema import INSTANCE, SERIES, STUDY
 from dicom_etl.lake.session import Engine
-from dicom_etl.lake.tables import Fence, Merged, Source, read_table
-from dicom_etl.lake.voids import as_deleted
+from dicom_etl.lake.tables import Merged
+from dicom_etl.landing.rejects import Reject, read_open, settled
 from dicom_etl.landing.voids import Key, new_voids, read_voids, void_until
-from dicom_etl.listing import Found, list_instances
 from dicom_etl.merging import Outcome, folded
+from dicom_etl.old_tables import old_tables
 from dicom_etl.one_run import record_rejects
 from dicom_etl.open_lake import Lake
-from dicom_etl.progress import Progress
-from dicom_etl.repairing import Repaired, Reread, repair_row, reread
+from dicom_etl.removals import check_removals, planned_removals
+from dicom_etl.repairing import Repaired, Reread, commit, discard, repair_row, reread
 from dicom_etl.runs.due import coverage_end
-from dicom_etl.settings import Settings
+from dicom_etl.scratch import Scratch
+from dicom_etl.search_result import proven_gone, search_studies
+from dicom_etl.table_swap import put_in_place, rolled_up
 from dicom_etl.task import Task
+from dicom_etl.window import Window, from_datetime
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rebuild:
+    """What every step of a rebuild works with."""
+
+    task: Task
+    lake: Lake
+    service: Service
+    covered_until: int
+    retries: int
+
+
 def rebuild_tables(
-    task: Task,
-    settings: Settings,
-    lake: Lake,
-    client: DicomClient,
-    engine: Engine,
-    folder: Path,
-    *,
-    clock: Callable[[], datetime],
-    progress: Progress,
+    task: Task, lake: Lake, service: Service, engine: Engine, folder: Scratch, *, allowed: int | None
 ) -> Repaired:
     """What the new tables hold, as counts; the ledger's row covers all that was read.
 
-    Whoever reads meanwhile has the old tables, or none where one had vanished. A key whose last entry cannot be
-    used has no row until it can; it stands in ``rejected``. Raises Superseded when a newer run has written.
+    Readers have the old tables meanwhile, or none where one had vanished. A row of which the feed shows no usable last
+    entry stays as it was, unless the service proves that it does not have the instance. Raises DataError, with nothing
+    written, when rows would go that cannot be judged, or more than ``allowed``; Superseded when a newer run wrote.
     """
-    retries = client.retries
-    progress.step("read")
-    read = reread(task, settings, lake, client, [task.stretch], progress)
-    progress.step("ask the search")
-    found = list_instances(client, local_folder(str(folder), private=True))
-    spark = engine.session(read.landed.entries)
-    covered_until = coverage_end(task.stretch, task.now, settings.feed.delay)
-    known = void_until(read_voids(lake.table("rejected")))
-    found, gone = _gone(spark, task, lake, client, folder, found, known, covered_until, read.landed.version)
-    outcome = _replace_all(
-        spark, task, settings, lake, read, {**known, **{key: sequence for key, sequence, _ in gone}}, progress
+    settings = service.settings
+    work = _Rebuild(
+        task, lake, service, coverage_end(task.stretch, task.now, settings.feed.delay), service.client.retries
     )
+    service.progress.step("read")
+    read = reread(task, settings, lake, service.client, service.progress)
+    with _discarded_on_failure(read):
+        one = Comparer(engine.session(read.landed.entries), service, folder)
+        inventory = _inventory(work, read, folder)
+        before = _snapshot(work, old_tables(one.spark, lake, folder))
+        service.progress.step("compare")
+        found = compare(one, before, inventory)
+        lost = _losses(one, found)
+        _check(work, before, found, lost, allowed)
+    return _rebuilt(work, one, commit(read, task, lake), before, found, lost)
+
+
+@contextmanager
+def _discarded_on_failure(read: Reread) -> Iterator[None]:
+    """Remove what was landed when the block fails; after an unclear commit nobody may, so it is not part of it."""
+    try:
+        yield
+    except BaseException:
+        discard(read)
+        raise
+
+
+def _inventory(work: _Rebuild, read: Reread, folder: Scratch) -> Inventory:
+    """What was landed, as a comparison takes it, and what the search holds."""
+    window, client, settings = work.task.stretch, work.service.client, work.service.settings
+    work.service.progress.step("ask the search")
+    return Inventory(
+        start=window.start,
+        as_of=window.end,
+        complete=window.start <= 0 or not any_entry(client, Window(0, window.start)),
+        files=tuple(f"{work.lake.path('change')}/{file.path}" for file in read.landed.files),
+        next_reading=work.task.run_id + 1,
+        unreadable=frozenset(),
+        search=search_studies(client, folder, settings.dicom.connections),
+    )
+
+
+def _snapshot(work: _Rebuild, tables: dict[str, DataFrame]) -> Snapshot:
+    """The old tables, as if all that was read were covered: what came too late to be judged is pending."""
+    rejected = work.lake.table("rejected")
+    return Snapshot(
+        work.lake,
+        {name: partial(_given, rows) for name, rows in tables.items()},
+        (Window(work.task.stretch.start, work.covered_until),),
+        tuple(read_open(rejected)),
+        tuple(read_voids(rejected)),
+    )
+
+
+def _given(rows: DataFrame, _session: SparkSession) -> DataFrame:
+    return rows
+
+
+def _losses(one: Comparer, found: Comparison) -> DataFrame:
+    """The keys of the old rows that go: of instances that were deleted, or that the service proves not to have.
+
+    Raises DataError where the feed was not read from its first entry and has no entry of a row.
+    """
+    unknown = found.different.where("difference = 'unknown'").count()
+    if unknown:
+        raise DataError(
+            f"instance holds {unknown} rows of which the feed shows nothing since the earliest coverage: a rebuild "
+            "would remove them. Nothing was written; set feed.start to the time of the service's first entry"
+        )
+    stored = found.instances.select(*INSTANCE_KEY).distinct()
+    deleted = comparison.without(found.last.where("state = 'Deleted'"), found.held)
+    strange = one.keep(comparison.without(stored, found.last, found.held))
+    service = one.service
+    proven = proven_gone(service.client, one.folder, found.search, strange, connections=service.connections)
+    keys = [frame.select(*INSTANCE_KEY) for frame in (deleted, found.gone, proven.keys(one.spark))]
+    return one.keep(comparison.among(stored, keys[0].unionByName(keys[1]).unionByName(keys[2])))
+
+
+def _check(work: _Rebuild, before: Snapshot, found: Comparison, lost: DataFrame, allowed: int | None) -> None:
+    """Say how many rows each table will lose. Raises DataError when that is too much."""
+    spark = lost.sparkSession
+    kept = comparison.without(found.instances.select(*INSTANCE_KEY), lost)
+    after = kept.unionByName(found.live.select(*INSTANCE_KEY))
+    tables = {name: rows(spark) for name, rows in before.tables.items()}
+    check_removals(planned_removals(tables, lost, after), allowed, run_id=work.task.run_id)
+
+
+def _rebuilt(
+    work: _Rebuild, one: Comparer, read: Reread, before: Snapshot, found: Comparison, lost: DataFrame
+) -> Repaired:
+    task, lake, settings = work.task, work.lake, work.service.settings
+    gone = gone_entries(found.gone)
+    kept_voids = [void for void in before.voids if void not in found.restored]
+    voids = {**void_until(kept_voids), **{key: sequence for key, sequence, _ in gone}}
+    outcome = _replace_all(work, one, read, voids, comparison.without(found.instances, lost))
+    moment = task.started_at
     record_rejects(
         task,
         lake,
         read.landed,
         read.met,
         outcome.rejected,
-        task.started_at,
-        new_voids(gone, run_id=task.run_id, recorded_at=task.started_at),
+        moment,
+        [
+            *new_voids(gone, run_id=task.run_id, recorded_at=moment),
+            *settled(found.restored, run_id=task.run_id, recorded_at=moment),
+            *settled(_no_longer_served(work, before, read), run_id=task.run_id, recorded_at=moment, status="void"),
+        ],
     )
     row = repair_row(
         task,
@@ -78,121 +174,59 @@ def rebuild_tables(
         lake,
         read,
         outcome,
-        removed=0,
-        covered_until=covered_until,
-        retries=client.retries - retries,
-        finished_at=clock(),
+        covered_until=work.covered_until,
+        retries=work.service.client.retries - work.retries,
+        finished_at=work.service.clock(),
     )
+    kinds = {row[0]: row[1] for row in found.different.groupBy("difference").count().collect()}
     return Repaired(
         run=row,
         found={},
-        left={"instance": len(outcome.rejected), "series": 0, "study": 0},
+        left={"instance": len(outcome.rejected) + kinds.get("overtaken", 0), "series": 0, "study": 0},
         voided=len(gone),
-        served_again=0,
-        unlisted=0,
-        search_refused=found.refused,
+        restored=len(found.restored),
+        unlisted=kinds.get("unlisted", 0),
+        search_refused=found.search.refused,
     )
 
 
-def _gone(
-    spark: SparkSession,
-    task: Task,
-    lake: Lake,
-    client: DicomClient,
-    folder: Path,
-    found: Found,
-    voids: dict[Key, int],
-    covered_until: int,
-    change_version: int | None,
-) -> tuple[Found, list[tuple[Key, int, int]]]:
-    """What the feed shows and the search does not hold; not what happened too lately to be told."""
-    change = read_table(spark, lake.path("change"), change_version)
-    last = as_deleted(changes.last_of_each_key(changes.entries_of_run(change, task.run_id)), voids).cache()
-    try:
-        pending = comparison.pending_keys(last, [(task.stretch.start, covered_until)])
-        found, _, gone = find_gone(spark, comparison.live_instances(last), pending, found, client, folder)
-        return found, gone_entries(gone)
-    finally:
-        last.unpersist()
+def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Reject]:
+    """The open rejects in the stretch that was read, whose entries it did not meet: nobody can read them any more."""
+    met = {reject.sequence for reject in read.met}
+    start, end = work.task.stretch.start, work.covered_until
+    return [
+        reject
+        for reject in before.open_rejects
+        if reject.sequence not in met and start <= from_datetime(reject.timestamp) < end
+    ]
 
 
-def _replace_all(
-    spark: SparkSession,
-    task: Task,
-    settings: Settings,
-    lake: Lake,
-    read: Reread,
-    voids: dict[Key, int],
-    progress: Progress,
-) -> Outcome:
-    """The three tables, instance first; series and study are made from the version that was written."""
-    progress.step("build instance")
+def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, int], old: DataFrame) -> Outcome:
+    """The three tables, instance first; series and study are made from the version that was written.
+
+    ``old`` are the rows that may stay where the feed gives none: their last entry cannot be used, or is not there.
+    """
+    spark, lake, task, settings = one.spark, work.lake, work.task, work.service.settings
+    work.service.progress.step("build instance")
     began = time.monotonic()
     with folded(spark, lake, task.run_id, read.landed, voids) as fold:
 
         def living(session: SparkSession) -> DataFrame:
-            return fold.rows(session).where(f"effect = '{changes.UPSERT}'")
+            return fold.rows(session).where(f"effect = '{changes.UPSERT}'").select(*INSTANCE.columns.names)
 
-        version = put_in_place(spark, task.run_id, settings, lake, INSTANCE, living)
+        # In a file: a frame belongs to its session, and the swap has one of its own.
+        kept = one.folder.path("kept")
+        comparison.without(old, living(spark)).dropDuplicates(list(INSTANCE_KEY)).write.parquet(location(kept))
+
+        def rows(session: SparkSession) -> DataFrame:
+            return living(session).unionByName(read_parquet(session, INSTANCE.columns, [kept]))
+
+        version = put_in_place(spark, task.run_id, settings, lake, INSTANCE, rows)
+        built = living(spark).count()
     merge_seconds = time.monotonic() - began
-    progress.step("build series and study")
+    work.service.progress.step("build series and study")
     began = time.monotonic()
     series = put_in_place(spark, task.run_id, settings, lake, SERIES, rolled_up(lake, SERIES, version))
     study = put_in_place(spark, task.run_id, settings, lake, STUDY, rolled_up(lake, STUDY, version))
-    rows = sum(lake.table("instance").get_add_actions(flatten=True)["num_records"].to_pylist())
-    log.info("tables built anew", extra={"run_id": task.run_id, "instances": rows})
-    return Outcome(Merged(rows, 0, 0, version), series, study, fold.rejected, merge_seconds, time.monotonic() - began)
-
-
-def rolled_up(lake: Lake, table: Table, instance_version: int) -> Source:
-    """All rows of ``series`` or ``study``, from one version of ``instance``."""
-    rows = rollup.series_rows if table is SERIES else rollup.study_rows
-
-    def source(session: SparkSession) -> DataFrame:
-        return rows(rollup.summaries(read_table(session, lake.path("instance"), instance_version)))
-
-    return source
-
-
-def put_in_place(
-    spark: SparkSession,
-    run_id: int,
-    settings: Settings,
-    lake: Lake,
-    table: Table,
-    source: Source,
-    more_properties: dict[str, str] | None = None,
-) -> int:
-    """The version of the table that holds the rows of ``source`` only; its layout and other properties stay.
-
-    Raises Superseded when a newer run has written.
-    """
-    old = lake.opened(table.name)
-    columns = _partition_columns(old, settings)
-    version = replace_table(
-        spark,
-        table,
-        lake.path(table.name),
-        source,
-        Fence(lake.app_id(table.name), run_id),
-        partition_columns=columns,
-        properties={
-            **(properties(old) if old is not None else {}),
-            **table_properties(
-                table,
-                partitioned=bool(columns),
-                retention_hours=settings.maintenance.retention_hours,
-                deletion_vectors=settings.lake.deletion_vectors,
-                identity={**lake.identity.properties, **(more_properties or {})},
-            ),
-        },
-    )
-    if version is None:
-        raise Superseded(f"{table.name}: a newer run has written; this one stops and covers nothing")
-    return version
-
-
-def _partition_columns(old: DeltaTable | None, settings: Settings) -> list[str]:
-    if old is not None:
-        return list(old.metadata().partition_columns)
-    return [PARTITION_COLUMN] if settings.lake.layout == "partitioned" else []
+    log.info("tables rebuilt", extra={"run_id": task.run_id, "instances": built})
+    return Outcome(Merged(built, 0, 0, version), series, study, fold.rejected, merge_seconds, time.monotonic() - began)

@@ -1,13 +1,12 @@
-"""Mends what `verify` finds, or builds the three tables anew, as the lake's only writer (architecture §5, §6)."""
+"""Repairs what `verify` finds, or rebuilds the three tables, as the lake's only writer (architecture §5, §6)."""
 
 from __future__ import annotations
 
-import tempfile
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -15,43 +14,82 @@ from pyspark.sql import functions as F
 from dicom_etl.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.azure import dicom_tokens
 from dicom_etl.clock import utc_now
-from dicom_etl.comparing import Comparison, Snapshot, compared, compared_from, gone_entries, listed_entries, snapshot
+from dicom_etl.comparing import (
+    Comparer,
+    Comparison,
+    Snapshot,
+    compare,
+    comparison_start,
+    gone_entries,
+    snapshot,
+)
 from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import DicomClient, connect
+from dicom_etl.feed_continuity import feed_went_back, refuse_a_feed_that_went_back
+from dicom_etl.inventory import Inventory, Service, take_inventory
+from dicom_etl.lake import comparison
 from dicom_etl.lake.session import Engine
 from dicom_etl.lake.tables import read_table
 from dicom_etl.landing.rejects import Reject, settled
-from dicom_etl.landing.voids import new_voids, void_until
-from dicom_etl.listing import Found, Key, Listing, read_listing
-from dicom_etl.merging import Beyond, merge_landed
-from dicom_etl.one_run import record_rejects, refuse_a_feed_that_went_back
+from dicom_etl.landing.voids import Key, new_voids, void_until
+from dicom_etl.merging import Beyond, Outcome, Removed, merge_landed
+from dicom_etl.one_run import record_rejects
 from dicom_etl.open_lake import Lake, existing_lake, highest_run_id, make_private_tables
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.rebuild import rebuild_tables
-from dicom_etl.repairing import Repaired, repair_row, reread
+from dicom_etl.removals import check_removals, planned_removals
+from dicom_etl.repairing import Repaired, Reread, Wanted, commit, repair_row, reread
 from dicom_etl.runs.identity import service_fingerprint
+from dicom_etl.scratch import scratch
+from dicom_etl.search_result import SearchResult, proven_gone
 from dicom_etl.settings import Settings
-from dicom_etl.stretches import stretches_around
 from dicom_etl.task import Task
 from dicom_etl.window import Window, from_datetime
 from dicom_etl.writer import failure_recorded, writing
 
+log = logging.getLogger(__name__)
+
+# A repair does not touch the rows of these: it cannot know what the service holds of them, or read it.
+_LEFT_ALONE = ("unlisted", "unknown", "overtaken")
+
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be mended: entries to read again (sequence to ticks), and what no entry speaks of."""
+    """What is to be repaired: entries to read again, rows without an entry to remove, and voids.
 
-    wanted: dict[int, int]
+    ``differing`` counts the differences by table.
+    """
+
+    wanted: Wanted
     beyond: Beyond
     gone: list[tuple[Key, int, int]]
-    served_again: tuple[Reject, ...]
+    restored: tuple[Reject, ...]
     differing: dict[str, int]
-    unlisted: int
-    found: Found
+    search: SearchResult
 
     @property
     def empty(self) -> bool:
-        return not (any(self.differing.values()) or self.gone or self.served_again)
+        rolled_up = self.beyond.series or self.beyond.studies
+        return not (len(self.wanted) or self.beyond.removed or rolled_up or self.gone or self.restored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Repair:
+    """What every step of a repair works with."""
+
+    task: Task
+    settings: Settings
+    lake: Lake
+    one: Comparer
+    allowed: int | None
+
+    @property
+    def client(self) -> DicomClient:
+        return self.one.service.client
+
+    @property
+    def progress(self) -> Progress:
+        return self.one.service.progress
 
 
 def repair(
@@ -59,17 +97,19 @@ def repair(
     *,
     rebuild: bool = False,
     metadata: bool = False,
+    allow_removals: int | None = None,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = utc_now,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Repaired:
-    """What was mended; the ledger gets a row of the verb ``repair``.
+    """What was repaired; the ledger gets a row of the verb ``repair``.
 
     A repair compares as `verify` does (with ``metadata`` every attribute), reads again what differs, and merges it
     like any landing; it covers no window. A rebuild reads the whole feed and covers it. Keys that are pending are
-    left to the next `sync`.
-    Raises DataError when there is no lake, AnotherWriter when somebody else writes it.
+    left to the next `sync`. Neither removes a row that the service's search holds, nor, unless ``allow_removals``
+    says so, more than 1 000 rows and 1 % of a table.
+    Raises DataError when there is no lake, or when it would remove too much; AnotherWriter when somebody else writes.
     """
     progress = progress or Silent()
     lake = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
@@ -79,135 +119,146 @@ def repair(
         writing(lake.places, "repair", highest_run_id(lake), client, engine, clock, sleep) as held,
     ):
         make_private_tables(lake)
-        refuse_a_feed_that_went_back(client, lake)
+        went_back = feed_went_back(client, lake) is not None
+        if went_back and not rebuild:
+            refuse_a_feed_that_went_back(client, lake)
+        if went_back:
+            log.warning(
+                "the service was restored to an earlier point, the tables follow it", extra={"run_id": held.run_id}
+            )
         task = _task(settings, lake, client, held.run_id, clock())
         failures = failure_recorded(task.run_id, task.verb, [task.stretch], settings, lake, clock)
-        with failures, tempfile.TemporaryDirectory(prefix="dicom-etl-") as folder:
+        service = Service(client, settings, clock, progress, metadata)
+        with failures, scratch(lake.places, spark) as folder:
             if rebuild:
-                return rebuild_tables(
-                    task, settings, lake, client, engine, Path(folder), clock=clock, progress=progress
-                )
-            return _mend(
-                task, settings, lake, client, engine, Path(folder), metadata=metadata, clock=clock, progress=progress
-            )
+                done = rebuild_tables(task, lake, service, engine, folder, allowed=allow_removals)
+                return replace(done, feed_went_back=went_back)
+            before = snapshot(lake)
+            inventory = take_inventory(service, folder, task.stretch.start)
+            progress.step("compare")
+            one = Comparer(engine.session(lake.rows()), service, folder)
+            return _repaired(_Repair(task, settings, lake, one, allow_removals), before, inventory)
 
 
 def _task(settings: Settings, lake: Lake, client: DicomClient, run_id: int, started: datetime) -> Task:
     """From where the lake is compared up to now, by the slower clock (architecture §5.3)."""
     ours = from_datetime(started)
     now = min(ours, service_now(client) or ours)
-    return Task(run_id, "repair", Window(min(compared_from(lake, settings), now), now), True, now, started)
+    return Task(run_id, "repair", Window(min(comparison_start(lake, settings), now), now), True, now, started)
 
 
-def _mend(
-    task: Task,
-    settings: Settings,
-    lake: Lake,
-    client: DicomClient,
-    engine: Engine,
-    folder: Path,
-    *,
-    metadata: bool,
-    clock: Callable[[], datetime],
-    progress: Progress,
-) -> Repaired:
-    retries = client.retries
-    before = snapshot(lake)
-    listing = read_listing(
-        settings, client, folder, start=task.stretch.start, include_metadata=metadata, clock=clock, progress=progress
-    )
-    progress.step("compare")
-    spark = engine.session(lake.rows())
-    entries = listed_entries(spark, lake, listing)
-    with compared(
-        spark, before, listing, entries, client, folder, since=settings.feed.start, attributes=metadata
-    ) as found:
-        plan = _plan(found, before)
+def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired:
+    task, retries = work.task, work.client.retries
+    found = compare(work.one, before, inventory)
+    plan = _plan(work, found, before)
     read = outcome = None
-    left = dict.fromkeys(plan.differing, 0)
+    left = plan.differing
     if not plan.empty:
-        progress.step("read again what differs")
-        windows = stretches_around(plan.wanted.values())
-        read = reread(task, settings, lake, client, windows, progress, only=plan.wanted.keys())
-        outcome = merge_landed(spark, lake, task.run_id, read.landed, progress, plan.beyond)
-        record_rejects(task, lake, read.landed, read.met, outcome.rejected, task.started_at, _voids(plan, task))
-        progress.step("compare again")
-        left = _left(spark, task, settings, lake, replace(listing, found=plan.found), client, folder, metadata)
+        _check_removals(work, before, found, plan)
+        read, outcome = _merged(work, plan)
+        work.progress.step("compare again")
+        left = _left(work, replace(inventory, search=plan.search))
     row = repair_row(
         task,
-        settings,
-        lake,
+        work.settings,
+        work.lake,
         read,
         outcome,
-        removed=len(plan.beyond.removed),
+        removed=plan.beyond.removed.rows if plan.beyond.removed else 0,
         covered_until=task.stretch.start,
-        retries=client.retries - retries,
-        finished_at=clock(),
+        retries=work.client.retries - retries,
+        finished_at=work.one.service.clock(),
     )
     return Repaired(
         run=row,
         found=plan.differing,
         left=left,
         voided=len(plan.gone),
-        served_again=len(plan.served_again),
-        unlisted=plan.unlisted,
-        search_refused=plan.found.refused,
+        restored=len(plan.restored),
+        unlisted=found.different.where("difference = 'unlisted'").count(),
+        search_refused=plan.search.refused,
     )
 
 
-def _plan(found: Comparison, before: Snapshot) -> _Plan:
-    """What the comparison leaves to be done; keys without an entry, and of series and studies, are few."""
-    different = found.different.where("not pending").select(*INSTANCE_KEY)
+def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, Outcome]:
+    task, lake = work.task, work.lake
+    work.progress.step("read again what differs")
+    read = commit(reread(task, work.settings, lake, work.client, work.progress, plan.wanted), task, lake)
+    outcome = merge_landed(work.one.spark, lake, task.run_id, read.landed, work.progress, plan.beyond)
+    record_rejects(task, lake, read.landed, read.met, outcome.rejected, task.started_at, _voids(plan, task))
+    return read, outcome
+
+
+def _plan(work: _Repair, found: Comparison, before: Snapshot) -> _Plan:
+    """What the comparison leaves to be done."""
+    different = found.different.where("not pending")
+    repairable = different.where(~F.col("difference").isin(*_LEFT_ALONE))
     entries = found.last.select(*INSTANCE_KEY, "sequence", "timestampTicks")
-    known = different.join(entries, on=list(INSTANCE_KEY))
-    strange = different.join(entries, on=list(INSTANCE_KEY), how="left_anti")
-    removed = _rows(strange)
-    series, studies = _rows(found.series.select(*SERIES_KEY)), _rows(found.study.select(*STUDY_KEY))
+    known = repairable.select(*INSTANCE_KEY).join(entries, on=list(INSTANCE_KEY))
+    strange = comparison.without(repairable.where("difference = 'extra'"), entries).select(*INSTANCE_KEY)
     gone = gone_entries(found.gone)
-    kept = [void for void in before.voids if void not in found.served_again]
-    wanted = {row[0]: row[1] for row in known.select("sequence", "timestampTicks").toLocalIterator()}
+    kept = [void for void in before.voids if void not in found.restored]
+    series, studies = _rows(found.series.select(*SERIES_KEY)), _rows(found.study.select(*STUDY_KEY))
     return _Plan(
-        wanted=wanted,
-        beyond=Beyond(removed, series, studies, {**void_until(kept), **{key: sequence for key, sequence, _ in gone}}),
+        wanted=Wanted.of(known),
+        beyond=Beyond(
+            removed=_removed(work, found, strange),
+            series=series,
+            studies=studies,
+            voids={**void_until(kept), **{key: sequence for key, sequence, _ in gone}},
+        ),
         gone=gone,
-        served_again=found.served_again,
-        differing={"instance": len(wanted) + len(removed), "series": len(series), "study": len(studies)},
-        unlisted=found.unlisted.count() if found.unlisted is not None else 0,
-        found=found.found,
+        restored=found.restored,
+        differing={"instance": different.count(), "series": len(series), "study": len(studies)},
+        search=found.search,
     )
+
+
+def _removed(work: _Repair, found: Comparison, strange: DataFrame) -> Removed | None:
+    """The rows without an entry that the service proves not to have; None when there is none."""
+    if strange.isEmpty():
+        return None
+    service = work.one.service
+    proven = proven_gone(service.client, work.one.folder, found.search, strange, connections=service.connections)
+    rows = proven.keys(work.one.spark).select(*SERIES_KEY).distinct().toLocalIterator()
+    series = frozenset((row[0], row[1], row[2]) for row in rows)
+    return Removed(proven.keys, proven.rows, series) if proven.rows else None
 
 
 def _rows(keys: DataFrame) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(row) for row in keys.toLocalIterator())
 
 
+def _check_removals(work: _Repair, before: Snapshot, found: Comparison, plan: _Plan) -> None:
+    """Say how many rows each table will lose. Raises DataError when that is too much."""
+    spark = work.one.spark
+    extra = found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
+    lost = comparison.among(extra, found.last)
+    if plan.beyond.removed is not None:
+        lost = lost.unionByName(plan.beyond.removed.keys(spark))
+    lost = work.one.keep(lost)
+    after = comparison.without(found.instances.select(*INSTANCE_KEY), lost).unionByName(
+        found.live.select(*INSTANCE_KEY)
+    )
+    tables = {name: rows(spark) for name, rows in before.tables.items()}
+    check_removals(planned_removals(tables, lost, after), work.allowed, run_id=work.task.run_id)
+
+
 def _voids(plan: _Plan, task: Task) -> list[Reject]:
     """What this repair has learned of keys whose UIDs were changed."""
     return [
         *new_voids(plan.gone, run_id=task.run_id, recorded_at=task.started_at),
-        *settled(plan.served_again, run_id=task.run_id, recorded_at=task.started_at),
+        *settled(plan.restored, run_id=task.run_id, recorded_at=task.started_at),
     ]
 
 
-def _left(
-    spark: SparkSession,
-    task: Task,
-    settings: Settings,
-    lake: Lake,
-    listing: Listing,
-    client: DicomClient,
-    folder: Path,
-    metadata: bool,
-) -> dict[str, int]:
+def _left(work: _Repair, inventory: Inventory) -> dict[str, int]:
     """How many rows still differ, by what was listed and read again."""
-    again = read_table(spark, lake.path("change")).where(F.col("runId") == task.run_id)
-    older = listed_entries(spark, lake, listing).join(again.select("sequence"), on="sequence", how="left_anti")
-    entries = older.unionByName(again)
-    with compared(
-        spark, snapshot(lake), listing, entries, client, folder, since=settings.feed.start, attributes=metadata
-    ) as after:
-        return {
-            "instance": after.different.where("not pending").count(),
-            "series": after.series.count(),
-            "study": after.study.count(),
-        }
+    change = read_table(work.one.spark, work.lake.path("change"))
+    again = change.where(F.col("runId") == work.task.run_id)
+    after = compare(work.one, snapshot(work.lake), inventory, again)
+    return {
+        "instance": after.different.where("not pending").count(),
+        "series": after.series.count(),
+        "study": after.study.count(),
+    }

@@ -1,12 +1,17 @@
-"""What a repair lands, and what it leaves in ``rejected`` and in the ledger (architecture §5.5, §5.8, §5.9)."""
+"""What a repair reads again and lands, and the row that it leaves in the ledger (architecture §5.5, §5.8)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from array import array
+from bisect import bisect_left
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from pyspark.sql import DataFrame
+
+from dicom_etl.deltalog import FAILURES
 from dicom_etl.dicomweb.changefeed import read_feed
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.entry import Entry
@@ -19,8 +24,41 @@ from dicom_etl.open_lake import Lake
 from dicom_etl.progress import Progress
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
+from dicom_etl.stretches import stretches_around
 from dicom_etl.task import Task
 from dicom_etl.window import Window
+
+# The instants of more entries than this are read again as one stretch of the feed.
+_MOST_INSTANTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The entries that a repair reads again: their sequences, in order, and the windows that hold them.
+
+    16 bytes an entry, since all 10^7 of a lake may differ.
+    """
+
+    sequences: array[int]
+    windows: tuple[Window, ...]
+
+    @classmethod
+    def of(cls, entries: DataFrame) -> Wanted:
+        """Of the frame's ``sequence`` and ``timestampTicks``."""
+        sequences, ticks = array("q"), array("q")
+        for row in entries.select("sequence", "timestampTicks").orderBy("sequence").toLocalIterator():
+            sequences.append(row[0])
+            ticks.append(row[1])
+        if len(ticks) > _MOST_INSTANTS:
+            return cls(sequences, (Window(min(ticks), max(ticks) + 1),))
+        return cls(sequences, tuple(stretches_around(ticks)))
+
+    def __contains__(self, sequence: int) -> bool:
+        place = bisect_left(self.sequences, sequence)
+        return place < len(self.sequences) and self.sequences[place] == sequence
+
+    def __len__(self) -> int:
+        return len(self.sequences)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +78,10 @@ def reread(
     settings: Settings,
     lake: Lake,
     client: DicomClient,
-    windows: Iterable[Window],
     progress: Progress,
-    *,
-    only: Collection[int] | None = None,
+    wanted: Wanted | None = None,
 ) -> Reread:
-    """The entries of the windows with their metadata, or those of the sequences ``only``, landed in ``change``."""
+    """The wanted entries with their metadata, or all of the task's stretch: in files, not part of ``change`` yet."""
     began = time.monotonic()
     rejects = {reject.sequence: reject for reject in read_open(lake.table("rejected"))}
     met: set[int] = set()
@@ -53,11 +89,11 @@ def reread(
     with new_landing(task, settings, lake) as landing:
 
         def land(entries: list[Entry]) -> None:
-            wanted = entries if only is None else [entry for entry in entries if entry.sequence in only]
-            met.update(rejects.keys() & {entry.sequence for entry in wanted})
-            landing.add(wanted)
+            taken = entries if wanted is None else [entry for entry in entries if entry.sequence in wanted]
+            met.update(rejects.keys() & {entry.sequence for entry in taken})
+            landing.add(taken)
 
-        for window in windows:
+        for window in (task.stretch,) if wanted is None else wanted.windows:
             reading = read_feed(
                 client,
                 window,
@@ -67,11 +103,10 @@ def reread(
                 progress=progress.read,
             )
             pages += reading.pages
-            repeated += reading.repeated if only is None else 0
+            repeated += reading.repeated if wanted is None else 0
             end = window.end
         fetched = time.monotonic()
         landed = landing.finish(end)
-    landed = commit_landing(task, lake, landed)
     return Reread(
         landed=landed,
         met=tuple(rejects[sequence] for sequence in sorted(met)),
@@ -82,27 +117,40 @@ def reread(
     )
 
 
+def commit(read: Reread, task: Task, lake: Lake) -> Reread:
+    """The same, part of ``change``. Raises as ``commit_landing``."""
+    return replace(read, landed=commit_landing(task, lake, read.landed))
+
+
+def discard(read: Reread) -> None:
+    """Remove the files of a reading that is not committed; what cannot be removed is left to a vacuum."""
+    for file in read.landed.files:
+        with suppress(*FAILURES):
+            read.landed.folder.remove(file.path)
+
+
 @dataclass(frozen=True, slots=True)
 class Repaired:
     """What a repair found and left, as numbers of rows by table, and the ledger's row.
 
-    ``voided`` counts the keys that the feed still shows and the service no longer holds, ``served_again`` those
-    that it holds again. ``unlisted`` are keys that the service holds and the feed does not show: nothing mends them.
-    A rebuild compares nothing first: ``found`` is empty then. ``search_refused`` says why the service's search
-    could not be asked, null when it was.
+    ``voided`` counts the keys that the feed still shows and the service no longer has, ``restored`` those that it has
+    again. ``unlisted`` are keys that the service has and the feed does not show: no repair reads them. A rebuild
+    compares nothing first: ``found`` is empty then. ``search_refused`` says why the service's search could not be
+    asked, null when it was. ``feed_went_back``: the service was restored to an earlier state, and the tables followed.
     """
 
     run: Run
     found: dict[str, int]
     left: dict[str, int]
     voided: int
-    served_again: int
+    restored: int
     unlisted: int
     search_refused: str | None
+    feed_went_back: bool = False
 
     @property
     def equal(self) -> bool:
-        return not any(self.left.values()) and not self.unlisted
+        return not any(self.left.values()) and not self.unlisted and self.search_refused is None
 
 
 def repair_row(
@@ -112,13 +160,13 @@ def repair_row(
     read: Reread | None,
     outcome: Outcome | None,
     *,
-    removed: int,
+    removed: int = 0,
     covered_until: int,
     retries: int,
     finished_at: datetime,
 ) -> Run:
-    """The row of the ledger, written. Read are the entries that were landed, and one for each row removed of which
-    no entry speaks (``removed``): so read = inserted + updated + deleted + superseded + rejected holds here too.
+    """The row of the ledger, written. Read are the entries that were landed, and one for each of the rows ``removed``
+    without one: so read = inserted + updated + deleted + superseded + rejected holds here too.
     """
     row = Run(
         run_id=task.run_id,

@@ -16,9 +16,10 @@ from dicom_etl.azure import dicom_tokens
 from dicom_etl.clock import utc_now
 from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import DicomClient, connect
+from dicom_etl.feed_continuity import refuse_a_feed_that_went_back
 from dicom_etl.fetching import fetch, new_landing
 from dicom_etl.lake.session import Engine
-from dicom_etl.one_run import Read, refuse_a_feed_that_went_back, run
+from dicom_etl.one_run import Read, run
 from dicom_etl.open_lake import (
     Lake,
     find_lake,

@@ -1,30 +1,32 @@
-"""Compares the lake with the service and with itself; writes nothing (architecture §6)."""
+"""Compares the lake with the service and with itself; writes nothing to the lake (architecture §6)."""
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
-from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY
+from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.azure import dicom_tokens
 from dicom_etl.clock import utc_now
-from dicom_etl.comparing import Comparison, Snapshot, compared, compared_from, listed_entries, snapshot
+from dicom_etl.comparing import Comparer, Comparison, Snapshot, compare, comparison_start, snapshot
 from dicom_etl.dicomweb.client import connect
+from dicom_etl.inventory import Inventory, Service, take_inventory
 from dicom_etl.lake import comparison
 from dicom_etl.lake.session import Engine
-from dicom_etl.listing import Listing, read_listing
 from dicom_etl.open_lake import existing_lake
 from dicom_etl.progress import Progress, Silent
 from dicom_etl.runs.identity import service_fingerprint
+from dicom_etl.scratch import scratch
 from dicom_etl.settings import Settings
 
 _KEYWORDS = {attribute.column: attribute.keyword for attribute in ATTRIBUTES}
+# Of more, a person reads none.
+MOST_SHOWN = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,24 @@ class Difference:
     """One key that is not the same on both sides.
 
     ``kind`` is missing (the service has it, the lake does not), extra (the other way round), twice (in several rows
-    of the lake: ``repair --rebuild`` mends it), sequence, filePath, attributes (``keywords`` names them), values (of
-    a series or study) or unlisted (the service's search has it, and its feed does not show it).
+    of the lake: ``repair --rebuild`` removes them), sequence, filePath, attributes (``keywords`` names them), values
+    (of a series or study), unlisted (the service's search has it, and its feed does not show it), unknown (the lake
+    has it, and the part of the feed that was read has no entry for it), overtaken (its last entry is Replaced, and
+    the entry that replaced it is not there) or rejected (an entry of it is an open reject).
     """
 
     table: str
     kind: str
     key: tuple[str, ...]
     keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """How many keys there are, and the first ``MOST_SHOWN`` of them in order."""
+
+    count: int
+    first: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +62,12 @@ class Verification:
     recorded run covers yet; ``pending_different`` those of them that are not equal yet: they are no differences,
     and the counts and digests (architecture §6) leave them out on both sides.
 
-    ``gone`` counts the keys that the feed still shows and the service's search does not hold, as after a change of
-    UIDs: the service's side leaves them out. ``suspects`` are keys that began with an Update, as the new ones do;
-    null where the feed was not read from its first entry. ``search_refused`` says why the search could not be
-    asked; then nothing is known of what is gone. ``attributes`` counts differences by keyword; null where the feed
-    was read without metadata.
+    ``kinds`` counts the differences by table and kind, ``differences`` are the first ``MOST_SHOWN`` of each table.
+    ``gone`` are the keys that the feed still shows and the service proves not to have, as after a change of UIDs: the
+    service's side leaves them out. ``suspects`` are keys that began with an Update, as the new ones do; null where
+    the feed was not read from its first entry. ``search_refused`` says why the search could not be asked; then
+    nothing is known of what is gone, and nothing is called equal. ``attributes`` counts differences by keyword; null
+    where the feed was read without metadata.
     """
 
     as_of: int
@@ -66,20 +79,22 @@ class Verification:
     pending: int
     pending_different: int
     open_rejects: int
+    kinds: Mapping[tuple[str, str], int]
     differences: tuple[Difference, ...]
-    gone: tuple[tuple[str, ...], ...] = ()
-    suspects: tuple[tuple[str, ...], ...] | None = None
+    gone: Keys
+    suspects: Keys | None = None
     search_refused: str | None = None
     attributes: dict[str, int] | None = None
 
     @property
     def equal(self) -> bool:
-        return not self.differences
+        return not self.kinds and self.search_refused is None
 
     @property
     def counts(self) -> dict[str, int]:
         """How many rows of each table differ."""
-        return {name: sum(d.table == name for d in self.differences) for name in ("instance", "series", "study")}
+        names = ("instance", "series", "study")
+        return {name: sum(n for (table, _), n in self.kinds.items() if table == name) for name in names}
 
 
 def verify(
@@ -89,87 +104,92 @@ def verify(
     spark: SparkSession | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Verification:
     """What the lake and the service have in common, and what not.
 
-    Reads the whole feed from ``feed.start`` (of an adopted lake, from its beginning), folds it, asks the service's
-    search for what it holds, and compares keys, sequences and file paths with ``instance``; with ``metadata`` every
-    attribute too; and ``series`` and ``study`` with what ``instance`` gives.
+    Reads the whole feed from the earliest coverage or ``feed.start`` (of an adopted lake, from its beginning), folds
+    it, asks the service's search for what it holds, and compares keys, sequences and file paths with ``instance``;
+    with ``metadata`` every attribute too; and ``series`` and ``study`` with what ``instance`` gives.
     """
     progress = progress or Silent()
     lake = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
     snap = snapshot(lake)
     with (
-        tempfile.TemporaryDirectory(prefix="dicom-etl-verify-") as name,  # 0700
-        connect(settings.dicom, dicom_tokens(settings.dicom)) as client,
+        connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
         Engine(settings.spark, spark, lake.places) as engine,
+        scratch(lake.places, spark) as folder,
     ):
-        folder = Path(name)
-        start = compared_from(lake, settings)
-        listing = read_listing(
-            settings, client, folder, start=start, include_metadata=metadata, clock=clock, progress=progress
-        )
+        service = Service(client, settings, clock, progress, metadata)
+        inventory = take_inventory(service, folder, comparison_start(lake, settings))
         progress.step("compare")
-        session = engine.session(lake.rows())
-        entries = listed_entries(session, lake, listing)
-        since = settings.feed.start
-        with compared(session, snap, listing, entries, client, folder, since=since, attributes=metadata) as found:
-            return _verification(settings, snap, listing, found, metadata)
+        found = compare(Comparer(engine.session(lake.rows()), service, folder), snap, inventory)
+        return _verification(settings, snap, inventory, found, metadata)
 
 
 def _verification(
-    settings: Settings, snap: Snapshot, listing: Listing, found: Comparison, metadata: bool
+    settings: Settings, snap: Snapshot, inventory: Inventory, found: Comparison, metadata: bool
 ) -> Verification:
     to_come = found.different.where("pending")
-    theirs = comparison.without(found.live, to_come).cache()
-    ours = comparison.without(found.instances, to_come).cache()
-    instances = _named("instance", found.different.where("not pending").collect())
-    try:
-        return Verification(
-            as_of=listing.as_of,
-            covered_until=max((window.end for window in snap.covered), default=settings.feed.start),
-            service_instances=theirs.count(),
-            lake_instances=ours.count(),
-            service_digest=comparison.digest(theirs),
-            lake_digest=comparison.digest(ours),
-            pending=found.pending.count(),
-            pending_different=to_come.count(),
-            open_rejects=snap.open_rejects,
-            differences=(
-                *instances,
-                *_unlisted(found),
-                *_named("series", found.series.collect()),
-                *_named("study", found.study.collect()),
-            ),
-            gone=_keys(found.gone),
-            suspects=None if found.suspects is None else _keys(found.suspects),
-            search_refused=found.found.refused,
-            attributes=dict(sorted(Counter(k for d in instances for k in d.keywords).items())) if metadata else None,
-        )
-    finally:
-        theirs.unpersist()
-        ours.unpersist()
+    theirs = comparison.without(found.live, to_come)
+    ours = comparison.without(found.instances, to_come)
+    differing = {"instance": found.different.where("not pending"), "series": found.series, "study": found.study}
+    kinds = {(table, kind): n for table, rows in differing.items() for kind, n in _kinds(rows)}
+    return Verification(
+        as_of=inventory.as_of,
+        covered_until=max((window.end for window in snap.covered), default=settings.feed.start),
+        service_instances=theirs.count(),
+        lake_instances=ours.count(),
+        service_digest=comparison.digest(theirs),
+        lake_digest=comparison.digest(ours),
+        pending=found.pending.count(),
+        pending_different=to_come.count(),
+        open_rejects=len(snap.open_rejects),
+        kinds=kinds,
+        differences=tuple(
+            one for table in dict.fromkeys(table for table, _ in kinds) for one in _first(table, differing[table])
+        ),
+        gone=_keys(found.gone),
+        suspects=None if found.suspects is None else _keys(found.suspects),
+        search_refused=_refusal(found),
+        attributes=_by_keyword(differing["instance"]) if metadata else None,
+    )
 
 
-def _named(table: str, rows: Iterable[Row]) -> list[Difference]:
+def _refusal(found: Comparison) -> str | None:
+    """Why nothing is known of what the search holds; a search that finds nothing is believed of an empty service."""
+    if found.search.refused is None and not found.search.studies and not found.live.isEmpty():
+        return "it holds nothing"
+    return found.search.refused
+
+
+def _kinds(rows: DataFrame) -> list[tuple[str, int]]:
+    return [(row[0], row[1]) for row in rows.groupBy("difference").count().orderBy("difference").collect()]
+
+
+_KEY_OF = {"instance": INSTANCE_KEY, "series": SERIES_KEY, "study": STUDY_KEY}
+
+
+def _first(table: str, rows: DataFrame) -> list[Difference]:
+    key = _KEY_OF[table]
+    columns = ["columns"] if "columns" in rows.columns else []
+    listed = rows.select(*key, "difference", *columns).orderBy(*key).limit(MOST_SHOWN).collect()
     return [
-        Difference(
-            table,
-            row["difference"],
-            tuple(row[name] for name in INSTANCE_KEY if name in row),
-            tuple(_KEYWORDS.get(name, name) for name in _columns(row)),
-        )
-        for row in rows
+        Difference(table, row["difference"], tuple(row[: len(key)]), _keywords(row["columns"] if columns else ()))
+        for row in listed
     ]
 
 
-def _columns(row: Row) -> list[str]:
-    return row["columns"] if "columns" in row else []  # noqa: SIM401  a Row is a tuple
+def _keywords(columns: Collection[str]) -> tuple[str, ...]:
+    return tuple(_KEYWORDS.get(name, name) for name in columns)
 
 
-def _unlisted(found: Comparison) -> list[Difference]:
-    return [] if found.unlisted is None else [Difference("instance", "unlisted", key) for key in _keys(found.unlisted)]
+def _by_keyword(rows: DataFrame) -> dict[str, int]:
+    counted = rows.select(F.explode("columns").alias("column")).groupBy("column").count().collect()
+    return dict(sorted((_KEYWORDS.get(row[0], row[0]), row[1]) for row in counted))
 
 
-def _keys(frame: DataFrame) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(row) for row in frame.select(*INSTANCE_KEY).collect())
+def _keys(frame: DataFrame) -> Keys:
+    first = frame.select(*INSTANCE_KEY).orderBy(*INSTANCE_KEY).limit(MOST_SHOWN + 1).collect()
+    count = len(first) if len(first) <= MOST_SHOWN else frame.count()
+    return Keys(count, tuple(tuple(row) for row in first[:MOST_SHOWN]))

@@ -13,7 +13,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl import rebuild, rollups
+from dicom_etl import rollups, table_swap
 from dicom_etl.emulator import instance_key
 from dicom_etl.emulator.faults import Fault
 from dicom_etl.errors import AnotherWriter, StorageError
@@ -185,7 +185,7 @@ def test_the_tables_are_built_anew_into_place(copy: Site, monkeypatch: pytest.Mo
     assert copy.tables() == copy.expected()
 
     # A rebuild that deletes first is caught.
-    real = rebuild.replace_table
+    real = table_swap.replace_table
 
     def deleting_first(spark: SparkSession, what: Any, path: str, *rest: Any, **more: Any) -> int | None:
         DeltaTable.forPath(spark, path).delete()
@@ -193,7 +193,7 @@ def test_the_tables_are_built_anew_into_place(copy: Site, monkeypatch: pytest.Mo
 
     before = {name: copy.version(name) for name in TABLES}
     with monkeypatch.context() as patched:
-        patched.setattr(rebuild, "replace_table", deleting_first)
+        patched.setattr(table_swap, "replace_table", deleting_first)
         repaired(copy, 15, rebuild=True)
     assert not any(never_empty(copy, name, before[name]) for name in TABLES)
 

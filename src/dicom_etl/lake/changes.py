@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY
@@ -49,8 +49,10 @@ def flagged(entries: DataFrame, sequences: Collection[int]) -> DataFrame:
     return entries.join(flags, on="sequence", how="left").withColumn(FLAG, F.coalesce(FLAG, F.lit(False)))
 
 
-def last_of_each_key(entries: DataFrame) -> DataFrame:
+def last_of_each_key(entries: DataFrame, *, reread: bool = False) -> DataFrame:
     """One row per instance: its entry with the highest sequence, and in ``entries`` how many there are of it.
+
+    With ``reread`` an entry may stand there several times, and the one with the highest ``runId`` counts.
 
     By sequence alone, which per key is the order of the commits, also when the service's clock steps back
     (architecture §5.6: by time 9 % of random histories diverged). Entries without a whole key, or with a state that
@@ -60,10 +62,11 @@ def last_of_each_key(entries: DataFrame) -> DataFrame:
     whole = [F.col(name).isNotNull() for name in INSTANCE_KEY]
     for present in whole:
         known = known & present
+    order = F.struct("sequence", "runId") if reread else F.col("sequence")
     return (
         entries.where(known)
         .groupBy(*INSTANCE_KEY)
-        .agg(F.max_by(F.struct(*_CARRIED), "sequence").alias("last"), F.count("*").alias(ENTRIES))
+        .agg(F.max_by(F.struct(*_CARRIED), order).alias("last"), F.count("*").alias(ENTRIES))
         .select(*INSTANCE_KEY, "last.*", ENTRIES)
     )
 
@@ -140,8 +143,7 @@ def summary(folded: DataFrame) -> Summary:
     return Summary(row["entries"], row["changing"], frozenset(row["rejected"]), upserts)
 
 
-def removals(spark: SparkSession, keys: Collection[Key]) -> DataFrame:
-    """Rows for the same MERGE that remove these instances, of which no entry speaks."""
-    rows = local_rows(spark, keys, **dict.fromkeys(INSTANCE_KEY, "string"))
+def removals(keys: DataFrame) -> DataFrame:
+    """Rows for the same MERGE that remove these instances, although the feed has no entry for them."""
     nothing = {f.name: F.lit(None).cast(f.dataType) for f in INSTANCE.columns.fields if f.name not in INSTANCE_KEY}
-    return rows.withColumns({**nothing, "effect": F.lit(REMOVE)})
+    return keys.select(*INSTANCE_KEY).withColumns({**nothing, "effect": F.lit(REMOVE)})

@@ -1,4 +1,4 @@
-"""The lake beside the service: which keys differ, and the digests of both sides (architecture §6)."""
+"""The lake beside the service: which keys differ, how, and the digests of both sides (architecture §6)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY
+from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY, STUDY_KEY
 from dicom_etl.lake.changes import FLAG, flagged
-from dicom_etl.lake.rollup import series_rows, study_rows, summaries
+from dicom_etl.lake.rollup import series_rows, study_rows
 from dicom_etl.lake.schema import Table
 
 # What is compared of an instance, in the order of a digest's line.
@@ -34,7 +34,7 @@ def live_instances(last: DataFrame, unreadable: Collection[int] = ()) -> DataFra
     )
 
 
-def _covered(windows: Iterable[tuple[int, int]]) -> Column:
+def covered_by(windows: Iterable[tuple[int, int]]) -> Column:
     """Whether timestampTicks lies in one of the half-open ranges of ticks."""
     inside = F.lit(False)
     for start, end in windows:
@@ -43,14 +43,30 @@ def _covered(windows: Iterable[tuple[int, int]]) -> Column:
 
 
 def pending_keys(last: DataFrame, covered: Iterable[tuple[int, int]], since: int = 0) -> DataFrame:
-    """The keys that a later run will bring: nothing of them is a difference yet.
+    """The keys that a later run will read: nothing about them is a difference yet.
 
-    Their last entry lies outside the recorded coverage, or it is no last entry: replaced or deleted by one that
-    was not listed. ``covered`` are half-open ranges of ticks; before ``since`` no run will ever read.
+    Their last entry lies outside the recorded coverage. ``covered`` are half-open ranges of ticks; no run reads
+    anything before ``since``.
     """
-    overtaken = (F.col("state") == "Replaced") | ((F.col("state") == "Deleted") & (F.col("action") != "Delete"))
-    uncovered = ~_covered(covered) & (F.col("timestampTicks") >= since)
-    return last.where(uncovered | overtaken).select(*INSTANCE_KEY)
+    return last.where(~covered_by(covered) & (F.col("timestampTicks") >= since)).select(*INSTANCE_KEY)
+
+
+def overtaken(last: DataFrame) -> DataFrame:
+    """The last entries whose state says that a later entry of their key exists, although none is listed.
+
+    An entry that is Replaced, or a Create or Update that is Deleted.
+    """
+    deleted = (F.col("state") == "Deleted") & F.col("action").isin("Create", "Update")
+    return last.where((F.col("state") == "Replaced") | deleted)
+
+
+def outside_of_scope(last: DataFrame, covered: Iterable[tuple[int, int]], since: int, lake: DataFrame) -> DataFrame:
+    """The keys that no run has read or will read, and that the lake does not hold.
+
+    Their last entry lies before ``since`` (`feed.start`) and outside the coverage, as between a range that somebody
+    asked for and `feed.start`.
+    """
+    return without(last.where(~covered_by(covered) & (F.col("timestampTicks") < since)), lake).select(*INSTANCE_KEY)
 
 
 def instance_differences(
@@ -93,20 +109,69 @@ def _differing(columns: tuple[str, ...]) -> Column:
     """The names of the columns that differ, where both sides stand for the same entry and it could be read."""
     names = [F.when(_differ(name), F.lit(name)) for name in columns]
     same_entry = F.col("theirs.readable") & ~_differ("sequence") & F.col("ours").isNotNull()
-    nothing = F.array().cast("array<string>")
-    return F.when(same_entry, F.array_compact(F.array(*names))).otherwise(nothing) if names else nothing
+    return F.when(same_entry, F.array_compact(F.array(*names))).otherwise(_no_columns()) if names else _no_columns()
 
 
-def keys_without(instances: DataFrame, *others: DataFrame) -> DataFrame:
-    """The distinct keys of ``instances`` that stand in none of the others."""
-    keys = instances.select(*INSTANCE_KEY).distinct()
+def _no_columns() -> Column:
+    return F.array().cast("array<string>")
+
+
+def judged(different: DataFrame, *, last: DataFrame, held: DataFrame, complete: bool) -> DataFrame:
+    """The differences, with what may be concluded of the lake's extra rows; columns as ``instance_differences``.
+
+    An extra row becomes ``unlisted`` when the search holds its instance: then the feed does not show what the
+    service has. It becomes ``unknown`` when the feed has no entry for it and was not read from its first entry.
+    """
+    known = _marked(_marked(different, held, "isHeld"), last, "hasEntry")
+    extra = F.col("difference") == "extra"
+    unknown = F.lit(not complete) & ~F.col("hasEntry")
+    kind = F.when(extra & F.col("isHeld"), "unlisted").when(extra & unknown, "unknown").otherwise(F.col("difference"))
+    return known.select(*INSTANCE_KEY, kind.alias("difference"), "columns", "pending")
+
+
+def and_keys(different: DataFrame, keys: DataFrame, kind: str, *, replacing: bool = False) -> DataFrame:
+    """The differences and one of this kind for each of the keys, which then differs once.
+
+    A key that differs otherwise keeps its kind, unless ``replacing``.
+    """
+    rows = keys.select(*INSTANCE_KEY).distinct()
+    kept = without(different, rows) if replacing else different
+    added = rows if replacing else without(rows, different)
+    columns = added.select(
+        "*", F.lit(kind).alias("difference"), _no_columns().alias("columns"), F.lit(False).alias("pending")
+    )
+    return kept.unionByName(columns)
+
+
+def _marked(rows: DataFrame, keys: DataFrame, column: str) -> DataFrame:
+    """The rows with a column that says whether their key is among ``keys``."""
+    marks = keys.select(*INSTANCE_KEY).distinct().withColumn(column, F.lit(True))
+    return rows.join(marks, on=list(INSTANCE_KEY), how="left").withColumn(column, F.coalesce(column, F.lit(False)))
+
+
+def differing_studies(listed: DataFrame, counts: DataFrame) -> DataFrame:
+    """The studies of which the feed lists another number of instances than the search counts.
+
+    One row per study: partitionName, studyInstanceUid. ``counts`` has these and ``instances``; a study that came
+    twice while others wrote differs when its counts do.
+    """
+    feed = listed.groupBy(*STUDY_KEY).agg(F.count("*").alias("listed"))
+    search = counts.groupBy(*STUDY_KEY).agg(F.min("instances").alias("least"), F.max("instances").alias("most"))
+    both = feed.join(search, on=list(STUDY_KEY), how="full")
+    same = F.col("listed").eqNullSafe(F.col("least")) & F.col("listed").eqNullSafe(F.col("most"))
+    return both.where(~same).select(*STUDY_KEY)
+
+
+def studies_of(*rows: DataFrame) -> DataFrame:
+    """The distinct studies of all the rows: partitionName, studyInstanceUid."""
+    first, *others = (one.select(*STUDY_KEY) for one in rows)
     for other in others:
-        keys = without(keys, other)
-    return keys
+        first = first.unionByName(other)
+    return first.distinct()
 
 
 def updated_before_created(entries: DataFrame) -> DataFrame:
-    """The keys whose first entry is an Update: whoever knows the feed from its beginning suspects a change of UIDs."""
+    """The keys whose first entry is an Update: in a feed that is known from its beginning, a sign of changed UIDs."""
     known = entries
     for name in INSTANCE_KEY:
         known = known.where(F.col(name).isNotNull())
@@ -114,16 +179,25 @@ def updated_before_created(entries: DataFrame) -> DataFrame:
     return first.where(F.col("first") == "Update").select(*INSTANCE_KEY)
 
 
-def without(instances: DataFrame, keys: DataFrame) -> DataFrame:
-    """The instances whose key is not among ``keys``."""
-    return instances.join(keys.select(*INSTANCE_KEY), on=list(INSTANCE_KEY), how="left_anti")
+def without(instances: DataFrame, *others: DataFrame) -> DataFrame:
+    """The instances whose key is in none of the others."""
+    for keys in others:
+        instances = instances.join(keys.select(*INSTANCE_KEY), on=list(INSTANCE_KEY), how="left_anti")
+    return instances
 
 
-def rollup_differences(table: Table, rolled_up: DataFrame, instances: DataFrame) -> DataFrame:
-    """One row per series or study that is not what ``instances`` gives: its key and ``difference``."""
+def among(instances: DataFrame, keys: DataFrame, key: Collection[str] = INSTANCE_KEY) -> DataFrame:
+    """The instances whose key (or study) is among ``keys``."""
+    return instances.join(keys.select(*key), on=list(key), how="left_semi")
+
+
+def rollup_differences(table: Table, rolled_up: DataFrame, summaries: DataFrame) -> DataFrame:
+    """One row per series or study that is not what its instances give: its key and ``difference``.
+
+    ``summaries`` are those of all instances (``rollup.summaries``).
+    """
     rows = series_rows if table.name == "series" else study_rows
-    expected = rows(summaries(instances))
-    left = expected.select(*table.key, F.struct(*table.values).alias("expected"))
+    left = rows(summaries).select(*table.key, F.struct(*table.values).alias("expected"))
     right = rolled_up.select(*table.key, F.struct(*table.values).alias("stored"))
     difference: Column = (
         F.when(F.col("stored").isNull(), "missing")

@@ -1,6 +1,11 @@
-"""How Spark is told where a table lies."""
+"""How Spark is told where a table or a file lies."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
 
 from dicom_etl.address import is_remote
 
@@ -19,3 +24,13 @@ def sql_name(place: str) -> str:
     """The table that lies there, as SQL names it."""
     path = location(place).replace("`", "``")
     return f"delta.`{path}`"
+
+
+def read_parquet(spark: SparkSession, schema: StructType | str, paths: Iterable[str]) -> DataFrame:
+    """The rows of Parquet files that no table holds, or of folders of them.
+
+    A folder's name may hold what Spark takes for a pattern, such as ``[x]``: the paths are taken as they are, by the
+    option that Spark sets where it reads its own tables.
+    """
+    reader = spark.read.schema(schema).option("__globPaths__", "false")
+    return reader.parquet(*map(location, paths))

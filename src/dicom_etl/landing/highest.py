@@ -11,19 +11,25 @@ from dicom_etl.deltalog import read_rows
 _COLUMNS = ("sequence", "timestampTicks", "runId")
 
 
-def highest_landed(change: DeltaTable) -> tuple[int, int] | None:
+def highest_landed(change: DeltaTable, *, since_run: int = 0) -> tuple[int, int] | None:
     """The highest sequence in ``change`` and its time in ticks of 100 ns since 1970; None when it is empty.
 
-    Found from the bounds in the log: three columns of one file are read, not the table. (A file whose log
-    entry has no bounds, written by somebody else, makes it a scan of these columns.) Raises as
+    ``since_run``: of what this run and later ones have read. Found from the bounds in the log: three columns of one
+    file are read, not the table. (A file whose log entry has no bounds, written by somebody else, makes it a scan of
+    these columns; files that join older runs with newer ones are looked into, the highest first.) Raises as
     ``deltalog.read_rows`` does.
     """
     files = pa.table(change.get_add_actions(flatten=True))
     if not files.num_rows:
         return None
-    bounds = files["max.sequence"] if "max.sequence" in files.column_names else None
-    bounded = bounds is not None and not bounds.null_count
-    return _last(read_rows(change, _COLUMNS, pc.field("sequence") == pc.max(bounds) if bounded else None))
+    later = pc.field("runId") >= since_run
+    if not {"max.sequence", "max.runId"} <= set(files.column_names) or files["max.sequence"].null_count:
+        return _last(read_rows(change, _COLUMNS, later))
+    bounds = files.filter(pc.greater_equal(pc.fill_null(files["max.runId"], since_run), since_run))["max.sequence"]
+    for bound in sorted(set(bounds.to_pylist()), reverse=True):
+        if highest := _last(read_rows(change, _COLUMNS, later & (pc.field("sequence") >= bound))):
+            return highest
+    return _last(read_rows(change, _COLUMNS, later))
 
 
 def _last(rows: pa.Table) -> tuple[int, int] | None:

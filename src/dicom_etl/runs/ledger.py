@@ -175,6 +175,11 @@ def last_succeeded(all_runs: Iterable[Run]) -> Run | None:
     return max((r for r in all_runs if r.status == "succeeded"), key=lambda run: run.run_id, default=None)
 
 
+def last_rebuild(all_runs: Iterable[Run]) -> int:
+    """The id of the last run that rebuilt the tables, 0 when there was none: a repair that covers what it read."""
+    return max((run.run_id for run in all_runs if run.verb == "repair" and run.covers), default=0)
+
+
 def _up(ticks: int) -> int:
     return ceil_to_grid(ticks, TICKS_PER_MICROSECOND)
 
