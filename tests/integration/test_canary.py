@@ -12,6 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -352,7 +353,8 @@ def test_processes_show_neither_token_nor_patient(
         spill = [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("dicom-etl-spark-")]
         modes = [stat.S_IMODE(path.stat().st_mode) for path in spill]
         for pid in reversed(family):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # one that has ended by itself meanwhile
+                os.kill(pid, signal.SIGKILL)
         out, err = running.communicate(timeout=60)
     assert running.returncode == -signal.SIGKILL, seen
     assert "dicom_etl" in commands[0]

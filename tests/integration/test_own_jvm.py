@@ -21,9 +21,15 @@ from pathlib import Path
 from dicom_etl.lake.session import Engine
 from dicom_etl.settings import Spark
 
+def is_java_of_ours(process):
+    try:
+        name, _, rest = process.joinpath("stat").read_text().rpartition(")")
+    except OSError:  # another process that has ended since it was listed
+        return False
+    return "(java" in name and rest.split()[1] == str(os.getpid())
+
 def javas():
-    said = {path.name: path.joinpath("stat").read_text().rpartition(")") for path in Path("/proc").glob("[0-9]*")}
-    return [pid for pid, (name, _, rest) in said.items() if "(java" in name and rest.split()[1] == str(os.getpid())]
+    return [path.name for path in Path("/proc").glob("[0-9]*") if is_java_of_ours(path)]
 
 before, readings, changed = dict(os.environ), 0, set()
 with Engine(Spark(master="local[1]", driver_memory="1g", shuffle_partitions=1)) as engine:

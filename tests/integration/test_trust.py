@@ -73,6 +73,7 @@ def test_rows_before_feed_start_stay(make_site: Callable[..., Site]) -> None:
         assert (repaired(one, 12, rebuild=True).equal, one.tables() == site.expected()) == (True, True)
 
 
+@pytest.mark.soak
 def test_what_lies_between_the_covered_ranges_is_no_difference(make_site: Callable[..., Site]) -> None:
     """An instance that no run has read or will read is not missing; an update of a row that was read is one."""
     site = make_site(f"feed.start={text_at(10)}")
@@ -139,7 +140,7 @@ def test_a_row_without_an_entry_is_unknown_where_the_beginning_was_not_read(make
     assert site.tables() == site.expected()
 
 
-@pytest.mark.parametrize(("answer", "gone"), [(None, 0), (404, 1)])
+@pytest.mark.parametrize(("answer", "gone"), [pytest.param(None, 0, marks=pytest.mark.soak), (404, 1)])
 def test_gone_needs_the_proof_of_a_404(make_site: Callable[..., Site], answer: int | None, gone: int) -> None:
     """A search that answers short, also when it is asked for the study, makes nothing void while metadata is served."""
     site = make_site()
@@ -171,7 +172,9 @@ def _without_study(uid: str) -> Callable[[bytes], bytes]:
     return rewrite
 
 
-@pytest.mark.parametrize("watermark", [None, 4711], ids=["Deleted", "Replaced"])
+@pytest.mark.parametrize(
+    "watermark", [pytest.param(None, id="Deleted", marks=pytest.mark.soak), pytest.param(4711, id="Replaced")]
+)
 def test_a_state_that_changes_without_an_event_ends_as_a_difference(
     make_site: Callable[..., Site], watermark: int | None
 ) -> None:
@@ -197,6 +200,7 @@ def test_a_state_that_changes_without_an_event_ends_as_a_difference(
     assert verified(site, 40).equal
 
 
+@pytest.mark.soak
 def test_an_overtaken_entry_that_the_search_holds_is_a_difference(make_site: Callable[..., Site]) -> None:
     """The update that replaced it is not listed, however often one reads: 65, and the row stays."""
     site = make_site()
@@ -297,6 +301,7 @@ def test_a_rebuild_follows_a_service_that_was_restored(make_site: Callable[..., 
         assert (verified(restored, 13).equal, repaired(restored, 13).equal) == (True, True)
 
 
+@pytest.mark.soak
 def test_a_rebuild_lifts_a_void_that_the_search_refutes(make_site: Callable[..., Site]) -> None:
     """A void of a key that the service holds is resolved, and its row is there."""
     site = make_site()
