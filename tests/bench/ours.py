@@ -105,7 +105,7 @@ def measure_headers(results: Results, server: Server, folder: Path, kilobytes: i
     entries = 3_000_000 // kilobytes
     root = folder / f"headers-{kilobytes}" / "lake"
     server.show(entries, header_bytes=kilobytes * 1000)
-    ended = run_process(command("sync", "--json", given=texts(server.base_url, root)), folder / "work")
+    ended = run_process(command("sync", "--init", "--json", given=texts(server.base_url, root)), folder / "work")
     what = f"sync into empty tables, {count(entries)} entries with headers of {kilobytes} KB, cold"
     results.add(f"headers/{kilobytes}", what, ended.seconds, entries, **costs(ended, server.counters()))
     shutil.rmtree(root.parent)

@@ -217,7 +217,7 @@ def test_coverage_ends_at_now_minus_delay(make_site: Callable[..., Site]) -> Non
     ] == []
     (run,) = site.sync(now=at(12.1))
     assert (run.window_start, run.window_end, run.covered_until) == (ticks_at(9.75), ticks_at(11), ticks_at(11))
-    assert (run.entries_read, run.inserted, run.updated) == (2, 1, 1)
+    assert (run.entries_read, run.inserted, run.updated, run.superseded) == (2, 1, 0, 1)
     assert site.tables() == site.expected()
 
     # Other windows later on, and ranges by hand, leave no hole and repeat nothing.
