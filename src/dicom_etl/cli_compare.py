@@ -39,6 +39,7 @@ def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int
         "pendingDifferent": found.pending_different,
         "openRejects": found.open_rejects,
         "search": found.search_refused or "compared",
+        "searchComplete": found.search_complete,
         "gone": None if found.search_refused else found.gone.count,
         "suspects": None if found.suspects is None else found.suspects.count,
         **{f"{table}Differences": count for table, count in found.counts.items()},
@@ -68,7 +69,12 @@ def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int
 
 def _difference(found: Any) -> dict[str, str]:
     kind = f"{found.kind}: {', '.join(found.keywords)}" if found.keywords else found.kind
-    return {"table": found.table, "difference": kind, "key": "/".join(found.key)}
+    return {"table": found.table, "difference": kind, "key": _key_text(found.key)}
+
+
+def _key_text(key: tuple[str | None, ...]) -> str:
+    """The parts of a key; a row of another writer may lack one."""
+    return "/".join(part or "" for part in key)
 
 
 def _by_attribute(found: Any) -> list[tuple[str, int]]:
@@ -77,7 +83,7 @@ def _by_attribute(found: Any) -> list[tuple[str, int]]:
 
 def _keys(found: Any) -> dict[str, list[str]]:
     named = {"gone": found.gone, "suspects": found.suspects}
-    return {name: ["/".join(key) for key in keys.first] for name, keys in named.items() if keys and keys.count}
+    return {name: [_key_text(key) for key in keys.first] for name, keys in named.items() if keys and keys.count}
 
 
 @click.command()

@@ -74,10 +74,12 @@ def comparison_start(lake: Lake, settings: Settings) -> int:
     From `feed.start`, or the start of the earliest coverage when that is earlier: `--start` reads any range, and
     `feed.start` may have been moved. Of an adopted lake from 0, since it holds older instances as well.
     """
-    instance = lake.opened("instance")
-    if instance is not None and ADOPTED in properties(instance):
+    runs = lake.runs()
+    # By the ledger too: a table that has vanished takes its properties along.
+    adopted = any(run.verb == "adopt" and run.status == "succeeded" for run in runs)
+    if adopted or any(ADOPTED in properties(table) for table in lake.shared().values()):
         return 0
-    return min([settings.feed.start, *(window.start for window in ledger.covered(lake.runs()))])
+    return min([settings.feed.start, *(window.start for window in ledger.covered(runs))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ class Comparison:
     ``pending`` (``Difference`` in `verify` names the kinds). ``gone`` are keys that the feed shows and the service
     proves not to have (with sequence and timestampTicks), ``suspects`` keys that began with an Update, None where the
     feed was not read from its first entry. ``held`` are the keys that the search holds of the studies that were asked
-    for, ``restored`` the voids that it refutes.
+    for, ``restored`` the voids that it refutes. ``search`` is refused where the search, or the proof that an instance
+    is gone, could not be had. ``complete``: the feed was read from its first entry.
     """
 
     last: DataFrame
@@ -102,6 +105,7 @@ class Comparison:
     held: DataFrame
     restored: tuple[Reject, ...]
     search: SearchResult
+    complete: bool
     series: DataFrame
     study: DataFrame
 
@@ -161,11 +165,13 @@ def compare(one: Comparer, snap: Snapshot, inventory: Inventory, more: DataFrame
     voids = void_until(v for v in snap.voids if v not in held.restored)
     last = one.keep(as_deleted(raw, voids)) if voids else raw
     pending = one.keep(_pending(one, snap, inventory, held, last))
-    gone = _gone(one, held, last, pending)
+    gone, search = _gone(one, held, last, pending)
     live = comparison.without(comparison.live_instances(last, inventory.unreadable), gone)
     if inventory.start < since:
-        live = comparison.without(live, comparison.outside_of_scope(last, snap.ranges, since, instances))
+        live = comparison.without(live, comparison.outside_of_scope(entries, snap.ranges, since, instances))
     live = one.keep(live)
+    if search.usable and not search.studies and not live.isEmpty():
+        search = replace(search, refused="it holds nothing")
     found = comparison.instance_differences(live, instances, pending, attributes=one.service.metadata)
     summaries = one.keep(rollup.summaries(instances))
     return Comparison(
@@ -178,7 +184,8 @@ def compare(one: Comparer, snap: Snapshot, inventory: Inventory, more: DataFrame
         suspects=comparison.updated_before_created(entries) if inventory.complete else None,
         held=held.keys,
         restored=held.restored,
-        search=held.search,
+        search=search,
+        complete=inventory.complete,
         series=one.keep(comparison.rollup_differences(SERIES, snap.tables["series"](one.spark), summaries)),
         study=one.keep(comparison.rollup_differences(STUDY, snap.tables["study"](one.spark), summaries)),
     )
@@ -270,17 +277,24 @@ def _pending(one: Comparer, snap: Snapshot, before: Inventory, held: Held, last:
     return listed.unionByName(comparison.pending_keys(fresh, snap.ranges, since)).distinct()
 
 
-def _gone(one: Comparer, held: Held, last: DataFrame, pending: DataFrame) -> DataFrame:
-    """The instances that the feed shows and the service proves not to have: key, sequence and timestampTicks."""
+def _gone(one: Comparer, held: Held, last: DataFrame, pending: DataFrame) -> tuple[DataFrame, SearchResult]:
+    """The instances that the feed shows and the service proves not to have: key, sequence and timestampTicks.
+
+    The search comes back refused when the proof of one that it does not hold could not be had.
+    """
     shown = last.where("state <> 'Deleted'").select(*INSTANCE_KEY, "sequence", "timestampTicks")
     if held.studies is None:
-        return one.keys().withColumns({"sequence": F.lit(0).cast("long"), "timestampTicks": F.lit(0).cast("long")})
+        none = F.lit(0).cast("long")
+        return one.keys().withColumns({"sequence": none, "timestampTicks": none}), held.search
     asked = comparison.among(shown, held.studies, STUDY_KEY)
     asked = asked.where(F.col("partitionName").isin(list(held.search.partitions)))
     missed = one.keep(comparison.without(asked, pending, held.keys))
     connections = one.service.connections
     gone = proven_gone(one.service.client, one.folder, held.search, missed, connections=connections)
-    return one.keep(comparison.among(missed, gone.keys(one.spark)))
+    search = held.search
+    if gone.refused is not None and not missed.isEmpty():
+        search = replace(search, refused=gone.refused)
+    return one.keep(comparison.among(missed, gone.keys(one.spark))), search
 
 
 def _judged(

@@ -25,16 +25,18 @@ class EntryFiles:
     """A writer of entries, without headers; ``runId`` holds the number of the reading.
 
     Nothing is remembered of what was written: at 10^7 entries a set of their sequences alone takes 1 GB. An entry
-    that is given twice is there twice. A context manager; after it ``names`` are the files, and ``unusable`` the
-    sequences of entries that cannot be merged. Raises StorageError when the folder cannot be written.
+    that is given twice is there twice. A context manager; after it ``names`` are the files and, of a reading with
+    ``metadata``, ``unusable`` the sequences of entries that cannot be merged. Raises StorageError when the folder
+    cannot be written.
     """
 
-    def __init__(self, folder: TableFolder, read_at: datetime, reading: int) -> None:
+    def __init__(self, folder: TableFolder, read_at: datetime, reading: int, *, metadata: bool) -> None:
         self.names: list[str] = []
         self.unusable: list[int] = []
         self._folder = folder
         self._read_at = read_at
         self._reading = reading
+        self._metadata = metadata
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
         self._sink: BinaryIO | None = None
@@ -44,7 +46,8 @@ class EntryFiles:
         if not entries:
             return
         rows = rows_of(entries, run_id=self._reading, read_at=self._read_at, keep_metadata=False)
-        self.unusable += [one.sequence for one in rows.unusable]
+        if self._metadata:  # else every entry lacks it
+            self.unusable += [one.sequence for one in rows.unusable]
         self._waiting.append(rows.batch)
         if sum(batch.num_rows for batch in self._waiting) >= _ROWS_PER_GROUP:
             self._write()

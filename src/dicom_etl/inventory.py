@@ -84,7 +84,7 @@ def take_inventory(service: Service, folder: Scratch, start: int) -> Inventory:
     """
     as_of = service.now()
     window = Window(min(start, as_of), as_of)
-    with EntryFiles(folder.folder, service.clock(), _FIRST_READING) as files:
+    with EntryFiles(folder.folder, service.clock(), _FIRST_READING, metadata=service.metadata) as files:
         service.progress.step("read the feed")
         service.read(window, files.add)
         service.progress.step("ask the search")
@@ -97,16 +97,21 @@ def take_inventory(service: Service, folder: Scratch, start: int) -> Inventory:
         complete=window.start <= 0 or not any_entry(service.client, Window(0, window.start)),
         files=tuple(folder.path(name) for name in files.names),
         next_reading=_FIRST_READING + 2,
-        unreadable=frozenset(files.unusable) if service.metadata else frozenset(),
+        unreadable=frozenset(files.unusable),
         search=search,
     )
 
 
 def read_again(service: Service, folder: Scratch, inventory: Inventory, windows: Iterable[Window]) -> Inventory:
     """The inventory with another reading of these windows and of the end of the feed, in files of their own."""
-    with EntryFiles(folder.folder, service.clock(), inventory.next_reading) as files:
+    with EntryFiles(folder.folder, service.clock(), inventory.next_reading, metadata=service.metadata) as files:
         for window in windows:
             service.read(window, files.add)
         service.read_end(inventory.as_of, files.add)
     more = tuple(folder.path(name) for name in files.names)
-    return replace(inventory, files=inventory.files + more, next_reading=inventory.next_reading + 1)
+    return replace(
+        inventory,
+        files=inventory.files + more,
+        next_reading=inventory.next_reading + 1,
+        unreadable=inventory.unreadable | frozenset(files.unusable),
+    )

@@ -47,10 +47,12 @@ def _no_rows(spark: SparkSession, table: Table) -> DataFrame:
 
 
 def _as_declared(rows: DataFrame, table: Table) -> DataFrame:
-    """The table's columns; a column that it lacks, or has with a type that cannot be ours, is null."""
-    return rows.select(
-        *(
-            (F.col(field.name) if field.name in rows.columns else F.lit(None)).cast(field.dataType).alias(field.name)
-            for field in table.columns.fields
-        )
+    """The rows with a whole key; a column that the table lacks, or has with another type, is null."""
+    types = {field.name: field.dataType for field in rows.schema.fields}
+    columns = (
+        F.col(field.name)
+        if types.get(field.name) == field.dataType
+        else F.lit(None).cast(field.dataType).alias(field.name)
+        for field in table.columns.fields
     )
+    return rows.select(*columns).dropna(subset=list(table.key))

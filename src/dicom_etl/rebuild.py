@@ -20,7 +20,7 @@ from dicom_etl.lake import changes, comparison
 from dicom_etl.lake.location import location, read_parquet
 from dicom_etl.lake.schema import INSTANCE, SERIES, STUDY
 from dicom_etl.lake.session import Engine
-from dicom_etl.lake.tables import Merged
+from dicom_etl.lake.tables import Merged, read_table
 from dicom_etl.landing.rejects import Reject, read_open, settled
 from dicom_etl.landing.voids import Key, new_voids, read_voids, void_until
 from dicom_etl.merging import Outcome, folded
@@ -48,10 +48,18 @@ class _Rebuild:
     service: Service
     covered_until: int
     retries: int
+    went_back: bool
 
 
 def rebuild_tables(
-    task: Task, lake: Lake, service: Service, engine: Engine, folder: Scratch, *, allowed: int | None
+    task: Task,
+    lake: Lake,
+    service: Service,
+    engine: Engine,
+    folder: Scratch,
+    *,
+    allowed: int | None,
+    went_back: bool = False,
 ) -> Repaired:
     """What the new tables hold, as counts; the ledger's row covers all that was read.
 
@@ -61,7 +69,12 @@ def rebuild_tables(
     """
     settings = service.settings
     work = _Rebuild(
-        task, lake, service, coverage_end(task.stretch, task.now, settings.feed.delay), service.client.retries
+        task,
+        lake,
+        service,
+        coverage_end(task.stretch, task.now, settings.feed.delay),
+        service.client.retries,
+        went_back,
     )
     service.progress.step("read")
     read = reread(task, settings, lake, service.client, service.progress)
@@ -102,14 +115,17 @@ def _inventory(work: _Rebuild, read: Reread, folder: Scratch) -> Inventory:
 
 
 def _snapshot(work: _Rebuild, tables: dict[str, DataFrame]) -> Snapshot:
-    """The old tables, as if all that was read were covered: what came too late to be judged is pending."""
+    """The old tables, as if all that was read were covered: what came too late to be judged is pending.
+
+    A service that went back gives sequences again: no void of before holds, what is gone is proven again.
+    """
     rejected = work.lake.table("rejected")
     return Snapshot(
         work.lake,
         {name: partial(_given, rows) for name, rows in tables.items()},
         (Window(work.task.stretch.start, work.covered_until),),
         tuple(read_open(rejected)),
-        tuple(read_voids(rejected)),
+        () if work.went_back else tuple(read_voids(rejected)),
     )
 
 
@@ -163,6 +179,7 @@ def _rebuilt(
         outcome.rejected,
         moment,
         [
+            *settled(_overruled(work), run_id=task.run_id, recorded_at=moment),
             *new_voids(gone, run_id=task.run_id, recorded_at=moment),
             *settled(found.restored, run_id=task.run_id, recorded_at=moment),
             *settled(_no_longer_served(work, before, read), run_id=task.run_id, recorded_at=moment, status="void"),
@@ -178,20 +195,37 @@ def _rebuilt(
         retries=work.service.client.retries - work.retries,
         finished_at=work.service.clock(),
     )
-    kinds = {row[0]: row[1] for row in found.different.groupBy("difference").count().collect()}
     return Repaired(
         run=row,
         found={},
-        left={"instance": len(outcome.rejected) + kinds.get("overtaken", 0), "series": 0, "study": 0},
+        left={"instance": max(_left(one, lake, found, outcome), len(outcome.rejected)), "series": 0, "study": 0},
         voided=len(gone),
         restored=len(found.restored),
-        unlisted=kinds.get("unlisted", 0),
+        unlisted=found.different.where("difference = 'unlisted' AND NOT pending").count(),
         search_refused=found.search.refused,
+        feed_went_back=work.went_back,
     )
 
 
+def _left(one: Comparer, lake: Lake, found: Comparison, outcome: Outcome) -> int:
+    """How many instances differ between the service and the table that was built."""
+    now = read_table(one.spark, lake.path("instance"), outcome.instance.version)
+    after = comparison.instance_differences(found.live, now, found.pending)
+    after = comparison.judged(after, last=found.last, held=found.held, complete=found.complete)
+    wrong = after.where("NOT pending AND difference <> 'unlisted'").select(*INSTANCE_KEY)
+    stale = found.different.where("difference IN ('overtaken', 'rejected')").select(*INSTANCE_KEY)
+    return wrong.unionByName(stale).distinct().count()
+
+
+def _overruled(work: _Rebuild) -> list[Reject]:
+    """The voids that end with a service that went back."""
+    return read_voids(work.lake.table("rejected")) if work.went_back else []
+
+
 def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Reject]:
-    """The open rejects in the stretch that was read, whose entries it did not meet: nobody can read them any more."""
+    """Of a service that went back the open rejects whose entries were not met: nobody can read them any more."""
+    if not work.went_back:
+        return []
     met = {reject.sequence for reject in read.met}
     start, end = work.task.stretch.start, work.covered_until
     return [

@@ -131,8 +131,7 @@ def repair(
         service = Service(client, settings, clock, progress, metadata)
         with failures, scratch(lake.places, spark) as folder:
             if rebuild:
-                done = rebuild_tables(task, lake, service, engine, folder, allowed=allow_removals)
-                return replace(done, feed_went_back=went_back)
+                return rebuild_tables(task, lake, service, engine, folder, allowed=allow_removals, went_back=went_back)
             before = snapshot(lake)
             inventory = take_inventory(service, folder, task.stretch.start)
             progress.step("compare")
@@ -175,7 +174,7 @@ def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired
         left=left,
         voided=len(plan.gone),
         restored=len(plan.restored),
-        unlisted=found.different.where("difference = 'unlisted'").count(),
+        unlisted=found.different.where("difference = 'unlisted' AND NOT pending").count(),
         search_refused=plan.search.refused,
     )
 
@@ -198,7 +197,9 @@ def _plan(work: _Repair, found: Comparison, before: Snapshot) -> _Plan:
     strange = comparison.without(repairable.where("difference = 'extra'"), entries).select(*INSTANCE_KEY)
     gone = gone_entries(found.gone)
     kept = [void for void in before.voids if void not in found.restored]
-    series, studies = _rows(found.series.select(*SERIES_KEY)), _rows(found.study.select(*STUDY_KEY))
+    # A row of another writer without a whole key: no MERGE matches it.
+    series = _rows(found.series.select(*SERIES_KEY).dropna())
+    studies = _rows(found.study.select(*STUDY_KEY).dropna())
     return _Plan(
         wanted=Wanted.of(known),
         beyond=Beyond(
@@ -209,7 +210,7 @@ def _plan(work: _Repair, found: Comparison, before: Snapshot) -> _Plan:
         ),
         gone=gone,
         restored=found.restored,
-        differing={"instance": different.count(), "series": len(series), "study": len(studies)},
+        differing={"instance": different.count(), "series": found.series.count(), "study": found.study.count()},
         search=found.search,
     )
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.errors import Superseded
-from dicom_etl.lake import rollup
+from dicom_etl.lake import comparison, rollup
 from dicom_etl.lake.failures import named_errors
 from dicom_etl.lake.pruning import study_ranges
 from dicom_etl.lake.rollup import SeriesKey
@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 
 
 def rollups_outstanding(lake: Lake) -> bool:
-    """Whether a run landed entries and died before ``series`` and ``study`` had taken them."""
-    return lake.marker("change") > rolled_up_to(lake)
+    """Whether a run landed entries, or changed ``instance``, and died before ``series`` and ``study`` had taken it.
+
+    A repair may remove rows without landing an entry.
+    """
+    return max(lake.marker("change"), lake.marker("instance")) > rolled_up_to(lake)
 
 
 def rolled_up_to(lake: Lake) -> int:
@@ -34,16 +37,34 @@ def rolled_up_to(lake: Lake) -> int:
 
 
 def left_behind(spark: SparkSession, lake: Lake, run_id: int, change_version: int | None) -> frozenset[SeriesKey]:
-    """The series of what dead runs landed; none, and no job, when every landing was rolled up.
+    """The series of what dead runs landed or removed; none, and no job, when every landing was rolled up.
 
     ``change_version`` is that of the run's own landing, which holds theirs too.
     """
     floor = rolled_up_to(lake)
+    removed = _differing(spark, lake) if lake.marker("instance") > floor else frozenset()
     if not lake.landed_between(floor, run_id):
-        return frozenset()
+        return removed
     with named_errors("change"):
         touched = rollup.touched_series(read_table(spark, lake.path("change"), change_version), floor, run_id - 1)
-        return frozenset((row[0], row[1], row[2]) for row in touched.collect())
+        return removed | {(row[0], row[1], row[2]) for row in touched.collect()}
+
+
+def _differing(spark: SparkSession, lake: Lake) -> frozenset[SeriesKey]:
+    """The keys of ``series`` and ``study`` that are not what ``instance`` gives.
+
+    After a run that died behind its MERGE of ``instance``: a repair may have removed rows that no entry names.
+    """
+    with named_errors("instance"):
+        summaries = rollup.summaries(read_table(spark, lake.path("instance")))
+        series, study = (
+            comparison.rollup_differences(table, read_table(spark, lake.path(table.name)), summaries)
+            .select(*table.key)
+            .dropna()
+            .collect()
+            for table in (SERIES, STUDY)
+        )
+    return frozenset([*((row[0], row[1], row[2]) for row in series), *((row[0], row[1], None) for row in study)])
 
 
 def roll_up(

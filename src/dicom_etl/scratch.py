@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from pyspark.sql import SparkSession
 
-from dicom_etl.deltalog import TableFolder, is_local, local_folder
+from dicom_etl.deltalog import FAILURES, TableFolder, is_local, local_folder, storage_errors
 from dicom_etl.places import Places
 
 _NAME = "_scratch"
@@ -41,11 +41,13 @@ def scratch(where: Places, spark: SparkSession | None) -> Iterator[Scratch]:
             yield Scratch(local_folder(name, private=True), name)
         return
     place = f"{where.private_root}/{_NAME}/{uuid4()}"
-    filesystem, path = where.storage.filesystem(place)
-    filesystem.makedirs(path, exist_ok=True)
-    if is_local(place):
-        Path(path).chmod(0o700)
+    with storage_errors(_NAME):
+        filesystem, path = where.storage.filesystem(place)
+        filesystem.makedirs(path, exist_ok=True)
+        if is_local(place):
+            Path(path).chmod(0o700)
     try:
         yield Scratch(TableFolder(filesystem, path, private=True), place)
     finally:
-        filesystem.rm(path, recursive=True)
+        with suppress(*FAILURES):  # what ended the work says more
+            filesystem.rm(path, recursive=True)

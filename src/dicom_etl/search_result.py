@@ -97,10 +97,14 @@ def held_instances(
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """Keys of instances in a file, each once, that any session can read; no file holds no key."""
+    """Keys of instances in a file, each once, that any session can read; no file holds no key.
+
+    ``refused`` says why the service could not be asked for them.
+    """
 
     path: str | None = None
     rows: int = 0
+    refused: str | None = None
 
     def keys(self, spark: SparkSession) -> DataFrame:
         """The keys: INSTANCE_KEY."""
@@ -112,17 +116,20 @@ def proven_gone(
 ) -> KeyFile:
     """Those of the distinct ``keys`` whose metadata the service answers with 404: it does not have them.
 
-    A service that refuses to answer proves nothing.
+    A service that refuses to answer proves nothing, and neither does a 404 of one that cannot be searched: what stands
+    in its place may answer so to everything.
     """
+    if not search.usable:
+        return KeyFile(refused=search.refused)
     try:
         with _Writer(folder, f"instances-{uuid4()}.parquet", INSTANCE_KEYS) as file:
-            for partition in search.partitions or (DEFAULT_PARTITION,):
+            for partition in search.partitions:
                 rows = keys.where(keys[INSTANCE_KEY[0]] == partition).select(*INSTANCE_KEY[1:]).toLocalIterator()
                 uids = ((row[0], row[1], row[2]) for row in rows)
                 gone = gone_instances(client, search.partition(partition), uids, connections=connections)
                 file.write_keys((partition, *key) for key in gone)
-    except _REFUSALS:
-        return KeyFile()
+    except _REFUSALS as error:
+        return KeyFile(refused=str(error))
     return KeyFile(folder.path(file.name), file.rows)
 
 

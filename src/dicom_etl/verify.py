@@ -66,8 +66,9 @@ class Verification:
     ``gone`` are the keys that the feed still shows and the service proves not to have, as after a change of UIDs: the
     service's side leaves them out. ``suspects`` are keys that began with an Update, as the new ones do; null where
     the feed was not read from its first entry. ``search_refused`` says why the search could not be asked; then
-    nothing is known of what is gone, and nothing is called equal. ``attributes`` counts differences by keyword; null
-    where the feed was read without metadata.
+    nothing is known of what is gone, and nothing is called equal. ``search_complete``: every study that it holds was
+    listed; else one that neither the feed nor the lake has could be missing. ``attributes`` counts differences by
+    keyword; null where the feed was read without metadata.
     """
 
     as_of: int
@@ -84,6 +85,7 @@ class Verification:
     gone: Keys
     suspects: Keys | None = None
     search_refused: str | None = None
+    search_complete: bool = False
     attributes: dict[str, int] | None = None
 
     @property
@@ -151,16 +153,10 @@ def _verification(
         ),
         gone=_keys(found.gone),
         suspects=None if found.suspects is None else _keys(found.suspects),
-        search_refused=_refusal(found),
+        search_refused=found.search.refused,
+        search_complete=found.search.complete,
         attributes=_by_keyword(differing["instance"]) if metadata else None,
     )
-
-
-def _refusal(found: Comparison) -> str | None:
-    """Why nothing is known of what the search holds; a search that finds nothing is believed of an empty service."""
-    if found.search.refused is None and not found.search.studies and not found.live.isEmpty():
-        return "it holds nothing"
-    return found.search.refused
 
 
 def _kinds(rows: DataFrame) -> list[tuple[str, int]]:

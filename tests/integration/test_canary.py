@@ -141,7 +141,7 @@ def test_marked_values_stay_in_the_tables(
     errors.append(failed(AccessDenied, site.sync))
     site.service.faults.clear()
     site.sync()
-    assert verify(site.settings, spark=site.spark).service_instances == 4
+    assert verify(site.settings, spark=site.spark).service_instances == 5
     site.service.tokens.revoke()
     errors.append(failed(AccessDenied, site.sync))
     assert site.service.tokens.refused > 0

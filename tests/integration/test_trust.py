@@ -11,11 +11,11 @@ import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
-from dicom_etl import removals, verify
+from dicom_etl import removals, rollups, verify
 from dicom_etl.emulator import EmulatorOptions, instance_key, serve_in_thread
 from dicom_etl.emulator.damage import altered
 from dicom_etl.emulator.faults import Fault
-from dicom_etl.errors import DataError
+from dicom_etl.errors import DataError, StorageError
 from dicom_etl.landing.rejects import append_rejects
 from dicom_etl.landing.voids import new_voids
 from dicom_etl.repair import repair
@@ -163,6 +163,82 @@ def test_gone_needs_the_proof_of_a_404(make_site: Callable[..., Site], answer: i
         assert repaired(site, 10, rebuild=True).restored == 1
         assert site.tables() == site.expected()
         assert verified(site, 10).equal
+
+
+def test_a_row_without_a_whole_key_is_a_difference_and_goes_with_a_rebuild(
+    make_site: Callable[..., Site], command: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Rows of another writer with null UIDs, and a series that stands twice: 65 from verify and repair, in one line."""
+    site = make_site()
+    site.create("1.1", "1.1.1", "1.1.1.1", name="One")
+    site.clock(10)
+    site.sync()
+    assert site.spark is not None
+    rows = DeltaTable.forPath(site.spark, site.place("instance")).toDF()
+    for name in ("studyInstanceUid", "sopInstanceUid"):
+        odd = rows.limit(1).withColumn(name, F.lit(None).cast("string"))
+        odd.write.format("delta").mode("append").save(site.place("instance"))
+    series = DeltaTable.forPath(site.spark, site.place("series")).toDF()
+    series.write.format("delta").mode("append").save(site.place("series"))
+    code, out, _ = command(site, "verify", "--show", "--json")
+    printed = json.loads(out)["differencesByKind"]
+    assert (code, printed["instance.extra"], printed["series.twice"]) == (65, 2, 1)
+    assert not repaired(site, 10).equal
+    assert repaired(site, 10, rebuild=True).equal
+    assert site.tables() == site.expected()
+    assert verified(site, 10).equal
+
+
+def test_where_the_proof_is_refused_nothing_is_equal_and_nothing_goes(make_site: Callable[..., Site]) -> None:
+    """The search does not hold a row, and its metadata cannot be asked for; nor does a 404 count without a search."""
+    site = make_site()
+    old, new = instance_key("1.1", "1.1.1", "1.1.1.1"), instance_key("1.9", "1.9.1", "1.9.1.1")
+    site.create(*old[1:], name="Old")
+    site.clock(9.5)
+    site.sync()
+    site.service.change_uids([(old, new, metadata(name="New"), None)])
+    site.clock(11)
+    site.sync()
+    add_foreign_rows(site, "9.9")
+    before = len(site.rows("instance"))
+    assert before == 3
+    refusals = [Fault(status=403, path=r".*/metadata"), Fault(status=404, path=r".*/(studies|metadata)(/.*)?")]
+    for refusal in refusals:
+        site.service.faults.clear()
+        site.service.faults.add(refusal)
+        found = verified(site, 11)
+        assert (found.equal, found.gone.count, found.search_refused is None) == (False, 0, False)
+        assert (repaired(site, 11).equal, len(site.rows("instance"))) == (False, before)
+        assert (repaired(site, 11, rebuild=True).equal, len(site.rows("instance"))) == (False, before)
+    site.service.faults.clear()
+    assert repaired(site, 11).equal
+    assert site.tables() == site.expected()
+
+
+def test_a_repair_that_dies_after_it_removed_rows_is_completed_by_the_next_run(
+    make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows have no entry, so that no landing names their series."""
+    site = make_site()
+    site.create("1.1", "1.1.1", "1.1.1.1", name="One")
+    site.clock(10)
+    site.sync()
+    add_foreign_rows(site, "9.9")
+    repaired_series = DeltaTable.forPath(site.spark, site.place("series"))
+    repaired_series.update(set={"instanceCount": F.lit(2)})
+    DeltaTable.forPath(site.spark, site.place("study")).update(set={"instanceCount": F.lit(2)})
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise StorageError("series: it broke")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rollups, "merge_rollup", broken)
+        with pytest.raises(StorageError, match="it broke"):
+            repaired(site, 10)
+    assert len(site.rows("instance")) == 1
+    assert site.tables() != site.expected()
+    site.sync(start=text_at(1), end=text_at(2))
+    assert site.tables() == site.expected()
 
 
 def _without_study(uid: str) -> Callable[[bytes], bytes]:

@@ -9,9 +9,9 @@ VERSION = "/v2"
 _UID = re.compile(r"[0-9.]{0,63}[0-9]")
 
 
-def is_uid(text: str) -> bool:
+def is_uid(text: str | None) -> bool:
     """Whether the service takes this as a UID in a path; it refuses (400) what is none (service-protocol §4.1)."""
-    return _UID.fullmatch(text) is not None
+    return text is not None and _UID.fullmatch(text) is not None
 
 
 def route(partition: str | None, *parts: str) -> str:

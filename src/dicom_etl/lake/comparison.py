@@ -60,13 +60,14 @@ def overtaken(last: DataFrame) -> DataFrame:
     return last.where((F.col("state") == "Replaced") | deleted)
 
 
-def outside_of_scope(last: DataFrame, covered: Iterable[tuple[int, int]], since: int, lake: DataFrame) -> DataFrame:
+def outside_of_scope(entries: DataFrame, covered: Iterable[tuple[int, int]], since: int, lake: DataFrame) -> DataFrame:
     """The keys that no run has read or will read, and that the lake does not hold.
 
-    Their last entry lies before ``since`` (`feed.start`) and outside the coverage, as between a range that somebody
+    All their entries lie before ``since`` (`feed.start`) and outside the coverage, as between a range that somebody
     asked for and `feed.start`.
     """
-    return without(last.where(~covered_by(covered) & (F.col("timestampTicks") < since)), lake).select(*INSTANCE_KEY)
+    in_scope = covered_by(covered) | (F.col("timestampTicks") >= since)
+    return without(entries.where(~in_scope), lake, entries.where(in_scope)).select(*INSTANCE_KEY).distinct()
 
 
 def instance_differences(
@@ -198,10 +199,12 @@ def rollup_differences(table: Table, rolled_up: DataFrame, summaries: DataFrame)
     """
     rows = series_rows if table.name == "series" else study_rows
     left = rows(summaries).select(*table.key, F.struct(*table.values).alias("expected"))
-    right = rolled_up.select(*table.key, F.struct(*table.values).alias("stored"))
+    stored = F.max(F.struct(*table.values)).alias("stored")
+    right = rolled_up.groupBy(*table.key).agg(stored, F.count("*").alias("rows"))
     difference: Column = (
         F.when(F.col("stored").isNull(), "missing")
         .when(F.col("expected").isNull(), "extra")
+        .when(F.col("rows") > 1, "twice")
         .when(~F.col("stored").eqNullSafe(F.col("expected")), "values")
     )
     return (
