@@ -149,7 +149,8 @@ class Stage:
         """The place of an empty table."""
         path = str(self.folder / ODD / "instance")
         ours = table_properties(INSTANCE, partitioned=False, retention_hours=720, deletion_vectors=False, identity={})
-        create_table(self.cluster, INSTANCE, path, partitioned=False, properties={**ours, **properties})
+        given = session.cluster_session(self.cluster)
+        create_table(given, INSTANCE, path, partitioned=False, properties={**ours, **properties})
         return path
 
     def merge(self, path: str, run_id: int) -> Merged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession
@@ -49,8 +50,20 @@ class Merged:
         return self.inserted + self.updated + self.deleted
 
 
+def _activate(spark: SparkSession) -> None:
+    """Let Delta take this session for the one that reads.
+
+    On Spark 3 it takes the thread's active session, whichever that is, and with it the calendar of dates: one date
+    before 1582 ended a run in a session that reads it (tried with Delta 3.2).
+    """
+    if spark.version.startswith("3."):
+        jvm: Any = spark._jvm
+        jvm.SparkSession.setActiveSession(spark._jsparkSession)
+
+
 def read_table(spark: SparkSession, path: str, version: int | None = None) -> DataFrame:
     """The rows of a Delta table, as of ``version`` when given."""
+    _activate(spark)
     reader = spark.read.format("delta")
     return (reader if version is None else reader.option("versionAsOf", version)).load(location(path))
 
