@@ -30,8 +30,13 @@ def refuse_a_feed_that_went_back(client: DicomClient, lake: Lake) -> None:
     """Raise DataError when the highest entry that this lake has read is no longer served."""
     sequence = feed_went_back(client, lake)
     if sequence is not None:
-        raise DataError(
-            f"the feed has gone back: entry {sequence}, which this lake has read, is no longer served. Was the "
-            "service restored to an earlier point? Then run dicom-etl repair --rebuild, which makes the tables equal "
-            "to it. Was it created again? Then give it a new lake (lake.root)"
-        )
+        raise went_back_error(sequence)
+
+
+def went_back_error(sequence: int) -> DataError:
+    """What to say of an entry that this lake has read and that is no longer served."""
+    return DataError(
+        f"the feed has gone back: entry {sequence}, which this lake has read, is no longer served. Was the "
+        "service restored to an earlier point? Then run dicom-etl repair --rebuild, which makes the tables equal "
+        "to it. Was it created again? Then give it a new lake (lake.root)"
+    )

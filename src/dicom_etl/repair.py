@@ -25,7 +25,7 @@ from dicom_etl.comparing import (
 )
 from dicom_etl.dicomweb.changefeed import service_now
 from dicom_etl.dicomweb.client import DicomClient, connect
-from dicom_etl.feed_continuity import feed_went_back, refuse_a_feed_that_went_back
+from dicom_etl.feed_continuity import feed_went_back, went_back_error
 from dicom_etl.inventory import Inventory, Service, take_inventory
 from dicom_etl.lake import comparison
 from dicom_etl.lake.session import Engine
@@ -119,10 +119,10 @@ def repair(
         writing(lake.places, "repair", highest_run_id(lake), client, engine, clock, sleep) as held,
     ):
         make_private_tables(lake)
-        went_back = feed_went_back(client, lake) is not None
-        if went_back and not rebuild:
-            refuse_a_feed_that_went_back(client, lake)
-        if went_back:
+        unserved = feed_went_back(client, lake)
+        if unserved is not None:
+            if not rebuild:
+                raise went_back_error(unserved)
             log.warning(
                 "the service was restored to an earlier point, the tables follow it", extra={"run_id": held.run_id}
             )
@@ -131,7 +131,9 @@ def repair(
         service = Service(client, settings, clock, progress, metadata)
         with failures, scratch(lake.places, spark) as folder:
             if rebuild:
-                return rebuild_tables(task, lake, service, engine, folder, allowed=allow_removals, went_back=went_back)
+                return rebuild_tables(
+                    task, lake, service, engine, folder, allowed=allow_removals, went_back=unserved is not None
+                )
             before = snapshot(lake)
             inventory = take_inventory(service, folder, task.stretch.start)
             progress.step("compare")
