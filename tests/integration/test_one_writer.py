@@ -263,8 +263,8 @@ def test_a_run_id_never_comes_back(copy: Site) -> None:
         shutil.rmtree(copy.root / "_claims")
         mark(copy, name, 10 * number)
         assert {other: run for other, run in markers(copy).items() if run >= 10 * number} == {name: 10 * number}
-        # Rows of `change` that were never rolled up, as its marker says now, are work for Spark.
-        assert next_id(spark=copy.spark if name == "change" else None) == 10 * number + 1, name
+        # What was never rolled up, as the marker of `change` or `instance` says now, is work for Spark.
+        assert next_id(spark=copy.spark if name in ("change", "instance") else None) == 10 * number + 1, name
     assert [row["runId"] for row in copy.ledger()] == [1, 2, 4, 5, 6, 7, 8, 9, 10, 21, 31, 41, 51, 61, 71]
     check_equal(copy)
 
