@@ -139,22 +139,25 @@ def main() -> int:
     options.add_argument("--quick", action="store_true", help="10⁵ entries, less than 5 minutes")
     options.add_argument("--full", action="store_true", help="10⁷ instances, deletion vectors, dlt at 10⁶ as well")
     options.add_argument("--sizes", default="", help="sizes of the tables instead, by commas")
-    options.add_argument("--output", type=Path, default=DOCUMENT, help="where the report goes")
+    options.add_argument("--only", default="", help="these steps alone, by commas (verify,repair), with the sync")
+    options.add_argument("--output", type=Path, help="where the report goes (a whole run: docs/benchmarks.md)")
     options.add_argument("--folder", type=Path, help="where lakes are made (default: the temporary folder)")
     given = options.parse_args()
     sizes = [int(size) for size in given.sizes.split(",") if size]
     chosen = plan(sizes, quick=given.quick, full=given.full)
     signal.signal(signal.SIGTERM, _terminated)
     machine = this_machine()
-    results = Results()
+    only = {"sync", *given.only.split(",")} if given.only else None
+    results = Results(only)
     results.say(f"{machine.cores} cores, load {machine.load:.1f}; sizes {', '.join(map(count, chosen.sizes))}")
     with tempfile.TemporaryDirectory(prefix="dicom-etl-bench-", dir=given.folder) as folder, feed_server() as server:
         measure(results, server, Path(folder), chosen)
     found = verdicts(results, chosen.sizes)
     show(Console(), results.rows, found)
     mode = " --quick" if given.quick else " --full" if given.full else ""
-    given.output.write_text(markdown(machine, results.rows, found, f"python -m bench{mode}"), encoding="utf-8")
-    results.say(f"written: {given.output.name}")
+    if output := given.output or (None if only else DOCUMENT):
+        output.write_text(markdown(machine, results.rows, found, f"python -m bench{mode}"), encoding="utf-8")
+        results.say(f"written: {output.name}")
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,10 +31,14 @@ class Measurement:
 
 
 class Results:
-    """The measurements in the order in which they were made."""
+    """The measurements in the order in which they were made.
 
-    def __init__(self) -> None:
+    ``only`` names the steps that are made ("verify", "warm-updates"); None makes all.
+    """
+
+    def __init__(self, only: Collection[str] | None = None) -> None:
         self.rows: list[Measurement] = []
+        self._only = only
         self._began = time.monotonic()
 
     def add(self, key: str, what: str, seconds: float, entries: int | None = None, **details: Any) -> Measurement:
@@ -48,7 +52,9 @@ class Results:
         return next((row for row in reversed(self.rows) if row.key == key and row.failed is None), None)
 
     def attempt(self, key: str, what: str, step: Callable[[], None]) -> bool:
-        """Makes a step; when it fails that is a row of its own, and the others go on."""
+        """Makes a step that is wanted; when it fails that is a row of its own, and the others go on."""
+        if self._only is not None and key.partition("/")[0] not in self._only:
+            return False
         self.say(f"{what} ...")
         try:
             step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,6 +131,12 @@ def test_the_templates_lake_is_adopted_continued_and_repaired(make_site: Callabl
     assert (done.run.inserted, done.run.updated, done.run.deleted, done.run.entries_read) == (1, 2, 2, 5)
     assert site.tables() == site.expected()
     assert verify(site.settings, metadata=True, spark=site.spark, clock=lambda: at(11)).equal
+
+    # A table that has vanished takes its mark along; the ledger still says that older instances belong to the lake.
+    for name in TABLES:
+        shutil.rmtree(site.root / name)
+    assert repair(site.settings, spark=site.spark, clock=lambda: at(11), rebuild=True).equal
+    assert site.tables() == site.expected()
 
 
 def test_doubles_are_refused_before_anything_is_written(make_site: Callable[..., Site]) -> None:
