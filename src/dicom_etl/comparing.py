@@ -30,6 +30,8 @@ from dicom_etl.settings import Settings
 from dicom_etl.stretches import stretches_around
 from dicom_etl.window import Window
 
+# Ticks before any entry.
+_FIRST_ENTRY = 0
 # More instants than this are read again as one stretch.
 _MOST_INSTANTS = 10_000
 
@@ -72,13 +74,13 @@ def comparison_start(lake: Lake, settings: Settings) -> int:
     """From when the service and the lake are compared, in ticks.
 
     From `feed.start`, or the start of the earliest coverage when that is earlier: `--start` reads any range, and
-    `feed.start` may have been moved. Of an adopted lake from 0, since it holds older instances as well.
+    `feed.start` may have been moved. Of an adopted lake from the first entry, since it holds older instances as well.
     """
     runs = lake.runs()
     # By the ledger too: a table that has vanished takes its properties along.
     adopted = any(run.verb == "adopt" and run.status == "succeeded" for run in runs)
     if adopted or any(ADOPTED in properties(table) for table in lake.shared().values()):
-        return 0
+        return _FIRST_ENTRY
     return min([settings.feed.start, *(window.start for window in ledger.covered(runs))])
 
 
@@ -167,7 +169,8 @@ def compare(one: Comparer, snap: Snapshot, inventory: Inventory, more: DataFrame
     pending = one.keep(_pending(one, snap, inventory, held, last))
     gone, search = _gone(one, held, last, pending)
     live = comparison.without(comparison.live_instances(last, inventory.unreadable), gone)
-    if inventory.start < since:
+    # Of an adopted lake everything is compared: what its first writer missed is missing.
+    if _FIRST_ENTRY < inventory.start < since:
         live = comparison.without(live, comparison.outside_of_scope(entries, snap.ranges, since, instances))
     live = one.keep(live)
     if search.usable and not search.studies and not live.isEmpty():

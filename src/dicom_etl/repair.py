@@ -41,7 +41,7 @@ from dicom_etl.removals import check_removals, planned_removals
 from dicom_etl.repairing import Repaired, Reread, Wanted, commit, repair_row, reread
 from dicom_etl.runs.identity import service_fingerprint
 from dicom_etl.scratch import scratch
-from dicom_etl.search_result import SearchResult, proven_gone
+from dicom_etl.search_result import KeyFile, SearchResult, proven_gone
 from dicom_etl.settings import Settings
 from dicom_etl.task import Task
 from dicom_etl.window import Window, from_datetime
@@ -151,11 +151,13 @@ def _task(settings: Settings, lake: Lake, client: DicomClient, run_id: int, star
 def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired:
     task, retries = work.task, work.client.retries
     found = compare(work.one, before, inventory)
-    plan = _plan(work, found, before)
+    removed = _removed(work, found)
+    # Before any key comes to this process: of a wrong service they are all.
+    _check_removals(work, before, found, removed)
+    plan = _plan(found, before, removed)
     read = outcome = None
     left = plan.differing
     if not plan.empty:
-        _check_removals(work, before, found, plan)
         read, outcome = _merged(work, plan)
         work.progress.step("compare again")
         left = _left(work, replace(inventory, search=plan.search))
@@ -190,13 +192,12 @@ def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, Outcome]:
     return read, outcome
 
 
-def _plan(work: _Repair, found: Comparison, before: Snapshot) -> _Plan:
+def _plan(found: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
     """What the comparison leaves to be done."""
     different = found.different.where("not pending")
     repairable = different.where(~F.col("difference").isin(*_LEFT_ALONE))
     entries = found.last.select(*INSTANCE_KEY, "sequence", "timestampTicks")
     known = repairable.select(*INSTANCE_KEY).join(entries, on=list(INSTANCE_KEY))
-    strange = comparison.without(repairable.where("difference = 'extra'"), entries).select(*INSTANCE_KEY)
     gone = gone_entries(found.gone)
     kept = [void for void in before.voids if void not in found.restored]
     # A row of another writer without a whole key: no MERGE matches it.
@@ -205,7 +206,7 @@ def _plan(work: _Repair, found: Comparison, before: Snapshot) -> _Plan:
     return _Plan(
         wanted=Wanted.of(known),
         beyond=Beyond(
-            removed=_removed(work, found, strange),
+            removed=_with_series(found, removed),
             series=series,
             studies=studies,
             voids={**void_until(kept), **{key: sequence for key, sequence, _ in gone}},
@@ -217,28 +218,35 @@ def _plan(work: _Repair, found: Comparison, before: Snapshot) -> _Plan:
     )
 
 
-def _removed(work: _Repair, found: Comparison, strange: DataFrame) -> Removed | None:
-    """The rows without an entry that the service proves not to have; None when there is none."""
+def _removed(work: _Repair, found: Comparison) -> KeyFile:
+    """The rows without an entry that the service proves not to have."""
+    extra = found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
+    strange = comparison.without(extra, found.last)
     if strange.isEmpty():
-        return None
+        return KeyFile()
     service = work.one.service
-    proven = proven_gone(service.client, work.one.folder, found.search, strange, connections=service.connections)
-    rows = proven.keys(work.one.spark).select(*SERIES_KEY).distinct().toLocalIterator()
-    series = frozenset((row[0], row[1], row[2]) for row in rows)
-    return Removed(proven.keys, proven.rows, series) if proven.rows else None
+    return proven_gone(service.client, work.one.folder, found.search, strange, connections=service.connections)
+
+
+def _with_series(found: Comparison, removed: KeyFile) -> Removed | None:
+    """The rows to remove, with their series; None when there is none."""
+    if not removed.rows:
+        return None
+    rows = removed.keys(found.last.sparkSession).select(*SERIES_KEY).distinct().toLocalIterator()
+    return Removed(removed.keys, removed.rows, frozenset((row[0], row[1], row[2]) for row in rows))
 
 
 def _rows(keys: DataFrame) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(row) for row in keys.toLocalIterator())
 
 
-def _check_removals(work: _Repair, before: Snapshot, found: Comparison, plan: _Plan) -> None:
-    """Say how many rows each table will lose. Raises DataError when that is too much."""
+def _check_removals(work: _Repair, before: Snapshot, found: Comparison, removed: KeyFile) -> None:
+    """Say how many rows each table will lose, if any. Raises DataError when that is too much."""
+    if all(frame.isEmpty() for frame in (found.different, found.series, found.study)):
+        return
     spark = work.one.spark
     extra = found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
-    lost = comparison.among(extra, found.last)
-    if plan.beyond.removed is not None:
-        lost = lost.unionByName(plan.beyond.removed.keys(spark))
+    lost = comparison.among(extra, found.last).unionByName(removed.keys(spark))
     lost = work.one.keep(lost)
     after = comparison.without(found.instances.select(*INSTANCE_KEY), lost).unionByName(
         found.live.select(*INSTANCE_KEY)
