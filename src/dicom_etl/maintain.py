@@ -17,8 +17,9 @@ from dicom_etl.late_rows import oldest_compared, reading_runs
 from dicom_etl.one_run import row_origin
 from dicom_etl.open_lake import TABLES, Lake, existing_lake, highest_run_id, refuse_incomplete, refuse_restored
 from dicom_etl.progress import Progress, Silent
+from dicom_etl.rollups import fitting_versions
 from dicom_etl.runs.claim import claim
-from dicom_etl.runs.ledger import Run
+from dicom_etl.runs.ledger import Run, last_rebuild
 from dicom_etl.settings import Settings
 from dicom_etl.upkeep import upkeep
 
@@ -64,10 +65,7 @@ def maintain(
             status="succeeded",
             started_at=started,
             finished_at=clock(),
-            change_version=lake.version("change"),
-            instance_version=lake.version("instance"),
-            series_version=lake.version("series"),
-            study_version=lake.version("study"),
+            **fitting_versions(lake),
             **row_origin(settings),
         )
         lake.record(row)
@@ -110,12 +108,18 @@ def _purgeable(settings: Settings, lake: Lake, now: datetime) -> tuple[int, int]
     the search for late rows compares with: else it would take rows that were read for new ones.
     """
     days = settings.maintenance.change_retention_days
-    highest = highest_landed(lake.table("change")) if days and lake.has("change") else None
+    runs = lake.runs()
+    highest = _kept_entry(lake, runs) if days and lake.has("change") else None
     if highest is None:
         return None
     cutoff = now - timedelta(days=days)
-    runs = lake.runs()
     old = max((run.run_id for run in runs if run.finished_at < cutoff), default=0)
     compared = oldest_compared(reading_runs(runs), settings.feed.look_back)
     up_to_run = min(old, lake.marker("series"), lake.marker("study"), old if compared is None else compared - 1)
     return (up_to_run, highest[0]) if lake.landed_between(0, up_to_run + 1, highest[0]) else None
+
+
+def _kept_entry(lake: Lake, runs: list[Run]) -> tuple[int, int] | None:
+    """The entry by which a run sees whether the feed has gone back: of before the last rebuild none is asked for."""
+    change = lake.table("change")
+    return highest_landed(change, since_run=last_rebuild(runs)) or highest_landed(change)

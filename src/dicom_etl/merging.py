@@ -20,7 +20,7 @@ from dicom_etl.lake.rollup import SeriesKey
 from dicom_etl.lake.schema import INSTANCE, TABLES, table_properties
 from dicom_etl.lake.tables import Fence, Merged, Source, create_table, merge_instance, read_table
 from dicom_etl.landing.files import Landed
-from dicom_etl.landing.rejects import closed_sequences
+from dicom_etl.landing.rejects import closed_among
 from dicom_etl.landing.rows import BEFORE_FOLD
 from dicom_etl.landing.voids import read_voids, void_until
 from dicom_etl.open_lake import Lake, missing_tables, refuse_other_columns
@@ -194,7 +194,7 @@ def folded(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, voids: 
         with named_errors("change"):
             told = changes.summary(kept)
         _refuse_unseen(told.entries + len(unfit), landed.entries)
-        closed = closed_sequences(lake.table("rejected"))
+        closed = closed_among(lake.table("rejected"), landed.unusable)
         yield Fold(rows, told.changing, (told.rejected | unfit) - closed, told.upserts)
     finally:
         with suppress(Py4JError, OSError):  # a JVM that has ended keeps nothing, and what ended the run says more

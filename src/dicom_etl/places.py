@@ -116,7 +116,8 @@ def _place(key: str, text: str) -> str:
         except ValueError as error:
             raise ConfigurationError(f"{key}: {error}") from error
     try:
-        path = Path(local_path(text)).expanduser().absolute()
+        # Two slashes at the beginning stay two in Python, and Hadoop takes what follows them for a host.
+        path = Path(re.sub("^/+", "/", local_path(text))).expanduser().absolute()
     except RuntimeError as error:
         raise ConfigurationError(f"{key}: the user after ~ is not known here; name the folder from / on") from error
     for pattern, what in _CANNOT_BE_IN_A_NAME.items():

@@ -26,6 +26,9 @@ MOST_REJECTS_RETRIED = 1000
 # The next run begins so many further on; no more of them use the requests up than stand at one instant.
 REJECTS_A_TURN = 100
 
+_ONE_TRY = Patience(None, 1)
+_NO_PROOF = (AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable)
+
 
 class RejectRetry:
     """One run's look at the open rejects; ``gone`` are those of which it finds the instance gone."""
@@ -73,15 +76,21 @@ class RejectRetry:
         partition, study, series, sop = reject.partition, reject.study, reject.series, reject.sop
         if study is None or series is None or sop is None or not self._budget.take():
             return False
+        if self._has_partitions is None:
+            return False
+        where = partition if self._has_partitions else None
         try:
-            where = partition if self._has_partitions else None
-            return not instance_exists(self._client, study, series, sop, partition=where, patience=Patience(None, 1))
-        except (AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable):
+            return not instance_exists(self._client, study, series, sop, partition=where, patience=_ONE_TRY)
+        except _NO_PROOF:
             return False
 
     @cached_property
-    def _has_partitions(self) -> bool:
-        return partitions(self._client) is not None
+    def _has_partitions(self) -> bool | None:
+        """None when the service does not say so: asked once a run, since nothing that a run must do depends on it."""
+        try:
+            return partitions(self._client, _ONE_TRY) is not None
+        except _NO_PROOF:
+            return None
 
 
 def _state(entry: Entry) -> str:

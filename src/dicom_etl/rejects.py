@@ -11,7 +11,8 @@ from dicom_etl.clock import utc_now
 from dicom_etl.errors import UsageError
 from dicom_etl.landing.rejects import Reject, close_reject, read_open
 from dicom_etl.one_run import row_origin
-from dicom_etl.open_lake import Lake, existing_lake, highest_run_id, refuse_incomplete
+from dicom_etl.open_lake import Lake, existing_lake, highest_run_id, refuse_incomplete, refuse_restored
+from dicom_etl.rollups import fitting_versions
 from dicom_etl.runs.claim import claim
 from dicom_etl.runs.ledger import Run
 from dicom_etl.settings import Settings
@@ -38,10 +39,13 @@ def close(
 ) -> Reject:
     """The reject that is void from now on, with ``why`` beside it; the ledger gets a row of the verb ``rejects``.
 
-    Raises UsageError when no reject of this sequence is open, AnotherWriter when somebody else writes the lake.
+    Raises UsageError when no reject of this sequence is open, DataError when a table is older than recorded,
+    AnotherWriter when somebody else writes the lake.
     """
     lake = existing_lake(settings)
     refuse_incomplete(lake)
+    # Else the row of this verb would take the table's lower version for the one that it has to have.
+    refuse_restored(lake)
     started = clock()
     with claim(
         *lake.storage.filesystem(lake.places.claims),
@@ -76,9 +80,6 @@ def _row(run_id: int, settings: Settings, lake: Lake, started: datetime, finishe
         status="succeeded",
         started_at=started,
         finished_at=finished,
-        change_version=lake.version("change"),
-        instance_version=lake.version("instance"),
-        series_version=lake.version("series"),
-        study_version=lake.version("study"),
+        **fitting_versions(lake),
         **row_origin(settings),
     )

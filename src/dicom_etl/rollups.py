@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -19,6 +20,7 @@ from dicom_etl.lake.schema import SERIES, STUDY, Table
 from dicom_etl.lake.session import cluster_session
 from dicom_etl.lake.tables import Fence, Merged, merge_rollup, read_table
 from dicom_etl.open_lake import Lake
+from dicom_etl.runs.ledger import last_succeeded
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,21 @@ def rollups_outstanding(lake: Lake) -> bool:
 def rolled_up_to(lake: Lake) -> int:
     """The last run whose entries both roll-ups have taken."""
     return min(lake.marker("series"), lake.marker("study"))
+
+
+def fitting_versions(lake: Lake) -> dict[str, Any]:
+    """For a row of the ledger whose verb changes no row of the shared tables: versions that fit each other.
+
+    They are those of now, or those of the last run that succeeded while `series` and `study` lack what a dead run
+    has merged into `instance`.
+    """
+    names = ("instance", "series", "study")
+    if rollups_outstanding(lake):
+        last = last_succeeded(lake.runs())
+        versions = {f"{name}_version": last and getattr(last, f"{name}_version") for name in names}
+    else:
+        versions = {f"{name}_version": lake.version(name) for name in names}
+    return {"change_version": lake.version("change"), **versions}
 
 
 def left_behind(spark: SparkSession, lake: Lake, run_id: int, change_version: int | None) -> frozenset[SeriesKey]:

@@ -76,7 +76,7 @@ def _status(lake: Lake, runs: list[Run], settings: Settings, clock: Callable[[],
         entries_per_second=_pace(runs),
         eta_seconds=_eta_seconds(runs, windows_due, feed.window),
         open_rejects=len(read_open(lake.table("rejected"))) if lake.readable("rejected") else None,
-        last_error=runs[-1].error_class if runs else None,
+        last_error=next((run.error_class for run in reversed(runs) if run.covers or run.error_class), None),
         last_runs=tuple(runs[-LAST_RUNS:]),
     )
 

@@ -38,6 +38,7 @@ _BOUNDED = {
     "fs.azure.networking.library": "JDK_HTTP_URL_CONNECTION",
 }
 _DELTA_BOUNDED = {"max_retries": "5", "retry_timeout": "30s", "timeout": "60s", "connect_timeout": "10s"}
+_EMULATOR_ADDRESS = "AZURITE_BLOB_STORAGE_URL"
 _READ_TIMEOUT_SECONDS = 60
 _CONNECTION_TIMEOUT_SECONDS = 10
 
@@ -53,6 +54,12 @@ class Storage:
     key: str | None = field(default=None, repr=False)
     credential: Credential | None = None
     endpoint: str = ""
+
+    def __post_init__(self) -> None:
+        # delta-rs takes the emulator's address from this variable only. Set here and not for each table: a command
+        # makes its storage before any of its threads, and others must not read the environment meanwhile.
+        if self.endpoint and os.environ.get(_EMULATOR_ADDRESS) != self.endpoint:
+            os.environ[_EMULATOR_ADDRESS] = self.endpoint
 
     def filesystem(self, place: str) -> tuple[AbstractFileSystem, str]:
         """The filesystem on which a place lies, and the place's path on it."""
@@ -77,8 +84,7 @@ class Storage:
         }
         if self.endpoint:
             # As the emulator: else object_store lists by a parameter (startFrom) that Azurite does not know, and every
-            # second commit fails. It takes the emulator's address from this variable only.
-            os.environ["AZURITE_BLOB_STORAGE_URL"] = self.endpoint
+            # second commit fails.
             options |= {"azure_storage_use_emulator": "true", "allow_http": "true"}
         if self.credential is not None:
             return {**options, "bearer_token": access_token(self.credential, STORAGE_SCOPE, "the storage").token}

@@ -153,6 +153,7 @@ ORDINARY = [
     "SHOW FUNCTIONS LIKE 'up*'",
     "SHOW NAMESPACES",
     "SHOW CURRENT NAMESPACE",
+    pytest.param(" UNION ALL ".join(["SELECT 1 AS n"] * 490), id="490 queries, one after another"),
 ]  # fmt: skip
 
 

@@ -723,7 +723,8 @@ def test_a_table_of_yesterday(lake: Site, command: Command, table: str) -> None:
         "from a backup\\? dicom-etl repair compares it with the service and brings it up to date"
     )
     lake.service.requests.clear()
-    for words in (["sync"], ["sync", "--dry-run"], ["maintain"], ["maintain", "--dry-run"]):
+    closing = ["rejects", "--close", "1", "--why", "test"]
+    for words in (["sync"], ["sync", "--dry-run"], ["maintain"], ["maintain", "--dry-run"], closing):
         fails(command(lake, *words), 65, older)
     assert not [one for one in lake.service.requests.all() if one.query.get("includeMetadata") != "false"]
     assert grown(lake, before) == {"run": 1}, "the row of the sync that failed"

@@ -11,7 +11,7 @@ import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import functions as F
 
-from dicom_etl import removals, rollups, verify
+from dicom_etl import maintain, removals, rollups, verify
 from dicom_etl.emulator import EmulatorOptions, instance_key, serve_in_thread
 from dicom_etl.emulator.damage import altered
 from dicom_etl.emulator.faults import Fault
@@ -390,6 +390,9 @@ def test_a_rebuild_follows_a_service_that_was_restored(make_site: Callable[..., 
         assert restored.tables() == restored.expected()
         # Sequences are given again, so that a void of before would hold back whatever gets its number.
         assert voids(restored) == []
+        # What tells whether the service goes back once more is of the new history, and no purge drops it.
+        lake = existing_lake(restored.settings)
+        assert maintain._kept_entry(lake, lake.runs()) == (created[1].sequence, created[1].ticks)
 
         restored.create("1.4", "1.4.1", "1.4.1.1", name="N4")  # sequence 3, which another instance had
         restored.clock(13)

@@ -302,6 +302,13 @@ def test_a_folder_that_no_lake_can_have_is_refused_before_anything_is_done(
         places(load_settings(None, ["lake.root=./lake"], {}, tmp_path))
 
 
+@pytest.mark.parametrize("root", ["//{here}/lake", "{here}//lake/", "file://{here}/lake"])
+def test_one_folder_has_one_text(tmp_path: Path, root: str) -> None:
+    """Hadoop takes what follows two slashes for a host."""
+    wanted = load_settings(None, [f"lake.root={root.format(here=tmp_path)}"], {}, tmp_path)
+    assert places(wanted).root == f"{tmp_path}/lake"
+
+
 OVERLAPPING = {
     "change below run": ["lake.private_root={here}/lake/run"],
     "change below instance": ["lake.private_root={here}/lake/instance"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from threading import get_ident
@@ -193,6 +194,18 @@ def test_a_large_study_is_asked_series_by_series(emulator: Emulator, client: Dic
     assert max(offsets(emulator, "/v2/studies/1.1/instances")) == 20
     assert offsets(emulator, "/v2/studies/1.1/series/1.1.0/instances") == list(range(0, 44, 4))
     assert offsets(emulator, "/v2/studies/1.2/instances") == [0]
+
+
+def test_a_service_that_passes_over_the_offset_ends_the_list(emulator: Emulator, client: DicomClient) -> None:
+    """Of a series with more instances than a page: the first page again, and so on without end."""
+    fill(emulator, "1.1", instances=80, series=2)
+    first = json.dumps([{
+        "0020000E": {"vr": "UI", "Value": ["1.1.0"]}, "00080018": {"vr": "UI", "Value": [f"1.1.0.{number}"]},
+    } for number in range(4)]).encode()  # fmt: skip
+    fault = emulator.service.faults.add(Fault(path="/v2/studies/1.1/series/1.1.0/instances", rewrite=lambda _: first))
+    with pytest.raises(ProtocolError, match="the same page twice"):
+        listed(client, ["1.1"])
+    assert fault.hits == 2
 
 
 def test_questions_are_taken_as_they_are_needed() -> None:

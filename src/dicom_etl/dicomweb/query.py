@@ -21,6 +21,13 @@ _DATASETS = msgspec.json.Decoder(list[dict[str, Any]])
 T = TypeVar("T")
 
 
+class SamePage(ProtocolError):
+    """A service that passes over ``offset``."""
+
+    def __init__(self) -> None:
+        super().__init__("the search sent the same page twice")
+
+
 @dataclass(frozen=True, slots=True)
 class Search(Generic[T]):
     """One search: where it is asked, with which filters and further attributes, and what a match is decoded to."""
@@ -51,12 +58,19 @@ class Search(Generic[T]):
         return found
 
     def pages(self, offset: int = 0, end: int | None = None) -> Iterator[list[T]]:
-        """The matches page by page, until a page is short; no page begins at ``end`` or later."""
+        """The matches page by page, until a page is short; no page begins at ``end`` or later.
+
+        Raises ProtocolError for the same full page twice: a service that passes over ``offset`` would have no last one.
+        """
+        before: list[T] | None = None
         while end is None or offset < end:
             found = self.part(offset, self.page)
+            if len(found) == self.page and found == before:
+                raise SamePage
             yield found
             if len(found) < self.page:
                 return
+            before = found
             offset += self.page
 
 
@@ -80,10 +94,10 @@ def search(
         yield from page
 
 
-def partitions(client: DicomClient) -> list[str] | None:
+def partitions(client: DicomClient, patience: Patience = PATIENT) -> list[str] | None:
     """The names of the service's partitions; None where it has none (the feature is off)."""
     call = Call(route(None, "partitions"), expected=frozenset({200, 204, 400}), json=True)
-    return client.send(call, lambda answer: None if answer.status == 400 else _partition_names(answer))
+    return client.send(call, lambda answer: None if answer.status == 400 else _partition_names(answer), patience)
 
 
 def _decoded(answer: Answer, decoder: msgspec.json.Decoder[list[T]]) -> list[T]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from dicom_etl.attributes import DEFAULT_PARTITION, INSTANCE_KEY, STUDY_KEY
 from dicom_etl.dicomweb.client import DicomClient
 from dicom_etl.dicomweb.parallel import side_by_side
-from dicom_etl.dicomweb.query import PAGE, Search
+from dicom_etl.dicomweb.query import PAGE, SamePage, Search
 from dicom_etl.dicomweb.retry import Patience
 from dicom_etl.dicomweb.routes import is_uid, route
 from dicom_etl.dicomweb.study_dates import Part
@@ -125,7 +125,11 @@ def instances_of_studies(
         asked = Search(client, f"{place}/instances", _MATCHES, page=depth.page, patience=patience)
         if part.series:
             found = asked.part(part.offset, depth.page)
-            more = [replace(part, offset=part.offset + depth.page)] if len(found) == depth.page else []
+            first = _uid(found[0].sop) if found else None
+            if first is not None and first == part.before:
+                raise SamePage
+            next_page = replace(part, offset=part.offset + depth.page, before=first)
+            more = [next_page] if len(found) == depth.page else []
         else:
             found, whole = _as_far(asked, depth, newest=False)
             series = Search(client, f"{place}/series", _MATCHES, page=depth.page, patience=patience)
@@ -140,11 +144,15 @@ def instances_of_studies(
 
 @dataclass(frozen=True, slots=True)
 class _Within:
-    """Instances to ask for: of a study, or of a series of it after the first ``offset``."""
+    """Instances to ask for: of a study, or of a series of it after the first ``offset``.
+
+    ``before`` is the first instance of the page before.
+    """
 
     study: str
     series: str | None = None
     offset: int = 0
+    before: str | None = None
 
 
 def _as_far(asked: Search[T], depth: Depth, *, newest: bool) -> tuple[list[T], bool]:

@@ -38,6 +38,9 @@ _KEPT_FROM_JVM = re.compile(
     "DICOM_ETL|.*(TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING|SAS|IDENTITY_HEADER)|.*_KEY$", re.IGNORECASE
 )
 
+# It says where it listens within two seconds; with jars to fetch from a slow place, within minutes.
+_PATIENCE_SECONDS = 600
+
 # What pyspark 4.2 calls by its name alone (its `launch_gateway`).
 IMPORTED = (
     "org.apache.spark.SparkConf",
@@ -129,9 +132,10 @@ def child_environment(ours: Mapping[str, str], home: Path, told: Path) -> dict[s
 
 
 def _gateway(process: subprocess.Popen[bytes], told: Path) -> Any:
-    """The way to the JVM, once it has said where it listens. Raises PySparkException when it ends before."""
+    """The way to the JVM, once it has said where it listens. Raises PySparkException when it ends or is silent."""
+    silent_at = time.monotonic() + _PATIENCE_SECONDS
     while not told.exists():
-        if process.poll() is not None:
+        if process.poll() is not None or time.monotonic() > silent_at:
             raise PySparkRuntimeError(errorClass="JAVA_GATEWAY_EXITED", messageParameters={})
         time.sleep(0.1)
     with told.open("rb") as info:

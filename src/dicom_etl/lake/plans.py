@@ -72,20 +72,22 @@ class Judge:
 
     def _trees(self, found: Any) -> Iterator[tuple[Any, str, str]]:
         """Every plan and expression in ``found``, itself included, with the name of its class and its sort."""
-        if isinstance(found, JavaArray):
-            for one in found:
-                yield from self._trees(one)
-        if not isinstance(found, JavaObject) or isinstance(found, JavaArray):
-            return
-        name = _name(found)
-        if name not in self._sorts:
-            self._sorts[name] = self._sort(found, name)
-        sort = self._sorts[name]
-        if sort in (_PLAN, _EXPRESSION, _TREE):
-            yield found, name, sort
-        if sort and _short(name) not in _LEAVES:
-            for one in _each(found.iterator() if sort == "collection" else found.productIterator()):
-                yield from self._trees(one)
+        # A chain of a thousand UNION ALL or || is as deep a tree: Python's own stack would not hold it.
+        rest = [found]
+        while rest:
+            one = rest.pop()
+            if isinstance(one, JavaArray):
+                rest.extend(one)
+            if not isinstance(one, JavaObject) or isinstance(one, JavaArray):
+                continue
+            name = _name(one)
+            if name not in self._sorts:
+                self._sorts[name] = self._sort(one, name)
+            sort = self._sorts[name]
+            if sort in (_PLAN, _EXPRESSION, _TREE):
+                yield one, name, sort
+            if sort and _short(name) not in _LEAVES:
+                rest.extend(_each(one.iterator() if sort == "collection" else one.productIterator()))
 
     def _sort(self, found: Any, name: str) -> str:
         """What an object is as far as it matters here; "" for what holds no plan."""

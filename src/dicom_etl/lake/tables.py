@@ -127,10 +127,11 @@ def _not_merged_before(rows: DataFrame, stored: DataFrame, ranges: Ranges, seque
     """The rows without the upserts that the table holds in just this form.
 
     A row that is equal has the same sequence: by that few of the stored rows are left to compare, and files of other
-    sequences are not opened. A removal may equal the row that it removes, and stays.
+    sequences are not opened. A removal may equal the row that it removes, and stays. Spark broadcasts the sequences
+    of a window by itself; those of ten years that are read again are more than the driver holds.
     """
     near = stored.where(F.col("sequence").between(*sequences) & within(F.col("studyInstanceUid"), ranges))
-    same_entry = near.join(F.broadcast(rows.select("sequence")), on="sequence", how="left_semi")
+    same_entry = near.join(rows.select("sequence"), on="sequence", how="left_semi")
     return _not_stored(rows, same_entry, INSTANCE, ranges, F.col("s.effect") == UPSERT)
 
 

@@ -92,9 +92,13 @@ def read_open(rejected: DeltaTable) -> list[Reject]:
     return [reject for reject in read_newest(rejected) if reject.status == "open"]
 
 
-def closed_sequences(rejected: DeltaTable) -> frozenset[int]:
-    """The sequences that nobody waits for any more: of an instance that is gone, or closed by an operator."""
-    return frozenset(reject.sequence for reject in read_newest(rejected) if reject.status == "void")
+def closed_among(rejected: DeltaTable, unusable: Iterable[Unusable]) -> frozenset[int]:
+    """The sequences of those entries that nobody waits for: their instance is gone, or an operator closed them.
+
+    An entry is known by its time too: a service that was restored gives its sequences again.
+    """
+    closed = {(r.sequence, r.timestamp) for r in read_newest(rejected) if r.status == "void"}
+    return frozenset(u.sequence for u in unusable if (u.sequence, to_datetime(u.ticks)) in closed)
 
 
 def read_newest(rejected: DeltaTable) -> list[Reject]:
