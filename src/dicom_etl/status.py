@@ -24,8 +24,8 @@ class Status:
     """``lake_id`` is the lake's own; ``covered_until`` in ticks: everything of the feed before it is in the tables.
 
     ``entries_per_second`` is that of the last run that read any; ``eta_seconds`` how long what is due may take
-    at its pace, null when it cannot be told. ``last_error`` is the error class of the newest run, null when it
-    succeeded. ``open_rejects`` is null for a user who may not read the private tables.
+    at its pace, null when it cannot be told. ``last_error`` is the error class of the newest run that read the feed or
+    failed, null when that succeeded. ``open_rejects`` is null for a user who may not read the private tables.
     """
 
     lake_id: uuid.UUID
