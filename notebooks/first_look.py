@@ -25,8 +25,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from dicom_etl.query import answer
-from dicom_etl.settings import load_settings
+from dicom_etl.commands.query import answer
+from dicom_etl.core.settings.model import load_settings
 
 # %% [markdown]
 # ## Open the lake

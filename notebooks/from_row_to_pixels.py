@@ -31,9 +31,9 @@ from pydicom import Dataset
 from pydicom.pixels import apply_rescale
 
 from dicom_etl import open_instance
-from dicom_etl.deltalog import read_rows
-from dicom_etl.open_lake import existing_lake
-from dicom_etl.settings import load_settings
+from dicom_etl.core.settings.model import load_settings
+from dicom_etl.lake.delta.table import read_rows
+from dicom_etl.lake.open import existing_lake
 
 MODALITY = os.environ.get("NOTEBOOK_MODALITY", "CT")
 

@@ -52,8 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The one session of the test process: ours, or the one that another runtime hands in."""
-    from dicom_etl.lake.session import cluster_session, local_session
-    from dicom_etl.settings import load_settings
+    from dicom_etl.core.settings.model import load_settings
+    from dicom_etl.tables.engine.session import cluster_session, local_session
     from support import runtime
 
     if runtime.named():
@@ -89,7 +89,8 @@ def elsewhere(request: pytest.FixtureRequest) -> Callable[[Site], Site]:
 
 @pytest.fixture(scope="session")
 def _make_site(spark: SparkSession, elsewhere: Callable[[Site], Site]) -> Callable[..., Any]:
-    from dicom_etl.emulator import EmulatorOptions, serve_in_thread
+    from dicom_emulator.options import EmulatorOptions
+    from dicom_emulator.serve import serve_in_thread
     from support.site import Site, at
 
     def make(stack: ExitStack, folder: Path, *overrides: str, **options: Any) -> Site:
@@ -150,9 +151,9 @@ def command(
 
     Its verbs start no JVM of their own: they get the one that all tests share.
     """
-    from dicom_etl.cli import run
-    from dicom_etl.exits import ended
-    from dicom_etl.lake import session
+    from dicom_etl.cli.main import run
+    from dicom_etl.cli.process import ended
+    from dicom_etl.tables.engine import session
 
     @contextmanager
     def shared(*_: Any, **__: Any) -> Iterator[SparkSession]:
@@ -174,7 +175,7 @@ def command(
 @pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
     """What the program logs, configured as the command line does it; all that came to stderr so far."""
-    from dicom_etl.logs import configure_logging
+    from dicom_etl.core.logs import configure_logging
 
     heard: list[str] = []
 

@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "open_instance"]
 
 # Loaded when first asked for: the import of this package alone must stay light (tests/unit/test_imports.py).
-_PLACES = {"open_instance": "dicom_etl.instance_file"}
+_PLACES = {"open_instance": "dicom_etl.outputs.dicom_file"}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dicom_etl.exits import ended, leave
+from dicom_etl.cli.process import ended, leave
 
 
 def main() -> None:
@@ -11,7 +11,7 @@ def main() -> None:
 
 
 def _command_line() -> int:
-    from dicom_etl.cli import run  # noqa: PLC0415  click is an extra: without it there is one line, no traceback
+    from dicom_etl.cli.main import run  # noqa: PLC0415  click is an extra: without it there is one line, no traceback
 
     return run()
 

@@ -17,19 +17,20 @@ import pydicom
 import pytest
 from pyspark.sql import SparkSession
 
+from dicom_emulator.options import EmulatorOptions
+from dicom_emulator.serve import serve_in_thread
+from dicom_emulator.state.lake import ContainerLake
 from dicom_etl import open_instance
-from dicom_etl.deltalog import commit_files
-from dicom_etl.emulator import EmulatorOptions, serve_in_thread
-from dicom_etl.emulator.lake import ContainerLake
-from dicom_etl.errors import AnotherWriter, DicomEtlError, Superseded
-from dicom_etl.request import Request
-from dicom_etl.runs.claim import claim
-from dicom_etl.runs.claimfile import ClaimFolder
-from dicom_etl.runs.process import Process
-from dicom_etl.settings import load_settings
-from dicom_etl.storage import storage_of
-from dicom_etl.sync import sync
-from dicom_etl.upload import upload
+from dicom_etl.commands.sync import sync
+from dicom_etl.commands.sync_request import Request
+from dicom_etl.commands.upload import upload
+from dicom_etl.core.errors import AnotherWriter, DicomEtlError, Superseded
+from dicom_etl.core.settings.model import load_settings
+from dicom_etl.lake.claims.claim import claim
+from dicom_etl.lake.claims.file import ClaimFolder
+from dicom_etl.lake.claims.process import Process
+from dicom_etl.lake.delta.commit import commit_files
+from dicom_etl.remote.storage import storage_of
 from support.azurite import KEY_VARIABLE, Azurite, address
 from support.site import Site, at
 from support.stopping import at_point, child, let_go_on, wait_until_stopped

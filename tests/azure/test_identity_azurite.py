@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from dicom_etl.emulator import Emulator, EmulatorOptions, serve_in_thread
-from dicom_etl.emulator.tokens import NOBODY, READER
+from dicom_emulator.http.tokens import NOBODY, READER
+from dicom_emulator.options import EmulatorOptions
+from dicom_emulator.serve import Emulator, serve_in_thread
 from support import azurite
 from support.azurite import ACCOUNT, KEY
 from support.identity import (
@@ -102,7 +103,7 @@ def environment(
 
 def trusting_java(environment: dict[str, str], certificate: Certificate, folder: Path) -> dict[str, str]:
     """The same with a trust store for the JVM, by the variable that each JVM reads."""
-    from dicom_etl.lake.java import java_home
+    from dicom_etl.tables.engine.java import java_home
 
     keytool = java_home() / "bin" / "keytool"
     store = folder / "trust.p12"
@@ -119,7 +120,8 @@ def trusting_java(environment: dict[str, str], certificate: Certificate, folder:
 def python(code: str, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     """A program with the storage that the settings in its arguments name."""
     start = (
-        "import sys\nfrom dicom_etl.settings import load_settings\nfrom dicom_etl.storage import storage_of\n"
+        "import sys\nfrom dicom_etl.core.settings.model import load_settings\n"
+        "from dicom_etl.remote.storage import storage_of\n"
         "settings = load_settings(None, sys.argv[1:], {})\nstorage = storage_of(settings)\nroot = settings.lake.root\n"
     )
     # As our programs end (exits.py): at Python's own end deltalake's threads may abort it, its work done.

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.feed import FRACTION, IMAGES, LANES, PER_STUDY, SERIES, START, STEP, instances_of_study, study_day, uids
-from dicom_etl.deltalog import Statistics
-from dicom_etl.emulator.uids import DEFAULT_PARTITION
+from dicom_emulator.state.uids import DEFAULT_PARTITION
+from dicom_etl.lake.delta.add_file import Statistics
 
 _TEXT, _LONG, _TIME = pa.string(), pa.int64(), pa.timestamp("us", tz="UTC")
 _STUDY_VALUES = [("studyDate", pa.date32()), *((name, _TEXT) for name in (

@@ -11,9 +11,9 @@ from bench.feed import START
 from bench.lakes import Grown, command, settings, texts
 from bench.processes import Ended, Server, StepFailed, run_process
 from bench.results import Results, count
-from dicom_etl.open_lake import find_lake, highest_run_id
-from dicom_etl.places import places
-from dicom_etl.runs.ledger import last_succeeded
+from dicom_etl.lake.ledger import last_succeeded
+from dicom_etl.lake.open import find_lake, highest_run_id
+from dicom_etl.lake.paths import places
 
 _LIMIT_SECONDS = 3 * 3600
 

@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from bench.feed import SERIES, Feed, series_and_image, uids
-from dicom_etl.emulator.headers import OWN, real_headers
-from dicom_etl.emulator.timestamps import TICKS_PER_SECOND, timestamp_text
-from dicom_etl.emulator.uids import DEFAULT_PARTITION, InstanceKey
+from dicom_emulator.state.timestamps import TICKS_PER_SECOND, timestamp_text
+from dicom_emulator.state.uids import DEFAULT_PARTITION, InstanceKey
+from dicom_emulator.testing.headers import OWN, real_headers
 
 # The metadata of a series has one of these lengths, in tenths of the feed's average.
 _LENGTHS = (6, 8, 10, 12, 14)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from math import gcd
 from typing import NamedTuple
 
-from dicom_etl.emulator.timestamps import TICKS_PER_SECOND, parse_time, timestamp_text
+from dicom_emulator.state.timestamps import TICKS_PER_SECOND, parse_time, timestamp_text
 
 HOUR = 3600 * TICKS_PER_SECOND
 START = parse_time("2024-05-01T00:00:00Z")

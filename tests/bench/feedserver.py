@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 from bench.entries import page
 from bench.feed import HEADER_BYTES, WINDOW_ENTRIES, Feed
 from bench.search import Search
-from dicom_etl.emulator.timestamps import MAX_TICKS, http_date, parse_time
+from dicom_emulator.state.timestamps import MAX_TICKS, http_date, parse_time
 
 _REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 404: "Not Found"}
 Answer = tuple[int, bytes]

@@ -23,16 +23,18 @@ import httpx
 
 from bench.feed import START, Feed, instant
 from bench.lakes import settings
-from dicom_etl.deltalog import NewFile, commit_files, local_folder
-from dicom_etl.dicomweb.changefeed import Reading, read_feed
-from dicom_etl.dicomweb.client import connect
-from dicom_etl.landing.files import Landed, Landing
-from dicom_etl.landing.schema import change_schema
-from dicom_etl.open_lake import find_lake, highest_run_id, make_lake, make_private_tables
-from dicom_etl.places import places
-from dicom_etl.runs.identity import service_fingerprint
-from dicom_etl.settings import Settings
-from dicom_etl.window import Window
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.core.timerange import Window
+from dicom_etl.dicomweb.feed.reader import Reading, read_feed
+from dicom_etl.lake.change_schema import change_schema
+from dicom_etl.lake.delta.add_file import NewFile
+from dicom_etl.lake.delta.commit import commit_files
+from dicom_etl.lake.delta.folder import local_folder
+from dicom_etl.lake.lake_id import service_fingerprint
+from dicom_etl.lake.open import find_lake, highest_run_id, make_lake, make_private_tables
+from dicom_etl.lake.paths import places
+from dicom_etl.landing.landing import Landed, Landing
+from dicom_etl.remote.http.client import connect
 
 CONNECTIONS = 10
 _READ_AT = datetime(2024, 5, 1, tzinfo=UTC)
@@ -116,8 +118,8 @@ def landing(base_url: str, root: Path, entries: int, processes: int) -> dict[str
 
 def session(root: Path) -> dict[str, Any]:
     """A session with the flags of a small window, and one row of ``instance``."""
-    from dicom_etl.lake.session import local_session
-    from dicom_etl.lake.tables import read_table
+    from dicom_etl.tables.engine.session import local_session
+    from dicom_etl.tables.merge import read_table
 
     began = time.monotonic()
     with local_session(settings("", root).spark, rows=0) as spark:
@@ -129,10 +131,10 @@ def session(root: Path) -> dict[str, Any]:
 
 def merge(base_url: str, root: Path, start: int, entries: int, windows: int) -> dict[str, Any]:
     """Windows landed one after another, and for each the MERGE into ``instance`` alone timed, in one session."""
-    from dicom_etl.lake import changes
-    from dicom_etl.lake.pruning import study_ranges
-    from dicom_etl.lake.session import Engine
-    from dicom_etl.lake.tables import Fence, merge_instance, read_table
+    from dicom_etl.tables import fold
+    from dicom_etl.tables.engine.session import Engine
+    from dicom_etl.tables.file_skipping import study_ranges
+    from dicom_etl.tables.merge import Fence, merge_instance, read_table
 
     given = settings(base_url, root, start)
     feed = Feed(entries, ["create"] * windows)
@@ -151,7 +153,7 @@ def merge(base_url: str, root: Path, start: int, entries: int, windows: int) -> 
             merged = merge_instance(
                 spark,
                 lake.path("instance"),
-                lambda one, run=run_id: changes.changing(changes.folded(read_table(one, lake.path("change")), run, ())),
+                lambda one, run=run_id: fold.changing(fold.folded(read_table(one, lake.path("change")), run, ())),
                 study_ranges(landed.studies),
                 Fence(lake.app_id("instance"), run_id),
             )

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from bench.feed import START, Feed, instant
 from bench.lakes import settings
 from bench.template import first_value
-from dicom_etl.lake.session import local_session
+from dicom_etl.tables.engine.session import local_session
 
 PAGE = 200
 PAGES_A_TIME = 50

@@ -87,7 +87,7 @@ def _processor() -> str:
 
 
 def _java_version() -> str:
-    from dicom_etl.lake.java import java_home
+    from dicom_etl.tables.engine.java import java_home
 
     said = subprocess.run([f"{java_home()}/bin/java", "-version"], capture_output=True, text=True, check=False).stderr
     return said.splitlines()[0].split('"')[1] if '"' in said else "unknown"

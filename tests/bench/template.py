@@ -219,7 +219,7 @@ def _write(spark: SparkSession, table: str, path: str, rows: DataFrame, deleted:
 def main() -> None:
     """Some pages into the tables at a place, with the session that dicom-etl would have: a line of JSON."""
     from bench.lakes import settings
-    from dicom_etl.lake.session import local_session
+    from dicom_etl.tables.engine.session import local_session
 
     options = argparse.ArgumentParser(description=main.__doc__)
     for name in ("--base-url", "--start", "--end"):

@@ -15,9 +15,9 @@ from pathlib import Path
 from bench.feed import WINDOW_ENTRIES, Feed
 from bench.lakes import file_counts, merge_figures, settings, versions
 from bench.processes import Server
-from dicom_etl.lake.session import Engine
-from dicom_etl.request import Request
-from dicom_etl.sync import sync_in
+from dicom_etl.commands.sync import sync_in
+from dicom_etl.commands.sync_request import Request
+from dicom_etl.tables.engine.session import Engine
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ import httpx
 import pytest
 from pydicom.datadict import dictionary_VR
 
-from dicom_etl.emulator import Emulator, EmulatorOptions, serve_in_thread
+from dicom_emulator.options import EmulatorOptions
+from dicom_emulator.serve import Emulator, serve_in_thread
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"

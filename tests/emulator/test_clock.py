@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_etl.emulator import Clock, DicomService, instance_key
-from dicom_etl.emulator.timestamps import MAX_TICKS, MIN_TICKS, http_date, parse_time, ticks_of, timestamp_text
+from dicom_emulator.state.clock import Clock
+from dicom_emulator.state.service import DicomService
+from dicom_emulator.state.timestamps import MAX_TICKS, MIN_TICKS, http_date, parse_time, ticks_of, timestamp_text
+from dicom_emulator.state.uids import instance_key
 
 TEN = "2024-05-01T10:00:00Z"
 TEN_TICKS = 17145576000000000

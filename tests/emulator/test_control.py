@@ -7,8 +7,8 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from dicom_etl.emulator import instance_key
-from dicom_etl.emulator.faults import Fault
+from dicom_emulator.state.uids import instance_key
+from dicom_emulator.testing.faults import Fault
 
 FEED = "GET /v2/changefeed"
 

@@ -12,8 +12,9 @@ import zlib
 import httpx
 import pytest
 
-from dicom_etl.emulator import damage, instance_key
-from dicom_etl.emulator.faults import Fault
+from dicom_emulator.state.uids import instance_key
+from dicom_emulator.testing import corruptions
+from dicom_emulator.testing.faults import Fault
 
 FEED = "GET /v2/changefeed"
 IDENTITY = {"accept-encoding": "identity"}
@@ -166,7 +167,7 @@ def test_connections_are_refused_while_others_wait(five):
 def test_a_page_of_an_entry_is_damaged(five):
     """With `sequences` only pages that carry the entry are damaged."""
     emulator, api = five
-    emulator.service.faults.add(Fault(sequences=(3,), rewrite=damage.html))
+    emulator.service.faults.add(Fault(sequences=(3,), rewrite=corruptions.html))
     assert api.feed().text.startswith("<!DOCTYPE html>")
     assert [row["sequence"] for row in api.feed(limit=2).json()] == [1, 2]
     assert len(api.feed(includeMetadata="false").json()) == 5
@@ -187,16 +188,19 @@ def rewritten(five, rewrite, **fault):
 @pytest.mark.parametrize(
     ("rewrite", "expected"),
     [
-        (damage.zulu, lambda rows: [r | {"timestamp": r["timestamp"].replace("+00:00", "Z")} for r in rows]),
-        (damage.lower_case, lambda rows: [r | {"action": "create", "state": "current"} for r in rows]),
-        (damage.twice(9), lambda rows: [r for r in rows for _ in "12"][:9]),
-        (damage.out_of_order, lambda rows: list(reversed(rows))),
-        (damage.altered(2, action="Vanish"), lambda rows: [rows[0], rows[1] | {"action": "Vanish"}, *rows[2:]]),
-        (damage.altered(partitionName=damage.LEFT_OUT), lambda rows: [without(r, "partitionName") for r in rows]),
-        (damage.altered(1, metadata=None), lambda rows: [rows[0] | {"metadata": None}, *rows[1:]]),
-        (damage.with_more(7, {"x": 1}), lambda rows: [*rows, 7, {"x": 1}]),
-        (damage.padded, lambda rows: [r | {n: r[n] + " \0" for n in r if n.endswith("InstanceUid")} for r in rows]),
-        (damage.shifted(-3600), lambda rows: [r | {"timestamp": r["timestamp"].replace("T10", "T09")} for r in rows]),
+        (corruptions.zulu, lambda rows: [r | {"timestamp": r["timestamp"].replace("+00:00", "Z")} for r in rows]),
+        (corruptions.lower_case, lambda rows: [r | {"action": "create", "state": "current"} for r in rows]),
+        (corruptions.twice(9), lambda rows: [r for r in rows for _ in "12"][:9]),
+        (corruptions.out_of_order, lambda rows: list(reversed(rows))),
+        (corruptions.altered(2, action="Vanish"), lambda rows: [rows[0], rows[1] | {"action": "Vanish"}, *rows[2:]]),
+        (corruptions.altered(partitionName=corruptions.LEFT_OUT),
+         lambda rows: [without(r, "partitionName") for r in rows]),
+        (corruptions.altered(1, metadata=None), lambda rows: [rows[0] | {"metadata": None}, *rows[1:]]),
+        (corruptions.with_more(7, {"x": 1}), lambda rows: [*rows, 7, {"x": 1}]),
+        (corruptions.padded,
+         lambda rows: [r | {n: r[n] + " \0" for n in r if n.endswith("InstanceUid")} for r in rows]),
+        (corruptions.shifted(-3600),
+         lambda rows: [r | {"timestamp": r["timestamp"].replace("T10", "T09")} for r in rows]),
     ],
 )  # fmt: skip
 def test_a_page_is_rewritten(five, rewrite, expected):
@@ -213,18 +217,18 @@ def test_a_page_is_rewritten(five, rewrite, expected):
 
 def test_pages_may_be_no_json(five):
     """HTML, a text that breaks off, NaN, bytes that are no UTF-8."""
-    assert rewritten(five, damage.html, times=1).text.startswith("<!DOCTYPE")
+    assert rewritten(five, corruptions.html, times=1).text.startswith("<!DOCTYPE")
     with pytest.raises(ValueError, match="Expecting"):
-        rewritten(five, damage.not_json, times=1).json()
-    assert '"metadata":NaN' in rewritten(five, damage.altered(4, metadata=float("nan")), times=1).text
-    assert b"\xff" in rewritten(five, damage.swapped(b"Current", b"Curr\xff"), times=1).content
+        rewritten(five, corruptions.not_json, times=1).json()
+    assert '"metadata":NaN' in rewritten(five, corruptions.altered(4, metadata=float("nan")), times=1).text
+    assert b"\xff" in rewritten(five, corruptions.swapped(b"Current", b"Curr\xff"), times=1).content
 
 
 def test_a_page_may_be_longer_or_always_the_same(five):
     """More entries than asked for; or the first page whatever is asked."""
     _, api = five
-    assert len(rewritten(five, damage.longer(200), times=1).json()) == 205
-    first = rewritten(five, damage.the_same_for_ever(), skip=0).json()
+    assert len(rewritten(five, corruptions.longer(200), times=1).json()) == 205
+    first = rewritten(five, corruptions.the_same_for_ever(), skip=0).json()
     assert api.feed(offset=4).json() == first
 
 
@@ -237,7 +241,7 @@ def test_damage_is_switched_on_over_http(five):
     assert made.status_code == 201
     with pytest.raises(httpx.RemoteProtocolError):
         api.feed()
-    emulator.service.faults.add(Fault(rewrite=damage.html))
+    emulator.service.faults.add(Fault(rewrite=corruptions.html))
     shown = api.http.get(faults).json()
     assert [(one["hits"], one["fault"]["rewrite"], one["fault"]["cut_body"]) for one in shown] == [
         (1, None, 3), (0, "html", None),

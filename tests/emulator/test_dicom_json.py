@@ -12,9 +12,9 @@ import pydicom
 import pytest
 from pydicom.valuerep import PersonName
 
-from dicom_etl.emulator import DicomService
-from dicom_etl.emulator.jsontext import Number, dumps, loads
-from dicom_etl.emulator.stow import store_file
+from dicom_emulator.http.jsontext import Number, dumps, loads
+from dicom_emulator.routes.stow import store_file
+from dicom_emulator.state.service import DicomService
 
 DATA = Path(pydicom.__file__).parent / "data"
 CANDIDATES = sorted(path for path in DATA.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".json"))

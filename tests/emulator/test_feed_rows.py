@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from dicom_etl.emulator import DicomService, EmulatorOptions, instance_key
-from dicom_etl.emulator.feed import page
+from dicom_emulator.options import EmulatorOptions
+from dicom_emulator.routes.feed import page
+from dicom_emulator.state.service import DicomService
+from dicom_emulator.state.uids import instance_key
 
 KEY = instance_key("1.2", "1.2.3", "1.2.3.4")
 PATHS = {1: "132_1.dcm", 2: "692_2.dcm", 3: "274_3.dcm"}

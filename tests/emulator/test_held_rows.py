@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_etl.emulator import instance_key
+from dicom_emulator.state.uids import instance_key
 
 TEN = "2024-05-01T10:00:00Z"
 SECOND = 10_000_000

@@ -8,11 +8,14 @@ from itertools import pairwise
 
 import pytest
 
-from dicom_etl.emulator import DicomService, EmulatorOptions, headers, jsontext
-from dicom_etl.emulator.headers import CHANGEABLE, real_headers
-from dicom_etl.emulator.histories import HOUR, compose, play
-from dicom_etl.emulator.timestamps import MAX_TICKS, MIN_TICKS, ticks_of
-from dicom_etl.emulator.uids import InstanceKey
+from dicom_emulator.http import jsontext
+from dicom_emulator.options import EmulatorOptions
+from dicom_emulator.state.service import DicomService
+from dicom_emulator.state.timestamps import MAX_TICKS, MIN_TICKS, ticks_of
+from dicom_emulator.state.uids import InstanceKey
+from dicom_emulator.testing import headers
+from dicom_emulator.testing.headers import CHANGEABLE, real_headers
+from dicom_emulator.testing.random_feed import HOUR, compose, play
 
 DELAY = HOUR // 4
 KINDS = (

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dicom_etl.emulator.lake import file_name
+from dicom_emulator.state.lake import file_name
 
 PREFIX = "AHDS/emulator/dicom/dicom/Microsoft.Default/"
 CHANGE = {"00081030": {"vr": "LO", "Value": ["x"]}}

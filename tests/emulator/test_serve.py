@@ -14,7 +14,7 @@ import pytest
 
 SCRIPT = """
 import sys
-from dicom_etl.emulator import serve
+from dicom_emulator import serve
 serve(
     load=sys.argv[2:], lake=sys.argv[1],
     ready=lambda address: print(address, flush=True),
@@ -62,7 +62,7 @@ def test_it_loads_serves_and_stops_on_a_signal(dicom, tmp_path, number):
 @pytest.mark.control
 def test_an_address_in_use_is_an_os_error(make_emulator):
     """The caller hears that it cannot listen; nothing is served."""
-    from dicom_etl.emulator import serve
+    from dicom_emulator import serve
 
     emulator, _ = make_emulator()
     port = int(emulator.base_url.rsplit(":", 1)[1])
@@ -73,10 +73,10 @@ def test_an_address_in_use_is_an_os_error(make_emulator):
 @pytest.mark.control
 def test_the_emulator_imports_nothing_else_of_ours():
     """Importing it loads no other module of dicom_etl than the package itself."""
-    program = "import sys, dicom_etl.emulator; print([n for n in sys.modules if n.startswith('dicom_etl.')])"
+    program = "import sys, dicom_emulator; print([n for n in sys.modules if n.startswith('dicom_e')])"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment, cwd=Path.cwd()
     )
-    assert "dicom_etl.emulator.app" in run.stdout
-    assert [name for name in eval(run.stdout) if not name.startswith("dicom_etl.emulator")] == []  # noqa: S307
+    assert "dicom_emulator.http.app" in run.stdout
+    assert [name for name in eval(run.stdout) if not name.startswith("dicom_emulator")] == []  # noqa: S307

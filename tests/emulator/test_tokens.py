@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_etl.emulator import instance_key
-from dicom_etl.emulator.tokens import NOBODY, OWNER, READER
+from dicom_emulator.http.tokens import NOBODY, OWNER, READER
+from dicom_emulator.state.uids import instance_key
 
 TOKENS = {"r": READER, "o": OWNER, "n": NOBODY}
 SECOND = 10_000_000

@@ -15,8 +15,8 @@ from pathlib import Path
 import pyspark
 import pytest
 
-from dicom_etl.lake.jars import installed_jars
-from dicom_etl.lake.java import java_home
+from dicom_etl.tables.engine.jars import installed_jars
+from dicom_etl.tables.engine.java import java_home
 from support.site import Site
 from support.story import make_changes, make_creates
 

@@ -1,8 +1,8 @@
 """The promise of architecture §1: any windows, any order, repeated, crashed: the tables equal the service.
 
-Thousands of random histories (`emulator.histories`) share one feed and one lake. While they happen, ranges of the
-feed are read at random, and runs die at random points. The oracle is the emulator's own store, asked over HTTP.
-The seed is printed at the end; DICOM_ETL_TEST_SEED=n repeats it.
+Thousands of random histories (`dicom_emulator.testing.random_feed`) share one feed and one lake. While they happen,
+ranges of the feed are read at random, and runs die at random points. The oracle is the emulator's
+own store, asked over HTTP. The seed is printed at the end; DICOM_ETL_TEST_SEED=n repeats it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import pytest
 from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from dicom_etl.emulator.faults import Fault
-from dicom_etl.emulator.histories import HOUR, Script, compose
-from dicom_etl.runs.ledger import Run
-from dicom_etl.window import format_instant
+from dicom_emulator.testing.faults import Fault
+from dicom_emulator.testing.random_feed import HOUR, Script, compose
+from dicom_etl.core.timerange import format_instant
+from dicom_etl.lake.ledger import Run
 from support.accounted import COUNTS, total
 from support.crashes import POINTS, Crash, Crashes
 from support.oracle import INSTANCE_KEY, Tables, instance_row, tables_of

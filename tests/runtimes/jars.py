@@ -6,8 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-from dicom_etl.errors import DicomEtlError
-from dicom_etl.lake import jars, java
+from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.tables.engine import jars, java
 
 
 def main(runtime: str, folder: str) -> None:

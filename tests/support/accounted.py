@@ -13,8 +13,8 @@ from deltalake import DeltaTable
 from pyarrow.dataset import Dataset
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from dicom_etl.deltalog import is_local, local_path
-from dicom_etl.runs.ledger import Run
+from dicom_etl.lake.delta.folder import is_local, local_path
+from dicom_etl.lake.ledger import Run
 from support.oracle import INSTANCE_KEY, Row, accounting, instance_row
 
 COUNTS = ("inserted", "updated", "deleted", "superseded", "rejected")

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
-from dicom_etl.storage import Storage
+from dicom_etl.remote.storage import Storage
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dicom_etl.runs import ledger
-from dicom_etl.runs.ledger import Run
-from dicom_etl.window import Window
+from dicom_etl.core.timerange import Window
+from dicom_etl.lake import ledger
+from dicom_etl.lake.ledger import Run
 from support.site import Site, at
 from support.story import make_changes, make_creates
 

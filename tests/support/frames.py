@@ -9,8 +9,8 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import DateType, LongType, StringType, StructField, StructType, TimestampType
 
-from dicom_etl.attributes import ATTRIBUTES, INSTANCE_KEY
-from dicom_etl.lake.schema import INSTANCE, SERIES, STUDY
+from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY
+from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from dicom_etl import one_run, sync
-from dicom_etl.emulator import EmulatorOptions, serve_in_thread
-from dicom_etl.lake.session import Engine
-from dicom_etl.lake.tables import Merged
-from dicom_etl.merging import Outcome
+from dicom_emulator.options import EmulatorOptions
+from dicom_emulator.serve import serve_in_thread
+from dicom_etl.commands import sync
+from dicom_etl.run import pipeline
+from dicom_etl.run.merge import Outcome
+from dicom_etl.tables.engine.session import Engine
+from dicom_etl.tables.merge import Merged
 from support.site import SECOND, Site, at
 
 
@@ -31,8 +33,8 @@ def landing_only(folder: Path, *overrides: str, merge: Any = None) -> Iterator[S
     ):
         patched.setattr(Engine, "session", lambda *_: None)
         patched.setattr(Engine, "begin", lambda *_: None)
-        patched.setattr(one_run, "make_shared_tables", lambda *_: None)
-        patched.setattr(one_run, "merge_landed", merge or (lambda *_: outcome()))
+        patched.setattr(pipeline, "make_shared_tables", lambda *_: None)
+        patched.setattr(pipeline, "merge_landed", merge or (lambda *_: outcome()))
         # No table series, no marker in it: every landing would seem to be left behind.
         patched.setattr(sync, "rollups_outstanding", lambda _lake: False)
         emulator.service.clock.freeze(at(8), step=SECOND)

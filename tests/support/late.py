@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dicom_etl.runs.ledger import Run
+from dicom_etl.lake.ledger import Run
 from support.site import Site, at, ticks_at
 
 FEED = "/v2/changefeed"

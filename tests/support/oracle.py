@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from dicom_etl.emulator import DicomService
+from dicom_emulator.state.service import DicomService
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]

@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from dicom_etl.lake.jars import installed_jars
-from dicom_etl.lake.java import java_home
+from dicom_etl.tables.engine.jars import installed_jars
+from dicom_etl.tables.engine.java import java_home
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -42,7 +42,7 @@ def cluster(**options: str) -> Iterator[SparkSession]:
     """The session that the cluster provides, with its Delta Lake; stopped at the end."""
     from pyspark.sql import SparkSession
 
-    from dicom_etl.lake.session import _QUICK, CODE_CACHE
+    from dicom_etl.tables.engine.session import _QUICK, CODE_CACHE
 
     quiet = resources.files("dicom_etl.lake").joinpath("log4j2.properties")
     with TemporaryDirectory(prefix="dicom-etl-cluster-") as scratch:
@@ -80,7 +80,7 @@ def cluster(**options: str) -> Iterator[SparkSession]:
 
 def hand_in() -> None:
     """Let the program's verbs get such a session where they would start one of ours."""
-    from dicom_etl.lake import session
+    from dicom_etl.tables.engine import session
 
     @contextmanager
     def given(*_: Any, **__: Any) -> Iterator[SparkSession]:

@@ -14,16 +14,17 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from dicom_etl.deltalog import open_table
-from dicom_etl.emulator import DicomService, Emulator
-from dicom_etl.open_lake import init_lake
-from dicom_etl.places import places
-from dicom_etl.request import request
-from dicom_etl.runs.identity import service_fingerprint
-from dicom_etl.runs.ledger import Run
-from dicom_etl.settings import Settings, load_settings
-from dicom_etl.storage import Storage
-from dicom_etl.sync import sync
+from dicom_emulator.serve import Emulator
+from dicom_emulator.state.service import DicomService
+from dicom_etl.commands.sync import sync
+from dicom_etl.commands.sync_request import request
+from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.lake.delta.table import open_table
+from dicom_etl.lake.lake_id import service_fingerprint
+from dicom_etl.lake.ledger import Run
+from dicom_etl.lake.open import init_lake
+from dicom_etl.lake.paths import places
+from dicom_etl.remote.storage import Storage
 from support.accounted import check_accounting, dataset_of
 from support.oracle import KEYS, Row, Tables, accounting, by_key, expected_tables, instance_row
 

@@ -43,23 +43,23 @@ class Point:
 
 
 POINTS = {
-    "page read": Point("dicom_etl.landing.files", "Landing.add", "after", call=2),
-    "files written": Point("dicom_etl.landing.files", "Landing.finish", "after"),
-    "landing opened": Point("dicom_etl.one_run", "commit_change", "before"),
-    "landed": Point("dicom_etl.one_run", "commit_change", "after"),
-    "instance next": Point("dicom_etl.merging", "merge_instance", "before"),
-    "instance merged": Point("dicom_etl.merging", "merge_instance", "after"),
-    "instance built": Point("dicom_etl.rebuild", "put_in_place", "after"),
-    "series merged": Point("dicom_etl.rollups", "merge_rollup", "after", table="series"),
-    "study merged": Point("dicom_etl.rollups", "merge_rollup", "after", table="study"),
-    "series next": Point("dicom_etl.rollups", "merge_rollup", "before", table="series"),
-    "study next": Point("dicom_etl.rollups", "merge_rollup", "before", table="study"),
-    "all merged": Point("dicom_etl.one_run", "record_rejects", "before"),
-    "rejects recorded": Point("dicom_etl.one_run", "record_rejects", "after"),
-    "row next": Point("dicom_etl.one_run", "_record", "before"),
-    "ledger opened": Point("dicom_etl.runs.ledger", "record", "before"),
-    "row written": Point("dicom_etl.runs.ledger", "record", "after"),
-    "change maintained": Point("dicom_etl.maintain", "_maintained", "after", call=2),
+    "page read": Point("dicom_etl.landing.landing", "Landing.add", "after", call=2),
+    "files written": Point("dicom_etl.landing.landing", "Landing.finish", "after"),
+    "landing opened": Point("dicom_etl.run.pipeline", "commit_change", "before"),
+    "landed": Point("dicom_etl.run.pipeline", "commit_change", "after"),
+    "instance next": Point("dicom_etl.run.merge", "merge_instance", "before"),
+    "instance merged": Point("dicom_etl.run.merge", "merge_instance", "after"),
+    "instance built": Point("dicom_etl.commands.repair.rebuild", "put_in_place", "after"),
+    "series merged": Point("dicom_etl.run.roll_up", "merge_rollup", "after", table="series"),
+    "study merged": Point("dicom_etl.run.roll_up", "merge_rollup", "after", table="study"),
+    "series next": Point("dicom_etl.run.roll_up", "merge_rollup", "before", table="series"),
+    "study next": Point("dicom_etl.run.roll_up", "merge_rollup", "before", table="study"),
+    "all merged": Point("dicom_etl.run.pipeline", "record_rejects", "before"),
+    "rejects recorded": Point("dicom_etl.run.pipeline", "record_rejects", "after"),
+    "row next": Point("dicom_etl.run.pipeline", "_record", "before"),
+    "ledger opened": Point("dicom_etl.lake.ledger", "record", "before"),
+    "row written": Point("dicom_etl.lake.ledger", "record", "after"),
+    "change maintained": Point("dicom_etl.commands.maintain", "_maintained", "after", call=2),
 }
 
 
@@ -67,8 +67,8 @@ POINTS = {
 
 
 def main() -> None:
-    from dicom_etl.cli import run
-    from dicom_etl.exits import ended, leave
+    from dicom_etl.cli.main import run
+    from dicom_etl.cli.process import ended, leave
 
     if runtime.named():
         runtime.hand_in()
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def _beat_often() -> None:
-    for name in ("dicom_etl.writer", "dicom_etl.maintain"):
+    for name in ("dicom_etl.run.write_session", "dicom_etl.commands.maintain"):
         module: Any = importlib.import_module(name)
         module.claim = functools.partial(module.claim, interval_seconds=BEAT_SECONDS)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pydicom
 
-from dicom_etl.runs.ledger import Run
-from dicom_etl.upload import upload
+from dicom_etl.commands.upload import upload
+from dicom_etl.lake.ledger import Run
 from support.oracle import Tables
 from support.site import MINUTE, Site, at, ticks_at
 

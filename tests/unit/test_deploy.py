@@ -25,11 +25,11 @@ from typing import Any
 import click
 import pytest
 
-from dicom_etl.cli import cli
-from dicom_etl.errors import ConfigurationError, DicomEtlError, UsageError
-from dicom_etl.request import Request
-from dicom_etl.settings import Settings
-from dicom_etl.window import format_instant
+from dicom_etl.cli.main import cli
+from dicom_etl.commands.sync_request import Request
+from dicom_etl.core.errors import ConfigurationError, DicomEtlError, UsageError
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.core.timerange import format_instant
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -361,11 +361,11 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]
     def planned_maintain(settings: Settings) -> Any:
         raise Read("maintain --dry-run", settings, None)
 
-    monkeypatch.setattr("dicom_etl.sync.sync", sync)
-    monkeypatch.setattr("dicom_etl.sync.planned", planned_sync)
-    monkeypatch.setattr("dicom_etl.maintain.maintain", maintain)
-    monkeypatch.setattr("dicom_etl.maintain.planned", planned_maintain)
-    for module in ("cli_options", "job_options"):
+    monkeypatch.setattr("dicom_etl.commands.sync.sync", sync)
+    monkeypatch.setattr("dicom_etl.commands.sync.planned", planned_sync)
+    monkeypatch.setattr("dicom_etl.commands.maintain.maintain", maintain)
+    monkeypatch.setattr("dicom_etl.commands.maintain.planned", planned_maintain)
+    for module in ("cli.options", "cli.jobs"):
         monkeypatch.setattr(f"dicom_etl.{module}.configure_logging", lambda _log_format: None)
 
     def start(program: str, words: list[str]) -> None:
@@ -599,7 +599,7 @@ def test_the_exit_codes_of_the_failure_policy_are_all_of_ours() -> None:
     classes = [DicomEtlError]
     for each in classes:
         classes += each.__subclasses__()
-    assert {each.exit_code for each in classes if each.__module__ == "dicom_etl.errors"} == OUR_CODES
+    assert {each.exit_code for each in classes if each.__module__ == "dicom_etl.core.errors"} == OUR_CODES
     rules = cron_jobs()[0]["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
     assert {code for rule in rules[1:] for code in rule["onExitCodes"]["values"]} == OUR_CODES
 

@@ -1,4 +1,4 @@
-"""The rule of imports (architecture §3), read from the source; and what must load without pyspark."""
+"""The rule of imports, read from the source: rooms import downwards; and what must load without pyspark."""
 
 from __future__ import annotations
 
@@ -6,107 +6,145 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import dicom_etl
 
-ROOT = Path(dicom_etl.__file__).parent
-VOCABULARY = {
-    "errors", "settings", "setting_rules", "window", "attributes", "entry", "address", "progress", "clock", "logs",
-    "exits",
-}  # fmt: skip
-BASE = {"azure", "token_endpoint", "storage", "places", "deltalog"}
-PACKAGES = {"dicomweb", "landing", "runs", "lake"}
-OUTPUTS = "outputs"
-TOP = {
-    "cli", "cli_options", "cli_sync", "cli_status", "cli_rejects", "cli_compare", "cli_doctor", "cli_fabric", "demo",
-    "demo_plan", "__main__",
-}  # fmt: skip
-PACKAGE_ROOT = "__init__"
+SOURCE = Path(dicom_etl.__file__).parents[1]
+TOP = "dicom_etl"
+EMULATOR = "dicom_emulator"
+# Each room imports those before it; rooms of one floor never each other.
+FLOORS = (
+    ("core",), ("remote",), ("dicomweb", "lake"), ("landing", "tables"), ("run", "outputs"), ("commands",), ("cli",),
+)  # fmt: skip
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+WITH_SPARK = {"tables", "run", "commands"}
+# The session of a cluster is its own.
+SPARK_ELSEWHERE = {"dicom_etl.cli.jobs"}
+SPARK = {"pyspark", "delta", "py4j"}
 
 
-def part_of(module: str) -> str:
-    """`dicomweb` of `dicom_etl.dicomweb.client`; `__init__` of `dicom_etl`."""
-    return module.split(".")[1] if "." in module else PACKAGE_ROOT
+def modules() -> dict[str, Path]:
+    """Every module of both packages, by its name."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        names = path.relative_to(SOURCE).with_suffix("").parts
+        found[".".join(name for name in names if name != "__init__")] = path
+    return {name: path for name, path in found.items() if name.split(".")[0] in (TOP, EMULATOR)}
 
 
-def modules() -> Iterator[tuple[str, Path]]:
-    for path in sorted(ROOT.rglob("*.py")):
-        names = path.relative_to(ROOT).with_suffix("").parts
-        yield ".".join(["dicom_etl", *(name for name in names if name != "__init__")]), path
+MODULES = modules()
 
 
-def imported(path: Path) -> set[str]:
-    """The parts of dicom_etl that a module imports, anywhere in it."""
-    found: set[str] = set()
+def imports(path: Path) -> Iterator[str]:
+    """What a module imports, anywhere in it: names of modules where there is one, else of packages and names."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
+            yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import hides where it goes"
-            if node.module == "dicom_etl":
-                found |= {f"dicom_etl.{name.name}" for name in node.names}
-            elif node.module:
-                found.add(node.module)
-    parts = {part_of(name) for name in found if name.split(".")[0] == "dicom_etl"}
-    # `from dicom_etl import __version__` is the package itself.
-    return {part if (ROOT / part).exists() or (ROOT / f"{part}.py").exists() else PACKAGE_ROOT for part in parts}
+            for name in node.names:
+                inner = f"{node.module}.{name.name}"
+                yield inner if inner in MODULES else str(node.module)
 
 
-def allowed(part: str) -> set[str] | None:
-    """What a part may import; None: anything but the emulator."""
-    if part in VOCABULARY:
-        return VOCABULARY
-    if part in BASE:
-        return VOCABULARY | BASE
-    if part in PACKAGES:
-        return VOCABULARY | BASE | {part}
-    if part == OUTPUTS:
-        return VOCABULARY | BASE | PACKAGES | {part}
-    if part == "emulator":
-        return {"emulator"}
-    if part == PACKAGE_ROOT:
-        return set()
-    return None
+def ours(path: Path) -> set[str]:
+    return {name for name in imports(path) if name.split(".")[0] in (TOP, EMULATOR)}
 
 
-@pytest.mark.parametrize(("module", "path"), list(modules()), ids=lambda value: value if isinstance(value, str) else "")
-def test_modules_import_only_what_they_may(module: str, path: Path) -> None:
-    """Vocabulary only itself; packages never each other; outputs no verbs; only cli and demo the emulator."""
-    part = part_of(module)
-    found = imported(path) - {PACKAGE_ROOT}
-    may = allowed(part)
-    if may is not None:
-        assert found <= may
-    elif part not in TOP:
-        assert not found & (TOP | {"emulator"})
+def room(module: str) -> str:
+    """`lake` of `dicom_etl.lake.delta.table`; the package itself is no room."""
+    return module.split(".")[1] if module.count(".") else ""
 
 
-def test_the_rule_meets_every_part() -> None:
-    """The names above are those of real modules, so that the rule cannot pass on nothing."""
-    parts = {part_of(module) for module, _ in modules()}
-    others = {OUTPUTS, "emulator", "cli", "demo", "sync", "verify"}
-    assert (VOCABULARY - {"setting_rules"}) | BASE | PACKAGES | others <= parts
-    assert imported(ROOT / "sync.py") >= {"runs", "lake", "dicomweb", "settings"}
-    assert imported(ROOT / "cli.py") >= {"cli_sync", "cli_compare", "maintain", "emulator"}
-    assert imported(ROOT / "cli_sync.py") >= {"sync", "watch"}
+def rooms_within(module: str) -> str:
+    """`dicom_etl.lake.delta` of `dicom_etl.lake.delta.table`."""
+    return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+
+
+def wrong(module: str, imported: set[str]) -> list[str]:
+    """The imports of a module of ours that point up or sideways."""
+    mine = FLOOR[room(module)]
+    others = [name for name in imported if name.startswith(f"{TOP}.") and room(name) != room(module)]
+    up = [name for name in others if FLOOR[room(name)] >= mine]
+    return sorted(up + [name for name in imported if name.split(".")[0] == EMULATOR and room(module) != "cli"])
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith(f"{TOP}.") and room(name) in FLOOR])
+def test_a_room_imports_only_rooms_below_it(module: str) -> None:
+    """core · remote · dicomweb|lake · landing|tables · run|outputs · commands · cli."""
+    assert wrong(module, ours(MODULES[module])) == []
+
+
+def test_an_import_upwards_is_seen() -> None:
+    """The broken twin: up, sideways, and to the emulator."""
+    imported = {"dicom_etl.run.plan", "dicom_etl.lake.open", "dicom_etl.core.errors", "dicom_emulator.serve"}
+    assert wrong("dicom_etl.dicomweb.search", imported) == [
+        "dicom_emulator.serve", "dicom_etl.lake.open", "dicom_etl.run.plan",
+    ]  # fmt: skip
+    assert wrong("dicom_etl.cli.main", imported) == []
+
+
+def test_there_are_ten_rooms() -> None:
+    """All of them real, and beside them no more than the package's own two files."""
+    folder = SOURCE / TOP
+    assert {path.name for path in folder.iterdir() if (path / "__init__.py").exists()} == set(FLOOR)
+    assert len(FLOOR) == 10
+    assert {path.name for path in folder.glob("*.py")} == {"__init__.py", "__main__.py"}
+    assert all(ast.get_docstring(ast.parse(path.read_text())) for path in SOURCE.rglob("__init__.py"))
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    """Neither modules nor rooms, those within rooms included; no room is higher than nine floors above `core`."""
+    graph = {name: ours(path) & MODULES.keys() - {TOP, name} for name, path in MODULES.items() if name != TOP}
+    list(TopologicalSorter(graph).static_order())
+    inner: dict[str, set[str]] = {}
+    for name, imported in graph.items():
+        if name.startswith(f"{TOP}.") and room(name) in FLOOR:
+            mine = rooms_within(name)
+            others = {other for other in map(rooms_within, imported) if other.startswith(f"{TOP}.")}
+            inner.setdefault(mine, set()).update(others - {mine})
+    floors: dict[str, int] = {}
+    for name in TopologicalSorter(inner).static_order():
+        floors[name] = 1 + max((floors[below] for below in inner.get(name, ())), default=-1)
+    assert len(floors) > 20
+    assert max(floors.values()) <= 9
+    with pytest.raises(CycleError):
+        list(TopologicalSorter({**graph, "dicom_etl.core.errors": {"dicom_etl.cli.main"}}).static_order())
+
+
+def test_the_emulator_knows_nothing_of_us() -> None:
+    """It is the oracle of the tests."""
+    emulator = [path for name, path in MODULES.items() if name.split(".")[0] == EMULATOR]
+    assert len(emulator) > 40
+    assert not [name for path in emulator for name in ours(path) if name.split(".")[0] == TOP]
+
+
+def test_spark_is_imported_where_the_rule_says() -> None:
+    """In tables, run and commands, and by the jobs' own session."""
+    with_spark = {name for name, path in MODULES.items() if SPARK & {one.split(".")[0] for one in imports(path)}}
+    assert len(with_spark) > 20
+    assert {name for name in with_spark if room(name) not in WITH_SPARK} == SPARK_ELSEWHERE
 
 
 def test_the_jobs_do_without_the_command_line() -> None:
     """A cluster has neither click nor rich."""
-    jobs = sorted((ROOT.parents[1] / "jobs").glob("*.py"))
+    jobs = sorted((SOURCE.parent / "jobs").glob("*.py"))
     assert {"sync.py", "maintain.py"} <= {job.name for job in jobs}
     for job in jobs:
-        names = imported(job)
-        assert not names & (TOP | {"terminal", "printing", "emulator"})
+        typed = {name for name in ours(job) if room(name) == "cli"}
+        assert typed <= {"dicom_etl.cli.jobs", "dicom_etl.cli.jsonlines", "dicom_etl.cli.process"}
         assert len(job.read_text().splitlines()) <= 40
 
 
 @pytest.mark.parametrize(
-    "package", ["dicomweb", "landing", "runs", "deltalog", "azure", "cli", "status", "upload", "emulator", "outputs"]
-)
+    "package",
+    ["core", "core.settings", "remote", "remote.http", "dicomweb", "dicomweb.feed", "lake", "lake.delta", "lake.claims",
+     "landing", "outputs", "outputs.fabric", "cli", "commands.upload", "commands.metrics"],
+)  # fmt: skip
 def test_these_load_without_pyspark(package: str) -> None:
     """They are needed where there is no Spark, and its import alone costs a second."""
     code = f"""

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
-from dicom_etl import table_docs
-from dicom_etl.table_docs import tables_document
 from support.oracle import COLUMNS, KEYS
+from tools import table_docs
+from tools.table_docs import tables_document
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tables.md"
 CELLS = ["column", "keyword", "tag", "VR", "type", "null", "what it holds"]

@@ -1,1 +1,4 @@
-"""Everything that talks to the DICOM service over HTTP."""
+"""The DICOM service in the standard's words: search, retrieve, store.
+
+Writes nothing to a lake; what it reads goes to whoever asked, as entries, keys or bytes.
+"""

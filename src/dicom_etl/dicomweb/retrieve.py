@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from dicom_etl.dicomweb.answer import Answer
-from dicom_etl.dicomweb.client import DicomClient
-from dicom_etl.dicomweb.parallel import side_by_side
-from dicom_etl.dicomweb.retry import PATIENT, Failure, Kind, Patience
-from dicom_etl.dicomweb.routes import instance_route, is_uid
-from dicom_etl.dicomweb.wire import Call
+from dicom_etl.dicomweb.resources import instance_route, is_uid
+from dicom_etl.dicomweb.side_by_side import side_by_side
+from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.response import Answer
+from dicom_etl.remote.http.retry import PATIENT, Failure, Kind, Patience
+from dicom_etl.remote.http.transport import Call
 
 # As stored: without a transfer syntax the service would transcode to Explicit VR Little Endian.
 _AS_STORED = "application/dicom; transfer-syntax=*"

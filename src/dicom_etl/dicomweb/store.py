@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from dicom_etl.dicomweb.answer import Answer
-from dicom_etl.dicomweb.client import DicomClient
-from dicom_etl.dicomweb.retry import Failure, Kind
-from dicom_etl.dicomweb.routes import route
-from dicom_etl.dicomweb.wire import Call
+from dicom_etl.dicomweb.resources import route
+from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.response import Answer
+from dicom_etl.remote.http.retry import Failure, Kind
+from dicom_etl.remote.http.transport import Call
 
 ALREADY_EXISTS = 45070
 _FAILURES = {

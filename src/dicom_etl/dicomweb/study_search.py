@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import msgspec
 import pyarrow as pa
 
-from dicom_etl.attributes import DEFAULT_PARTITION, INSTANCE_KEY, STUDY_KEY
-from dicom_etl.dicomweb.client import DicomClient
-from dicom_etl.dicomweb.parallel import side_by_side
-from dicom_etl.dicomweb.query import PAGE, SamePage, Search
-from dicom_etl.dicomweb.retry import Patience
-from dicom_etl.dicomweb.routes import is_uid, route
+from dicom_etl.core.attributes import DEFAULT_PARTITION, INSTANCE_KEY, STUDY_KEY
+from dicom_etl.core.errors import ProtocolError
+from dicom_etl.dicomweb.resources import is_uid, route
+from dicom_etl.dicomweb.search import PAGE, SamePage, Search
+from dicom_etl.dicomweb.side_by_side import side_by_side
 from dicom_etl.dicomweb.study_dates import Part
-from dicom_etl.errors import ProtocolError
+from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.retry import Patience
 
 # The service finds a page by counting through all that stands before it.
 DEEPEST_OFFSET = 2_000

@@ -1,1 +1,4 @@
-"""What talks to Spark: fold, MERGE, roll-ups, maintenance."""
+"""The lake without a JVM: where its tables lie, whose they are, what was done, what is due.
+
+Reads the logs of all six tables; writes `run` and `rejected`, and claims.
+"""

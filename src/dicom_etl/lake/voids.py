@@ -1,41 +1,41 @@
-"""Entries that a repair has found void count as Deleted (architecture §5, Change of UIDs)."""
+"""Keys that were served once and are no longer: how far their entries are void (architecture §5, Change of UIDs)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from datetime import datetime
 
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
+from deltalake import DeltaTable
 
-from dicom_etl.attributes import INSTANCE_KEY
-from dicom_etl.lake.localrows import local_rows
+from dicom_etl.core.timerange import to_datetime
+from dicom_etl.lake.rejected import Reject, read_newest
 
-_SCHEMA = {**dict.fromkeys(INSTANCE_KEY, "string"), "voidUntil": "long"}
+UID_CHANGED = "uid-changed"
+
 Key = tuple[str, str, str, str]
 
 
-def void_rows(spark: SparkSession, voids: Mapping[Key, int]) -> DataFrame:
-    """INSTANCE_KEY and ``voidUntil``: one row per void key, with the sequence up to which it is void."""
-    return local_rows(spark, ((*key, sequence) for key, sequence in voids.items()), **_SCHEMA)
+def read_voids(rejected: DeltaTable) -> list[Reject]:
+    """The voids that hold, by sequence; few. Raises as ``read_rows`` does."""
+    newest = read_newest(rejected)
+    return [r for r in newest if r.status == "void" and r.reason == UID_CHANGED and None not in _key(r)]
 
 
-def as_deleted(last: DataFrame, voids: Mapping[Key, int]) -> DataFrame:
-    """The last entries, those up to the sequence at which their key is void as Delete and Deleted.
+def void_until(voids: Iterable[Reject]) -> dict[Key, int]:
+    """By the four parts of an instance's key: the sequence up to which its entries count as Deleted."""
+    until: dict[Key, int] = {}
+    for void in voids:
+        until[_key(void)] = max(void.sequence, until.get(_key(void), 0))
+    return until
 
-    A key that was created again since has an entry above it and is left alone. The feed goes on showing the old
-    rows as they were, so this holds for every reading, not only for the one that found it.
-    """
-    if not voids:
-        return last
-    until = void_rows(last.sparkSession, voids)
-    void = F.coalesce(F.col("sequence") <= F.col("voidUntil"), F.lit(False))
-    return (
-        last.join(F.broadcast(until), on=list(INSTANCE_KEY), how="left")
-        .withColumns(
-            {
-                "action": F.when(void, "Delete").otherwise(F.col("action")),
-                "state": F.when(void, "Deleted").otherwise(F.col("state")),
-            }
-        )
-        .drop("voidUntil")
-    )
+
+def new_voids(entries: Iterable[tuple[Key, int, int]], *, run_id: int, recorded_at: datetime) -> list[Reject]:
+    """A void for each (key, sequence, time in ticks of 100 ns since 1970)."""
+    return [
+        Reject(run_id, sequence, to_datetime(ticks), *key, UID_CHANGED, "void", recorded_at)
+        for key, sequence, ticks in entries
+    ]
+
+
+def _key(reject: Reject) -> Key:
+    return (reject.partition, reject.study, reject.series, reject.sop)  # type: ignore[return-value]

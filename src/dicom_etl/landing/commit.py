@@ -7,17 +7,18 @@ from collections.abc import Mapping
 
 from deltalake import DeltaTable
 
-from dicom_etl.deltalog import FAILURES, commit_files
-from dicom_etl.errors import Superseded
-from dicom_etl.landing.files import Landed
-from dicom_etl.landing.schema import change_schema
+from dicom_etl.core.errors import Superseded
+from dicom_etl.lake.change_schema import change_schema
+from dicom_etl.lake.delta.commit import commit_files
+from dicom_etl.lake.delta.errors import FAILURES
+from dicom_etl.landing.landing import Landed
 
 
 def commit_change(table: DeltaTable, landed: Landed, *, app_id: str, run_id: int, details: Mapping[str, str]) -> int:
     """The version of ``change`` that holds what was landed: all of it, by one commit.
 
     A landing without entries commits nothing, and the version that ``table`` has comes back. Raises as
-    ``deltalog.commit_files`` does; when this run was superseded its files are removed.
+    ``commit_files`` does; when this run was superseded its files are removed.
     """
     if not landed.files:
         return table.version()

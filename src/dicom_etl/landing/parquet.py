@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dicom_etl.deltalog import FAILURES, NewFile, Statistics, TableFolder, sync_to_disk
-from dicom_etl.landing.schema import STATISTICS_COLUMNS, change_schema
+from dicom_etl.lake.change_schema import STATISTICS_COLUMNS, change_schema
+from dicom_etl.lake.delta.add_file import NewFile, Statistics
+from dicom_etl.lake.delta.errors import FAILURES
+from dicom_etl.lake.delta.folder import TableFolder, sync_to_disk
 
 _SCHEMA = change_schema()
 # Headers repeat themselves, but not as whole strings: a dictionary of them would be written and given up.

@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from dicom_etl.attributes import DEFAULT_PARTITION
-from dicom_etl.entry import Entry
-from dicom_etl.landing.kept import METADATA_MISSING, METADATA_NOT_UTF8, kept_values
-from dicom_etl.landing.schema import TIMESTAMP, change_schema
+from dicom_etl.core.attributes import DEFAULT_PARTITION
+from dicom_etl.core.entry import Entry, Unusable
+from dicom_etl.core.timerange import TICKS_PER_MICROSECOND
+from dicom_etl.lake.change_schema import TIMESTAMP, change_schema
+from dicom_etl.landing.extract import METADATA_MISSING, METADATA_NOT_UTF8, kept_values
 from dicom_etl.landing.values import stripped
-from dicom_etl.window import TICKS_PER_MICROSECOND
 
 UID_MISSING = "uid-missing"
 ACTION_UNKNOWN = "action-unknown"
@@ -33,22 +33,6 @@ _STATES = {name.lower(): name for name in ("Current", "Replaced", "Deleted")}
 _NOT_TEXT = frozenset((METADATA_MISSING, METADATA_NOT_UTF8))
 _SCHEMA = change_schema()
 _ROW_FIELDS = list(_SCHEMA)[2:]
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """An entry that can be neither merged nor told to be harmless by itself; ``reason`` is a code.
-
-    ``ticks`` is its time in 100 ns since 1970. The UIDs are null where the entry has none.
-    """
-
-    sequence: int
-    ticks: int
-    partition: str
-    study: str | None
-    series: str | None
-    sop: str | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from datetime import date
 
 import msgspec
 
-from dicom_etl.attributes import Attribute
+from dicom_etl.core.attributes import Attribute
 
 # What msgspec raises on JSON that is wrong, of another type, not UTF-8, or nested without end.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

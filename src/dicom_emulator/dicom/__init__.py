@@ -1,0 +1,1 @@
+"""Data sets as the service reads, checks and writes them."""

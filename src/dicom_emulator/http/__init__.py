@@ -1,0 +1,1 @@
+"""How the service is reached: the app, its middleware, bodies, answers and errors."""

@@ -1,0 +1,153 @@
+"""QIDO-RS: the six searches, their parameters and answers (service-protocol §4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from starlette.requests import Request
+from starlette.responses import Response
+
+from dicom_emulator.http.answers import dicom_json, require_dicom_json
+from dicom_emulator.http.errors import BadRequest
+from dicom_emulator.http.parameters import refuse_tags
+from dicom_emulator.http.routing import partition_of, service_of, version_of
+from dicom_emulator.routes.matching import Matcher, matcher
+from dicom_emulator.routes.resources import (
+    COMPUTED,
+    DEFAULT_TAGS,
+    LEVELS_OF_ROUTE,
+    MORE_TAGS,
+    SEARCHABLE,
+    Found,
+    search_resources,
+)
+from dicom_emulator.state.uids import uid_from_path
+
+_PATH_TAGS = {"study": 0x0020000D, "series": 0x0020000E}
+_RESERVED = frozenset({"includefield", "limit", "offset", "fuzzymatching"})
+
+
+@dataclass
+class Search:
+    """A search as asked; `matchers` by tag, `fields` the tags to answer with."""
+
+    route: str
+    limit: int = 100
+    offset: int = 0
+    fuzzy: bool = False
+    matchers: dict[int, Matcher] = field(default_factory=dict)
+    fields: set[int] = field(default_factory=set)
+
+
+def search(route: str, request: Request) -> Response:
+    """200 with an array, newest first; 204 when nothing matches. Raises BadRequest (400), 406.
+
+    `route` is a key of LEVELS_OF_ROUTE.
+    """
+    version_of(request)
+    refuse_tags(request)
+    require_dicom_json(request)
+    partition = partition_of(request)
+    uids = {part: uid_from_path(part, request.path_params[part]) for part in _PATH_TAGS if part in request.path_params}
+    asked = read_search(route, request.query_params.multi_items(), uids)
+    service = service_of(request)
+    with service.lock:
+        matching = (one for one in search_resources(service, partition, route, uids) if _matches(one, asked))
+        results = list(_page(matching, asked))
+    return dicom_json(results) if results else Response(status_code=204)
+
+
+def read_search(route: str, query: list[tuple[str, str]], uids: Mapping[str, str]) -> Search:
+    """The search in a query. Raises BadRequest (400) for what is out of range, unknown or twice."""
+    asked = Search(route)
+    values = {name.lower(): value for name, value in query if name.lower() in _RESERVED - {"includefield"}}
+    asked.limit = _number(values, "limit", 100, 1, 200)
+    asked.offset = _number(values, "offset", 0, 0, 2**31 - 1)
+    asked.fuzzy = _flag(values, "fuzzymatching")
+    for name, value in query:
+        if name.lower() not in _RESERVED:
+            _add_matcher(asked, name, value)
+    included = [one.strip() for name, value in query if name.lower() == "includefield" for one in value.split(",")]
+    asked.fields = _fields(route, included) | asked.matchers.keys() | {_PATH_TAGS[part] for part in uids}
+    return asked
+
+
+def _add_matcher(asked: Search, name: str, value: str) -> None:
+    tag = _tag(name)
+    if tag is None:
+        raise BadRequest(f"Invalid QIDO-RS query. Unknown query parameter '{name}'.")
+    levels = LEVELS_OF_ROUTE[asked.route]
+    if not any(tag in SEARCHABLE[level] for level in levels):
+        raise BadRequest(f"Invalid QIDO-RS query. AttributeId {name} is not queryable.")
+    if tag in asked.matchers:
+        raise BadRequest(f"Invalid QIDO-RS query. Duplicate AttributeId '{name}'.")
+    if not value.strip():
+        raise BadRequest(f"Invalid QIDO-RS query. AttributeId '{name}' has an empty value.")
+    try:
+        asked.matchers[tag] = matcher(dictionary_VR(tag), value, asked.fuzzy)
+    except ValueError:
+        raise BadRequest(f"Invalid QIDO-RS query. The value of '{name}' is invalid.") from None
+
+
+def _fields(route: str, included: list[str]) -> set[int]:
+    """The tags of the answer: the defaults of the route's levels, and of those included what a level offers."""
+    levels = LEVELS_OF_ROUTE[route]
+    fields = {tag for level in levels for tag in DEFAULT_TAGS[level]}
+    offered = {tag for level in levels for tag in (*MORE_TAGS[level], *COMPUTED[level])} | fields
+    for name in included:
+        tag = _tag(name)
+        if name.lower() == "all":
+            fields |= {tag for level in levels for tag in MORE_TAGS[level]}
+        elif tag is None:
+            raise BadRequest(f"Invalid QIDO-RS query. IncludeField has unknown attribute '{name}'.")
+        elif tag in offered:
+            fields.add(tag)
+    return fields
+
+
+def _matches(found: Found, asked: Search) -> bool:
+    return all(match(found.values(tag)) for tag, match in asked.matchers.items())
+
+
+def _page(matching: Iterator[Found], asked: Search) -> Iterator[dict[str, Any]]:
+    for number, found in enumerate(matching):
+        if number >= asked.offset + asked.limit:
+            return
+        if number >= asked.offset:
+            yield found.dataset(asked.fields)
+
+
+def _tag(name: str) -> int | None:
+    """The tag of a keyword (in its own case) or of eight hex digits."""
+    tag = tag_for_keyword(name)
+    if tag is None and len(name) == 8:
+        try:
+            return int(name, 16)
+        except ValueError:
+            return None
+    return tag
+
+
+def _number(values: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = values.get(name)
+    if text is None:
+        return default
+    try:
+        number = int(text)
+    except ValueError:
+        raise BadRequest(f"Invalid QIDO-RS query. Specified {name} value is not a valid integer.") from None
+    if not least <= number <= most:
+        raise BadRequest(
+            f"Invalid QIDO-RS query. Specified {name} value {number} is outside the allowed range of {least}..{most}."
+        )
+    return number
+
+
+def _flag(values: Mapping[str, str], name: str) -> bool:
+    text = values.get(name, "false").lower()
+    if text not in ("true", "false"):
+        raise BadRequest("Invalid QIDO-RS query. Specified fuzzymatching value is not a valid boolean.")
+    return text == "true"

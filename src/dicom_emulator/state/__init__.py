@@ -1,0 +1,1 @@
+"""What the service holds: instances, their versions, its feed and its clock."""

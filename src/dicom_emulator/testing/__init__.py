@@ -1,0 +1,1 @@
+"""For tests: faults, rewritten answers, random feeds, and what was asked."""

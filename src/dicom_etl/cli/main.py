@@ -1,0 +1,174 @@
+"""The command line: parses it, calls a verb, prints what comes back (architecture §6)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dicom_etl import __version__
+from dicom_etl.cli.doctor import doctor
+from dicom_etl.cli.fabric import fabric
+from dicom_etl.cli.jsonlines import print_json
+from dicom_etl.cli.options import common, json_option
+from dicom_etl.cli.output import RowFormat, plain, print_rows
+from dicom_etl.cli.rejects import rejects
+from dicom_etl.cli.status import runs, status
+from dicom_etl.cli.sync import init, sync, watch
+from dicom_etl.cli.verify import repair, verify
+from dicom_etl.core.errors import DataError, UsageError
+from dicom_etl.core.logs import configure_as_asked
+from dicom_etl.core.settings.model import Settings, flat, shown
+
+# Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+@click.option("--version", is_flag=True, help="Our version, Spark's and Delta's.")
+@click.pass_context
+def cli(ctx: click.Context, version: bool) -> None:
+    """Keep three Delta tables, instance, series and study, equal to what an Azure DICOM service holds."""
+    if version:
+        _print_versions()
+    elif ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(UsageError.exit_code)
+
+
+for _verb in (init, sync, watch, status, runs, rejects, verify, repair, doctor, fabric):
+    cli.add_command(_verb)
+
+
+def run() -> int:
+    """The exit code of the command that the process was called with."""
+    try:
+        code = cli.main(standalone_mode=False, prog_name="dicom-etl")
+    except click.exceptions.Abort as abort:
+        raise KeyboardInterrupt from abort
+    except click.ClickException as error:
+        configure_as_asked(sys.argv[1:])
+        raise UsageError(error.format_message()) from error
+    return code if isinstance(code, int) else 0
+
+
+def _print_versions() -> None:
+    click.echo(f"dicom-etl {__version__}")
+    for package in ("pyspark", "delta-spark"):
+        try:
+            click.echo(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            click.echo(f"{package} not installed")
+
+
+@cli.command()
+@common
+@click.option("--dry-run", is_flag=True, help="Say what there is to do; take no claim, write nothing.")
+@json_option
+def maintain(settings: Settings, dry_run: bool, as_json: bool) -> int:
+    """Compact and vacuum the tables."""
+    from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
+    from dicom_etl.commands.maintain import maintain as verb  # noqa: PLC0415
+    from dicom_etl.commands.maintain import planned  # noqa: PLC0415
+
+    rows: list[dict[str, Any]]
+    if dry_run:
+        rows = [
+            {"table": name, "would": steps if as_json else ", ".join(steps) or "nothing"}
+            for name, steps in planned(settings)
+        ]
+    else:
+        with terminal_progress() as progress:
+            rows = [done.as_row() for done in verb(settings, progress=progress)]
+    print_rows(list(rows[0]), [list(row.values()) for row in rows], "json" if as_json else "table")
+    return 0
+
+
+@cli.command()
+@common
+@click.argument("sql")
+@click.option("--format", "row_format", type=click.Choice(["table", "csv", "json"]), default="table")
+def query(settings: Settings, sql: str, row_format: RowFormat) -> int:
+    """Ask the tables by Spark SQL (- reads the statement from standard input); read only."""
+    from dicom_etl.commands.query import answer  # noqa: PLC0415
+
+    with answer(settings, sys.stdin.read() if sql == "-" else sql) as rows:
+        print_rows(rows.columns, (tuple(row) for row in rows.toLocalIterator()), row_format)
+    return 0
+
+
+@cli.command()
+@common
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--partition", help="The data partition to store into, where the service has them.")
+@json_option
+def upload(settings: Settings, paths: tuple[Path, ...], partition: str | None, as_json: bool) -> int:
+    """Store DICOM files in the service (STOW-RS), one outcome per file; 65 when any was refused."""
+    from dicom_etl.commands.upload import upload as verb  # noqa: PLC0415
+
+    refused = total = 0
+    for done in verb(settings, paths, partition=partition):
+        total += 1
+        refused += done.outcome.refused
+        if as_json:
+            print_json({"path": str(done.path), "outcome": done.outcome.kind, "reason": done.outcome.reason})
+        else:
+            reason = f"  ({done.outcome.reason})" if done.outcome.reason else ""
+            click.echo(plain(f"{done.outcome.kind}  {done.path}{reason}"))
+    if refused:
+        raise DataError(f"the service refused {refused} of {total} files")
+    return 0
+
+
+@cli.command()
+@common
+@json_option
+def config(settings: Settings, as_json: bool) -> int:
+    """Print every setting with the place it came from."""
+    rows = [(key, shown(value), origin) for key, value, origin in flat(settings)]
+    print_rows(["setting", "value", "from"], rows, "json" if as_json else "table")
+    return 0
+
+
+@cli.command()
+@common
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--lake", type=click.Path(path_type=Path, file_okay=False), help="Folder that receives the DICOM files.")
+@click.option("--load", "paths", multiple=True, type=click.Path(path_type=Path, exists=True), help="Store these first.")
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path, exists=True))
+def emulator(
+    _settings: Settings, port: int, host: str, lake: Path | None, paths: tuple[Path, ...], more: tuple[Path, ...]
+) -> int:
+    """Serve a local DICOM service, for trying things out and for tests; what it holds lives in memory."""
+    from dicom_emulator.serve import serve  # noqa: PLC0415
+
+    try:
+        serve(
+            host=host,
+            port=port,
+            lake=lake,
+            load=[*paths, *more],
+            ready=lambda address: click.echo(f"DICOM service at {address}"),
+            loaded=_say_if_refused,
+        )
+    except OSError as error:
+        raise UsageError(f"cannot serve at {host}, port {port}: {error.strerror}") from error
+    return 0
+
+
+@cli.command()
+@common
+def demo(_settings: Settings) -> int:
+    """Play the whole story on real DICOM files in ./demo-lake, against a local DICOM service."""
+    from dicom_etl.commands.demo.demo import main  # noqa: PLC0415
+
+    return main()
+
+
+def _say_if_refused(path: Path, stored: Any) -> None:
+    if stored.failure is not None:
+        why = "; ".join(stored.comments) or f"failure {stored.failure}: not a DICOM file that can be stored"
+        click.echo(f"refused  {path}  ({why})", err=True)

@@ -1,0 +1,49 @@
+"""The options that every verb of the command line takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dicom_etl.core.logs import configure_logging
+from dicom_etl.core.settings.model import load_settings
+
+_OPTIONS = (
+    click.option("--config", type=click.Path(path_type=Path), help="The one settings file to read."),
+    click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting."),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        help="How log lines and errors look; json prints the results as --json does, where a command has that.",
+    ),
+)
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with the options that say where the settings come from, and how logs look."""
+    return functools.reduce(lambda taken, option: option(taken), reversed(_OPTIONS), command)
+
+
+def common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The verb with those options, and the settings that they name as its first argument."""
+
+    @settings_options
+    @functools.wraps(command)
+    def with_settings(
+        *args: Any, config: Path | None, overrides: tuple[str, ...], log_format: Any, **kwargs: Any
+    ) -> Any:
+        configure_logging(log_format)
+        if log_format == "json" and "as_json" in kwargs:  # whoever wants lines for a machine wants all of them
+            kwargs["as_json"] = True
+        return command(load_settings(config, overrides), *args, **kwargs)
+
+    return with_settings
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")

@@ -1,0 +1,131 @@
+"""The end of a command: errors as one line on standard error, and as an exit code (architecture §6)."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import dicom_etl
+from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.core.logs import said
+
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
+
+
+class Terminated(BaseException):
+    """SIGTERM came; like KeyboardInterrupt it passes every handler of errors, and contexts close."""
+
+
+def ended(command: Callable[[], int]) -> int:
+    """The exit code of ``command``, whatever happens in it."""
+    signal.signal(signal.SIGTERM, _terminate)
+    # pyspark hands out timestamps in the process's zone, without saying which.
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A name that the output's encoding lacks is shown by its number: it must not end a command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        code = command()
+        sys.stdout.flush()
+    except DicomEtlError as error:
+        _say(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted; the next run goes on where this one stopped")
+        return 130
+    except Terminated:
+        _say("terminated; the next run goes on where this one stopped")
+        return 143
+    except BrokenPipeError:
+        # The reader of our output went away (| head). Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _storage_or_bug(error)
+    except ModuleNotFoundError as error:
+        _say(f"the package {error.name} is not installed: pip install 'dicom-etl[cli,spark,emulator]' brings all")
+        return 78
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  the one place: a bug, or a panic of delta-rs's, ends as one line
+        return _bug(error)
+    return code
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with ``code``, without Python's own end.
+
+    Threads of delta-rs may still be on their way out of a filesystem that is written in Python, as the one for Azure
+    is: at Python's end they then abort the process, with 134 and its work done (ADR 11). In Databricks the process is
+    the notebook's, and goes on.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        raise SystemExit(code)
+    os._exit(code)
+
+
+@contextmanager
+def stop_when_asked() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets, for work that ends between two steps; a second signal ends it at once.
+
+    Raises Terminated or KeyboardInterrupt at the end of the block when one came.
+    """
+    asked = threading.Event()
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        asked.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt if came[0] == signal.SIGINT else Terminated
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _storage_or_bug(error: OSError) -> int:
+    if error.errno not in _STORAGE:
+        return _bug(error)
+    _say(f"the storage cannot be written ({errno.errorcode[error.errno or 0]}): free or mend it and run again")
+    return 74
+
+
+def _bug(error: BaseException) -> int:
+    """One line with the class and the place; the message of a foreign exception may quote a patient."""
+    ours = Path(dicom_etl.__file__).parent
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ours)]
+    place = f"{Path(frames[-1].filename).relative_to(ours)}:{frames[-1].lineno}" if frames else "?"
+    _say(f"internal error ({type(error).__name__} at {place}); please report it; the next run mends what this one left")
+    return 70
+
+
+def _say(text: str) -> None:
+    for line in text.splitlines() or [""]:
+        print(said(line), file=sys.stderr)  # noqa: T201

@@ -1,0 +1,1 @@
+"""`demo`: the whole story on real DICOM files, against a local DICOM service."""

@@ -1,0 +1,256 @@
+"""The story of ``make demo``: real DICOM files into a service, through its change feed, into three tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pydicom
+
+from dicom_etl.commands.demo.plan import PYDICOM_FILES, Instance, Plan, plan
+from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.lake.delta.table import open_table, read_rows
+
+FOLDER = Path("demo-lake")
+CONFIG = FOLDER / "demo.toml"
+STEP_TICKS = 60 * 10_000_000  # the demo's service makes one change a minute
+KILLED_BEHIND = "instance merged"
+
+_COMMAND = [sys.executable, "-m", "dicom_etl"]
+
+
+class DemoFailed(DicomEtlError):
+    """The demo did not show what it must show (70)."""
+
+
+def main() -> int:
+    for name in [name for name in os.environ if name.startswith("DICOM_ETL")]:
+        del os.environ[name]  # the demo's settings are the demo's
+    _fresh_folder()
+    with _service() as address:
+        _write_config(address)
+        say("1. Upload every DICOM file that the pydicom package ships")
+        _upload([PYDICOM_FILES])
+        say("2. Sync: the change feed, window by window, into a new lake (--until now: this hour is still open)")
+        _run("sync", "--init", "--until", _now(address))
+        before = _sizes()
+        _print_sizes(before)
+        _run("query", "SELECT modality, count(*) AS instances, count(DISTINCT studyInstanceUid) AS studies "
+             "FROM instance GROUP BY modality ORDER BY instances DESC LIMIT 6")  # fmt: skip
+        say("3. An hour later things change in the service")
+        _control(address, "PUT", "clock", {"advance": 60 * STEP_TICKS})
+        _change(address, plan(_instances(address)))
+        say("4. Sync again, and kill -9 it between the first MERGE and the others")
+        _killed_sync("--until", _now(address))
+        say("5. Run it once more: it takes over the dead run's claim and heals what it left")
+        _run("sync", "--until", _now(address))
+        _print_changes(before, _sizes())
+        _run("runs")
+        _open_one_file()
+        say("6. Do the tables equal the service?")
+        _verify()
+    _say_what_next()
+    return 0
+
+
+def say(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def _fresh_folder() -> None:
+    if FOLDER.exists() and not CONFIG.exists():
+        raise DemoFailed(f"the folder {FOLDER} is there and not the demo's: move it away and run again")
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+
+
+def _write_config(address: str) -> None:
+    start = _yesterday().isoformat().replace("+00:00", "Z")
+    CONFIG.write_text(
+        f"""[dicom]
+base_url = "{address}"
+[feed]
+start = "{start}"
+delay = "0s"  # nothing is late in a service that stands still; a real one needs its 15m
+[lake]
+root = {json.dumps(str((FOLDER / "tables").absolute()))}
+[files]
+root = {json.dumps(str((FOLDER / "files").absolute()))}
+"""
+    )
+
+
+def _yesterday() -> datetime:
+    return datetime.now(UTC).replace(hour=8, minute=0, second=0, microsecond=0) - timedelta(days=1)
+
+
+@contextmanager
+def _service() -> Iterator[str]:
+    """The address of a DICOM service of our own, on a free port, with its files in the demo's folder."""
+    command = [*_COMMAND, "emulator", "--port", "0", "--lake", str(FOLDER / "files")]
+    CONFIG.touch()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().rpartition(" ")[2].strip()
+            if not address.startswith("http"):
+                raise DemoFailed("the local DICOM service did not start")
+            print(f"A DICOM service answers at {address}, its files lie in {FOLDER / 'files'}", flush=True)
+            _control(address, "PUT", "clock", {"freeze": _yesterday().isoformat(), "step": STEP_TICKS})
+            yield address
+        finally:
+            process.terminate()
+
+
+def _control(address: str, method: str, what: str, body: Any = None) -> Any:
+    return httpx.request(method, f"{address}/_emulator/{what}", json=body).raise_for_status().json()
+
+
+def _now(address: str) -> str:
+    """The service's time."""
+    date = httpx.get(f"{address}/v2/changefeed", params={"limit": 1}).headers["date"]
+    moment = datetime.strptime(date, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _typed(*words: str) -> list[str]:
+    """A command as it would be typed, printed; the words to run it."""
+    words = (words[0], "--config", str(CONFIG), *words[1:])
+    print("\n$ dicom-etl " + " ".join(f'"{word}"' if " " in word else word for word in words), flush=True)
+    return [*_COMMAND, *words]
+
+
+def _run(*words: str) -> None:
+    if code := subprocess.run(_typed(*words), check=False).returncode:
+        raise DemoFailed(f"dicom-etl {words[0]} ended with exit code {code}")
+
+
+def _upload(paths: list[Path]) -> None:
+    """Upload by the command line, and print what came of it: counts, and the service's reason for each refusal."""
+    words = _typed("upload", "--json", *map(str, paths))
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    if not outcomes:
+        raise DemoFailed("nothing was uploaded: " + done.stderr.strip())
+    for kind, count in Counter(outcome["outcome"] for outcome in outcomes).most_common():
+        print(f"{count:5} {kind}")
+    reasons = defaultdict(list)
+    for outcome in outcomes:
+        if outcome["outcome"] == "refused":
+            reasons[outcome["reason"]].append(Path(outcome["path"]).name)
+    for reason, names in reasons.items():
+        print(f"refused, {reason}: {', '.join(sorted(names))}")
+
+
+def _instances(address: str) -> list[Instance]:
+    return [
+        Instance(found["studyInstanceUid"], found["seriesInstanceUid"], found["sopInstanceUid"])
+        for found in _control(address, "GET", "instances")
+    ]
+
+
+def _change(address: str, planned: Plan) -> None:
+    body = {
+        "studyInstanceUids": [planned.updated_study],
+        "changeDataset": {"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Updated^In^Bulk"}]}},
+    }
+    httpx.post(f"{address}/v2/studies/$bulkUpdate", json=body).raise_for_status()
+    print("a study's patient name was changed by a bulk update")
+    studies = f"{address}/v2/studies"
+    _delete(f"{studies}/{planned.deleted_study}", "a whole study was deleted")
+    for instance, what in (
+        (planned.last_of_series, "the last instance of a series was deleted"),
+        (planned.one_of_many, "one instance of a series was deleted"),
+    ):
+        _delete(f"{studies}/{instance.study}/series/{instance.series}/instances/{instance.sop}", what)
+    print("one file of the deleted study was uploaded again")
+    _upload([planned.uploaded_again])
+
+
+def _delete(url: str, what: str) -> None:
+    httpx.delete(url).raise_for_status()
+    print(what)
+
+
+def _killed_sync(*words: str) -> None:
+    """Run sync and kill it as soon as it says that the first MERGE is done."""
+    with subprocess.Popen(_typed("sync", *words), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            if KILLED_BEHIND in line:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+    if process.returncode != -signal.SIGKILL:
+        raise DemoFailed("the sync ended before it could be killed")
+    print(f"killed -9 (exit {process.returncode}): instance is new, series and study are old.")
+    print("The dead run has no row in the ledger: what it read counts as not read.", flush=True)
+
+
+def _sizes() -> dict[str, int]:
+    """The rows of each table, read by delta-rs: what Spark writes, others read."""
+    return {name: len(_read(name, "studyInstanceUid")) for name in ("instance", "series", "study")}
+
+
+def _read(table: str, *columns: str) -> list[dict[str, Any]]:
+    opened = open_table(str((FOLDER / "tables" / table).absolute()))
+    if opened is None:
+        raise DemoFailed(f"there is no table {table}")
+    rows: list[dict[str, Any]] = read_rows(opened, columns).to_pylist()
+    return rows
+
+
+def _print_sizes(sizes: dict[str, int]) -> None:
+    print("the tables hold " + ", ".join(f"{count} rows in {name}" for name, count in sizes.items()))
+
+
+def _print_changes(before: dict[str, int], after: dict[str, int]) -> None:
+    for name, count in after.items():
+        print(f"{name}: {before[name]} rows before, {count} now")
+    count = sum(row["patientName"] == "Updated^In^Bulk" for row in _read("study", "patientName"))
+    print(f"study: {count} row carries the updated name", flush=True)
+    if count != 1:
+        raise DemoFailed("the bulk update is not in the table study")
+
+
+def _open_one_file() -> None:
+    row = next(row for row in _read("instance", "filePath", "modality") if row["modality"] == "CT")
+    dataset = pydicom.dcmread(FOLDER / "files" / row["filePath"])
+    print(
+        f"\nfilePath {row['filePath']}\n  opened with pydicom: {dataset.Modality}, {dataset.Rows} x {dataset.Columns}"
+    )
+
+
+def _verify() -> None:
+    done = subprocess.run([*_typed("verify"), "--json"], stdout=subprocess.PIPE, text=True, check=False)
+    found = json.loads(done.stdout or "{}")
+    for name, value in found.items():
+        if value is not None:
+            print(f"  {name:20} {value}")
+    if done.returncode or not found.get("equal") or found.get("pending") or not found.get("lakeInstances"):
+        raise DemoFailed("the tables differ from the service")
+    print("the tables equal the service", flush=True)
+
+
+def _say_what_next() -> None:
+    program = Path(sys.executable).parent / "dicom-etl"
+    shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
+    print(
+        f"""
+The local DICOM service has stopped (dicom-etl emulator starts another one).
+The tables lie in {FOLDER / "tables"}, the DICOM files in {FOLDER / "files"}. What to type next:
+  {shown} query --config {CONFIG} "SELECT * FROM study LIMIT 5"
+  {shown} status --config {CONFIG}
+  {shown} --help"""
+    )

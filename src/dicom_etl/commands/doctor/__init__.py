@@ -1,0 +1,1 @@
+"""`doctor`: each check of settings, service, storage and machine by itself."""

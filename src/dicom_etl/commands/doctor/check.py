@@ -1,0 +1,46 @@
+"""What one check of `doctor` found: fine, worth a look, or a problem with its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.lake.delta.errors import storage_error
+
+State = Literal["ok", "warning", "problem"]
+
+# Configuration, access, unavailable, storage, data, protocol: whoever has the first must mend it before the others.
+_MOST_BASIC_FIRST = (78, 77, 75, 74, 65, 70)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `doctor`. ``text`` says what to do, unless the state is ok; only a problem has an exit code."""
+
+    check: str
+    state: State
+    text: str
+    exit_code: int = 0
+
+
+def problem(check: str, error: DicomEtlError) -> Finding:
+    """What an error of ours means for a check, whose name is not said twice."""
+    return Finding(check, "problem", str(error).removeprefix(f"{check}: "), error.exit_code)
+
+
+def looked(check: str, look: Callable[[], Finding]) -> Finding:
+    """What ``look`` finds; an error of ours, or of the disk, is its problem and nobody else's."""
+    try:
+        return look()
+    except DicomEtlError as error:
+        return problem(check, error)
+    except OSError as error:
+        return problem(check, storage_error(error, check, writing=True))
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """0 when there is no problem, else the code of the most basic one."""
+    codes = {found.exit_code for found in findings if found.state == "problem"}
+    return next((code for code in _MOST_BASIC_FIRST if code in codes), 0)

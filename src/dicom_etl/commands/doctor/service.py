@@ -1,0 +1,199 @@
+"""Checks of the DICOM service: its address, the connection, the clocks, the token, the role."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+import msgspec
+
+from dicom_etl.commands.doctor.check import Finding, looked, problem
+from dicom_etl.core.errors import AccessDenied, ConfigurationError, ServiceUnavailable
+from dicom_etl.core.settings.model import Dicom
+from dicom_etl.core.settings.rules import is_loopback
+from dicom_etl.core.timerange import TICKS_PER_SECOND, format_duration, from_datetime
+from dicom_etl.dicomweb.feed.reader import service_now
+from dicom_etl.remote.http.client import connect
+from dicom_etl.remote.http.connection import callable_address, http_client
+from dicom_etl.remote.http.retry import http_date
+from dicom_etl.remote.http.transport import printable
+from dicom_etl.remote.identity import dicom_tokens
+
+ROLE = "DICOM Data Reader"
+# Small skews are usual, and harmless: coverage ends by the slower clock.
+MOST_SKEW_SECONDS = 60
+# A doctor asks once; who waits for minutes is the run.
+_TIMEOUT_SECONDS = 15.0
+_RETRY_SECONDS = 5.0
+_GOOD_TLS = ("TLSv1.2", "TLSv1.3")
+
+Resolve = Callable[[str, int], object]
+"""Raises OSError when a name has no address, as ``socket.getaddrinfo`` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """What one request without a token showed: TLS (null: plain http), and both clocks in ticks as it came."""
+
+    tls: str | None
+    theirs: int | None
+    ours: int
+
+
+def service_findings(
+    dicom: Dicom,
+    delay: int,
+    *,
+    clock: Callable[[], datetime],
+    resolve: Resolve = socket.getaddrinfo,
+    transport: httpx.BaseTransport | None = None,
+) -> Iterator[Finding]:
+    """What is to be said of the service that ``dicom`` names; ``delay`` is `feed.delay` in ticks."""
+    token = looked("token", partial(_token, dicom))
+    if not dicom.base_url:
+        yield token
+        return
+    yield looked("address", partial(_address, dicom.base_url, resolve))
+    try:
+        met = contact(dicom.base_url, clock, transport)
+    except (ServiceUnavailable, ConfigurationError) as error:
+        yield problem("connection", error)
+        yield token
+        for check in ("clock", "role"):
+            yield Finding(check, "warning", "not checked: there is no connection to the service")
+        return
+    yield _connection(met)
+    yield _clocks(met, delay)
+    yield token
+    if token.state == "problem":
+        yield Finding("role", "warning", "not checked: there is no token")
+        return
+    yield looked("role", partial(_role, dicom, transport))
+
+
+def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseTransport | None) -> Contact:
+    """What the service's address answers to whoever has no token, whatever the status.
+
+    Raises ServiceUnavailable when there is no answer, ConfigurationError for a proxy that cannot be used.
+    """
+    host = urlsplit(base_url).hostname or ""
+    try:
+        with (
+            http_client(host, _TIMEOUT_SECONDS, transport=transport) as http,
+            callable_address(host),
+            http.stream("GET", base_url) as answer,
+        ):
+            moment = http_date(answer.headers.get("date"))
+            theirs = None if moment is None else from_datetime(moment)
+            return Contact(_negotiated(answer), theirs, from_datetime(clock()))
+    except httpx.RequestError as error:
+        raise ServiceUnavailable(_why_not(error)) from error
+
+
+def _negotiated(answer: httpx.Response) -> str | None:
+    stream = answer.extensions.get("network_stream")
+    secure = stream.get_extra_info("ssl_object") if stream is not None else None
+    return None if secure is None else secure.version()
+
+
+def _why_not(error: httpx.RequestError) -> str:
+    """In words of ours: httpx's own may quote what was sent."""
+    below: BaseException = error
+    while (deeper := below.__cause__ or below.__context__) is not None:
+        below = deeper
+    if isinstance(below, ssl.SSLCertVerificationError):
+        return (
+            "this machine does not trust the service's certificate: put the certificates that it, or a proxy on the "
+            "way, is signed with into a file and name that in SSL_CERT_FILE"
+        )
+    if isinstance(below, ssl.SSLError):
+        return "TLS 1.2 or newer could not be agreed: check the port of dicom.base_url, and proxies on the way"
+    if isinstance(error, httpx.ReadTimeout):
+        return f"no answer within {_TIMEOUT_SECONDS:.0f} s: check the port of dicom.base_url, and proxies on the way"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "what answers is no web server, or hangs up: check the port of dicom.base_url, and proxies on the way"
+    return "no connection: check dicom.base_url, the network, the firewall, and the proxy if there is one"
+
+
+def _address(base_url: str, resolve: Resolve) -> Finding:
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if not _by_proxy(parts.scheme, host):
+        try:
+            resolve(host, parts.port or (443 if parts.scheme == "https" else 80))
+        except (OSError, UnicodeError) as error:
+            raise ServiceUnavailable(
+                f"the name {host} has no address here: check dicom.base_url and this machine's name server"
+            ) from error
+    if parts.scheme == "https":
+        return Finding("address", "ok", f"https, {host}")
+    if is_loopback(host):
+        return Finding("address", "ok", f"http, {host}, which is this machine")
+    return Finding("address", "warning", f"http: everything from {host} can be read on the way; use https://")
+
+
+def _by_proxy(scheme: str, host: str) -> bool:
+    """Whether a proxy of the environment is asked, which then knows the name."""
+    proxies = getproxies()
+    return not is_loopback(host) and bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)
+
+
+def _connection(met: Contact) -> Finding:
+    if met.tls is None:
+        return Finding("connection", "ok", "the service answers, without TLS")
+    if met.tls in _GOOD_TLS:
+        return Finding("connection", "ok", f"the service answers, by {met.tls}")
+    return problem("connection", ConfigurationError(f"{met.tls} is too old: the service must speak TLS 1.2 or newer"))
+
+
+def _clocks(met: Contact, delay: int) -> Finding:
+    if met.theirs is None:
+        return Finding("clock", "warning", "not checked: the service's answers have no Date")
+    skew = (met.ours - met.theirs) / TICKS_PER_SECOND
+    said = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the service"
+    if abs(skew) > delay / TICKS_PER_SECOND:
+        text = f"{said}, more than feed.delay ({format_duration(delay)}): set this machine's clock (NTP)"
+        return problem("clock", ConfigurationError(text))
+    if abs(skew) > MOST_SKEW_SECONDS:
+        return Finding("clock", "warning", f"{said}: set this machine's clock (NTP)")
+    return Finding("clock", "ok", said)
+
+
+def _token(dicom: Dicom) -> Finding:
+    tokens = dicom_tokens(dicom)
+    if tokens is None:
+        if dicom.base_url and not is_loopback(urlsplit(dicom.base_url).hostname or ""):
+            return Finding("token", "warning", 'none is sent (dicom.auth = "none"); for a service in Azure set "azure"')
+        return Finding("token", "ok", 'none is sent (dicom.auth = "none")')
+    printable(tokens(False))
+    source = "azure-identity" if dicom.auth == "azure" else "the variable that dicom.token_env names"
+    return Finding("token", "ok", f"there is one, from {source}")
+
+
+def _role(dicom: Dicom, transport: httpx.BaseTransport | None) -> Finding:
+    """By one page of one entry, without headers."""
+    quick = msgspec.structs.replace(
+        dicom,
+        timeout_seconds=min(dicom.timeout_seconds, _TIMEOUT_SECONDS),
+        retry_seconds=min(dicom.retry_seconds, _RETRY_SECONDS),
+    )
+    with connect(quick, dicom_tokens(dicom), transport=transport) as client:
+        try:
+            service_now(client)
+        except AccessDenied as error:
+            raise AccessDenied(_how_to_get_in(dicom, error)) from error
+    return Finding("role", "ok", f"the change feed can be read ({ROLE})")
+
+
+def _how_to_get_in(dicom: Dicom, error: AccessDenied) -> str:
+    """The error's words; they tell of a token although none was sent, and of the role only when it is 403."""
+    if dicom.auth == "none":
+        return f'the service wants a token: set dicom.auth = "azure", and assign the role {ROLE} to the identity'
+    return str(error) if ROLE in str(error) else f"{error}. It also takes the role {ROLE} on the service"

@@ -1,0 +1,94 @@
+"""Spark SQL over the tables of a lake, read only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from dicom_etl.core.errors import UsageError
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.lake.open import TABLES, Lake, existing_lake
+from dicom_etl.tables.engine.errors import condition
+from dicom_etl.tables.engine.session import Engine
+from dicom_etl.tables.merge import read_table
+from dicom_etl.tables.query_gate import NOT_A_QUERY, Judge, kind
+
+
+@contextmanager
+def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -> Iterator[DataFrame]:
+    """The rows that ``sql`` asks for; instance, series, study, run, change and rejected are views.
+
+    Raises UsageError (64) when the text does not parse, names what is not there, or would write.
+    """
+    lake = existing_lake(settings, private=False)
+    with Engine(settings.spark, spark, lake.places) as engine:
+        session = engine.session(lake.rows())
+        _make_views(session, lake)
+        try:
+            yield read_only(session, sql)
+        except (PySparkException, Py4JJavaError) as error:
+            # Found out only as the rows are made (1/0, a cast); the message may quote a value, its name does not.
+            named = condition(error) if isinstance(error, PySparkException) else None
+            raise UsageError(f"query: it failed as it ran ({named or type(error).__name__})") from error
+
+
+def _make_views(spark: SparkSession, lake: Lake) -> None:
+    for name in TABLES:
+        if lake.readable(name):
+            read_table(spark, lake.path(name)).createOrReplaceTempView(name)
+
+
+def read_only(spark: SparkSession, sql: str) -> DataFrame:
+    """The frame of a query; anything that could change something is refused before it runs.
+
+    The text is judged as it parses, since its analysis may run parts of it, and as it is analysed, since only then the
+    text of views and what names stand for can be seen. `spark.sql` runs commands, EXPLAIN among them, at once.
+    """
+    try:
+        asked = _parsed(spark, sql)
+        judge = Judge(spark)
+        query = _inside(asked)
+        if kind(query).startswith(("Describe", "Show")):
+            _refuse(judge.objection_below(query))
+        else:
+            _refuse(judge.objection(query))
+            _refuse(judge.objection(_analysed(spark, query)))
+        return spark.sql(sql)
+    except AnalysisException as error:  # ParseException is one too
+        raise UsageError(f"query: {_first_line(error)}") from error
+
+
+def _parsed(spark: SparkSession, sql: str) -> Any:
+    try:
+        return spark._jsparkSession.sessionState().sqlParser().parsePlan(sql)
+    except Py4JJavaError as error:  # Spark 4.0 refuses scripts by itself, and its pyspark has no class for that
+        raise UsageError(f"query: {NOT_A_QUERY}") from error
+
+
+def _inside(asked: Any) -> Any:
+    """The statement that EXPLAIN or DESCRIBE QUERY is about; any other statement is that itself."""
+    if kind(asked) == "ExplainCommand":
+        return _inside(asked.logicalPlan())
+    return asked.plan() if kind(asked) == "DescribeQueryCommand" else asked
+
+
+def _analysed(spark: SparkSession, query: Any) -> Any:
+    """The analysed plan, without running any command that might be in it."""
+    nothing_runs = spark._jvm.org.apache.spark.sql.execution.CommandExecutionMode.SKIP()  # type: ignore[union-attr]
+    return spark._jsparkSession.sessionState().executePlan(query, nothing_runs).analyzed()
+
+
+def _refuse(why: str | None) -> None:
+    if why is not None:
+        raise UsageError(f"query: {why}")
+
+
+def _first_line(error: AnalysisException) -> str:
+    """Spark's own words about the user's own text, without the plan that follows them."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else "it does not parse"

@@ -1,0 +1,85 @@
+"""The open rejects of a lake: lists them, and closes one that nobody waits for (architecture §5.9)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from dicom_etl.core.clock import utc_now
+from dicom_etl.core.errors import UsageError
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.lake.claims.claim import claim
+from dicom_etl.lake.ledger import Run
+from dicom_etl.lake.open import Lake, existing_lake, highest_run_id, refuse_incomplete, refuse_restored
+from dicom_etl.lake.rejected import Reject, close_reject, read_open
+from dicom_etl.run.pipeline import row_origin
+from dicom_etl.run.roll_up import fitting_versions
+
+log = logging.getLogger(__name__)
+
+VERB = "rejects"
+
+
+def open_rejects(settings: Settings) -> list[Reject]:
+    """The open rejects, by sequence. Raises DataError when there is no lake, or a table of it is gone."""
+    lake = existing_lake(settings)
+    refuse_incomplete(lake)
+    return read_open(lake.table("rejected"))
+
+
+def close(
+    settings: Settings,
+    sequence: int,
+    why: str,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Reject:
+    """The reject that is void from now on, with ``why`` beside it; the ledger gets a row of the verb ``rejects``.
+
+    Raises UsageError when no reject of this sequence is open, DataError when a table is older than recorded,
+    AnotherWriter when somebody else writes the lake.
+    """
+    lake = existing_lake(settings)
+    refuse_incomplete(lake)
+    # Else the row of this verb would take the table's lower version for the one that it has to have.
+    refuse_restored(lake)
+    started = clock()
+    with claim(
+        *lake.storage.filesystem(lake.places.claims),
+        verb=VERB,
+        floor=highest_run_id(lake),
+        clock=clock,
+        sleep=sleep,
+    ) as held:
+        rejected = lake.table("rejected")
+        found = next((reject for reject in read_open(rejected) if reject.sequence == sequence), None)
+        if found is None:
+            raise UsageError(f"--close: {sequence} is no open reject; dicom-etl rejects lists them")
+        closed = close_reject(
+            rejected,
+            found,
+            why,
+            app_id=lake.app_id("rejected"),
+            run_id=held.run_id,
+            recorded_at=clock(),
+            folder=lake.folder("rejected"),
+        )
+        # The text is an operator's: it stands in the private table, and nowhere else.
+        log.info("reject closed", extra={"run_id": held.run_id, "sequence": sequence, "reason": closed.reason})
+        lake.record(_row(held.run_id, settings, lake, started, clock()))
+        return closed
+
+
+def _row(run_id: int, settings: Settings, lake: Lake, started: datetime, finished: datetime) -> Run:
+    return Run(
+        run_id=run_id,
+        verb=VERB,
+        status="succeeded",
+        started_at=started,
+        finished_at=finished,
+        **fitting_versions(lake),
+        **row_origin(settings),
+    )

@@ -1,0 +1,1 @@
+"""`repair`: reads again what differs, or rebuilds the three tables."""

@@ -1,0 +1,267 @@
+"""Rebuilds the three tables from the service, and swaps each in by one commit (architecture §5.2)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from pyspark.sql import DataFrame, SparkSession
+
+from dicom_etl.commands.repair.old_tables import old_tables
+from dicom_etl.commands.repair.removals import check_removals, planned_removals
+from dicom_etl.commands.repair.reread import Repaired, Reread, commit, discard, repair_row, reread
+from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, gone_entries
+from dicom_etl.commands.verify.inventory import Inventory, Service
+from dicom_etl.commands.verify.scratch import Scratch
+from dicom_etl.commands.verify.search_result import proven_gone, search_studies
+from dicom_etl.core.attributes import INSTANCE_KEY
+from dicom_etl.core.errors import DataError
+from dicom_etl.core.timerange import Window, from_datetime
+from dicom_etl.dicomweb.feed.reader import any_entry
+from dicom_etl.lake.coverage import coverage_end
+from dicom_etl.lake.open import Lake
+from dicom_etl.lake.rejected import Reject, read_open, settled
+from dicom_etl.lake.voids import Key, new_voids, read_voids, void_until
+from dicom_etl.run.merge import Outcome, folded
+from dicom_etl.run.pipeline import record_rejects
+from dicom_etl.run.plan import Task
+from dicom_etl.run.replace import put_in_place, rolled_up
+from dicom_etl.tables import differences
+from dicom_etl.tables import fold as changes
+from dicom_etl.tables.engine.location import location, read_parquet
+from dicom_etl.tables.engine.session import Engine
+from dicom_etl.tables.merge import Merged, read_table
+from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rebuild:
+    """What every step of a rebuild works with."""
+
+    task: Task
+    lake: Lake
+    service: Service
+    covered_until: int
+    retries: int
+    went_back: bool
+
+
+def rebuild_tables(
+    task: Task,
+    lake: Lake,
+    service: Service,
+    engine: Engine,
+    folder: Scratch,
+    *,
+    allowed: int | None,
+    went_back: bool = False,
+) -> Repaired:
+    """What the new tables hold, as counts; the ledger's row covers all that was read.
+
+    Readers have the old tables meanwhile, or none where one had vanished. A row of which the feed shows no usable last
+    entry stays as it was, unless the service proves that it does not have the instance. Raises DataError, with nothing
+    written, when rows would go that cannot be judged, or more than ``allowed``; Superseded when a newer run wrote.
+    """
+    settings = service.settings
+    work = _Rebuild(
+        task,
+        lake,
+        service,
+        coverage_end(task.stretch, task.now, settings.feed.delay),
+        service.client.retries,
+        went_back,
+    )
+    service.progress.step("read")
+    read = reread(task, settings, lake, service.client, service.progress)
+    with _discarded_on_failure(read):
+        one = Comparer(engine.session(read.landed.entries), service, folder)
+        inventory = _inventory(work, read, folder)
+        before = _snapshot(work, old_tables(one.spark, lake, folder))
+        service.progress.step("compare")
+        found = compare(one, before, inventory)
+        lost = _losses(one, found)
+        _check(work, before, found, lost, allowed)
+    return _rebuilt(work, one, commit(read, task, lake), before, found, lost)
+
+
+@contextmanager
+def _discarded_on_failure(read: Reread) -> Iterator[None]:
+    """Remove what was landed when the block fails; after an unclear commit nobody may, so it is not part of it."""
+    try:
+        yield
+    except BaseException:
+        discard(read)
+        raise
+
+
+def _inventory(work: _Rebuild, read: Reread, folder: Scratch) -> Inventory:
+    """What was landed, as a comparison takes it, and what the search holds."""
+    window, client, settings = work.task.stretch, work.service.client, work.service.settings
+    work.service.progress.step("ask the search")
+    return Inventory(
+        start=window.start,
+        as_of=window.end,
+        complete=window.start <= 0 or not any_entry(client, Window(0, window.start)),
+        files=tuple(f"{work.lake.path('change')}/{file.path}" for file in read.landed.files),
+        next_reading=work.task.run_id + 1,
+        unreadable=frozenset(),
+        search=search_studies(client, folder, settings.dicom.connections),
+    )
+
+
+def _snapshot(work: _Rebuild, tables: dict[str, DataFrame]) -> Snapshot:
+    """The old tables, as if all that was read were covered: what came too late to be judged is pending.
+
+    A service that went back gives sequences again: no void of before holds, what is gone is proven again.
+    """
+    rejected = work.lake.table("rejected")
+    return Snapshot(
+        work.lake,
+        {name: partial(_given, rows) for name, rows in tables.items()},
+        (Window(work.task.stretch.start, work.covered_until),),
+        tuple(read_open(rejected)),
+        () if work.went_back else tuple(read_voids(rejected)),
+    )
+
+
+def _given(rows: DataFrame, _session: SparkSession) -> DataFrame:
+    return rows
+
+
+def _losses(one: Comparer, found: Comparison) -> DataFrame:
+    """The keys of the old rows that go: of instances that were deleted, or that the service proves not to have.
+
+    Raises DataError where the feed was not read from its first entry and has no entry of a row.
+    """
+    unknown = found.different.where("difference = 'unknown'").count()
+    if unknown:
+        raise DataError(
+            f"instance holds {unknown} rows of which the feed shows nothing since the earliest coverage: a rebuild "
+            "would remove them. Nothing was written; set feed.start to the time of the service's first entry"
+        )
+    stored = found.instances.select(*INSTANCE_KEY).distinct()
+    deleted = differences.without(found.last.where("state = 'Deleted'"), found.held)
+    strange = one.keep(differences.without(stored, found.last, found.held))
+    service = one.service
+    proven = proven_gone(service.client, one.folder, found.search, strange, connections=service.connections)
+    keys = [frame.select(*INSTANCE_KEY) for frame in (deleted, found.gone, proven.keys(one.spark))]
+    return one.keep(differences.among(stored, keys[0].unionByName(keys[1]).unionByName(keys[2])))
+
+
+def _check(work: _Rebuild, before: Snapshot, found: Comparison, lost: DataFrame, allowed: int | None) -> None:
+    """Say how many rows each table will lose. Raises DataError when that is too much."""
+    spark = lost.sparkSession
+    kept = differences.without(found.instances.select(*INSTANCE_KEY), lost)
+    after = kept.unionByName(found.live.select(*INSTANCE_KEY))
+    tables = {name: rows(spark) for name, rows in before.tables.items()}
+    check_removals(planned_removals(tables, lost, after), allowed, run_id=work.task.run_id)
+
+
+def _rebuilt(
+    work: _Rebuild, one: Comparer, read: Reread, before: Snapshot, found: Comparison, lost: DataFrame
+) -> Repaired:
+    task, lake, settings = work.task, work.lake, work.service.settings
+    gone = gone_entries(found.gone)
+    kept_voids = [void for void in before.voids if void not in found.restored]
+    voids = {**void_until(kept_voids), **{key: sequence for key, sequence, _ in gone}}
+    outcome = _replace_all(work, one, read, voids, differences.without(found.instances, lost))
+    moment = task.started_at
+    record_rejects(
+        task,
+        lake,
+        read.landed,
+        read.met,
+        outcome.rejected,
+        moment,
+        [
+            *settled(_overruled(work), run_id=task.run_id, recorded_at=moment),
+            *new_voids(gone, run_id=task.run_id, recorded_at=moment),
+            *settled(found.restored, run_id=task.run_id, recorded_at=moment),
+            *settled(_no_longer_served(work, before, read), run_id=task.run_id, recorded_at=moment, status="void"),
+        ],
+    )
+    row = repair_row(
+        task,
+        settings,
+        lake,
+        read,
+        outcome,
+        covered_until=work.covered_until,
+        retries=work.service.client.retries - work.retries,
+        finished_at=work.service.clock(),
+    )
+    return Repaired(
+        run=row,
+        found={},
+        left={"instance": max(_left(one, lake, found, outcome), len(outcome.rejected)), "series": 0, "study": 0},
+        voided=len(gone),
+        restored=len(found.restored),
+        unlisted=found.different.where("difference = 'unlisted' AND NOT pending").count(),
+        search_refused=found.search.refused,
+        feed_went_back=work.went_back,
+    )
+
+
+def _left(one: Comparer, lake: Lake, found: Comparison, outcome: Outcome) -> int:
+    """How many instances differ between the service and the table that was built."""
+    now = read_table(one.spark, lake.path("instance"), outcome.instance.version)
+    after = differences.instance_differences(found.live, now, found.pending)
+    after = differences.judged(after, last=found.last, held=found.held, complete=found.complete)
+    wrong = after.where("NOT pending AND difference <> 'unlisted'").select(*INSTANCE_KEY)
+    stale = found.different.where("difference IN ('overtaken', 'rejected')").select(*INSTANCE_KEY)
+    return wrong.unionByName(stale).distinct().count()
+
+
+def _overruled(work: _Rebuild) -> list[Reject]:
+    """The voids that end with a service that went back."""
+    return read_voids(work.lake.table("rejected")) if work.went_back else []
+
+
+def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Reject]:
+    """Of a service that went back the open rejects whose entries were not met: nobody can read them any more."""
+    if not work.went_back:
+        return []
+    met = {reject.sequence for reject in read.met}
+    start, end = work.task.stretch.start, work.covered_until
+    return [
+        reject
+        for reject in before.open_rejects
+        if reject.sequence not in met and start <= from_datetime(reject.timestamp) < end
+    ]
+
+
+def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, int], old: DataFrame) -> Outcome:
+    """The three tables, instance first; series and study are made from the version that was written.
+
+    ``old`` are the rows that may stay where the feed gives none: their last entry cannot be used, or is not there.
+    """
+    spark, lake, task, settings = one.spark, work.lake, work.task, work.service.settings
+    work.service.progress.step("build instance")
+    began = time.monotonic()
+    with folded(spark, lake, task.run_id, read.landed, voids) as fold:
+
+        def living(session: SparkSession) -> DataFrame:
+            return fold.rows(session).where(f"effect = '{changes.UPSERT}'").select(*INSTANCE.columns.names)
+
+        # In a file: a frame belongs to its session, and the swap has one of its own.
+        kept = one.folder.path("kept")
+        differences.without(old, living(spark)).dropDuplicates(list(INSTANCE_KEY)).write.parquet(location(kept))
+
+        def rows(session: SparkSession) -> DataFrame:
+            return living(session).unionByName(read_parquet(session, INSTANCE.columns, [kept]))
+
+        version = put_in_place(spark, task.run_id, settings, lake, INSTANCE, rows)
+        built = living(spark).count()
+    merge_seconds = time.monotonic() - began
+    work.service.progress.step("build series and study")
+    began = time.monotonic()
+    series = put_in_place(spark, task.run_id, settings, lake, SERIES, rolled_up(lake, SERIES, version))
+    study = put_in_place(spark, task.run_id, settings, lake, STUDY, rolled_up(lake, STUDY, version))
+    log.info("tables rebuilt", extra={"run_id": task.run_id, "instances": built})
+    return Outcome(Merged(built, 0, 0, version), series, study, fold.rejected, merge_seconds, time.monotonic() - began)

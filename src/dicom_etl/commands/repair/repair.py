@@ -1,0 +1,275 @@
+"""Repairs what `verify` finds, or rebuilds the three tables, as the lake's only writer (architecture §5, §6)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dicom_etl.commands.repair.rebuild import rebuild_tables
+from dicom_etl.commands.repair.removals import check_removals, planned_removals
+from dicom_etl.commands.repair.reread import Repaired, Reread, Wanted, commit, repair_row, reread
+from dicom_etl.commands.verify.compare import (
+    Comparer,
+    Comparison,
+    Snapshot,
+    compare,
+    comparison_start,
+    gone_entries,
+    snapshot,
+)
+from dicom_etl.commands.verify.inventory import Inventory, Service, take_inventory
+from dicom_etl.commands.verify.scratch import scratch
+from dicom_etl.commands.verify.search_result import KeyFile, SearchResult, proven_gone
+from dicom_etl.core.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
+from dicom_etl.core.clock import utc_now
+from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.core.timerange import Window, from_datetime
+from dicom_etl.dicomweb.feed.reader import service_now
+from dicom_etl.lake.lake_id import service_fingerprint
+from dicom_etl.lake.open import Lake, existing_lake, highest_run_id, make_private_tables
+from dicom_etl.lake.rejected import Reject, settled
+from dicom_etl.lake.voids import Key, new_voids, void_until
+from dicom_etl.remote.http.client import DicomClient, connect
+from dicom_etl.remote.identity import dicom_tokens
+from dicom_etl.run.feed_continuity import feed_went_back, went_back_error
+from dicom_etl.run.merge import Beyond, Outcome, Removed, merge_landed
+from dicom_etl.run.pipeline import record_rejects
+from dicom_etl.run.plan import Task
+from dicom_etl.run.write_session import failure_recorded, writing
+from dicom_etl.tables import differences
+from dicom_etl.tables.engine.session import Engine
+from dicom_etl.tables.merge import read_table
+
+log = logging.getLogger(__name__)
+
+# A repair does not touch the rows of these: it cannot know what the service holds of them, or read it.
+_LEFT_ALONE = ("unlisted", "unknown", "overtaken")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is to be repaired: entries to read again, rows without an entry to remove, and voids.
+
+    ``differing`` counts the differences by table.
+    """
+
+    wanted: Wanted
+    beyond: Beyond
+    gone: list[tuple[Key, int, int]]
+    restored: tuple[Reject, ...]
+    differing: dict[str, int]
+    search: SearchResult
+
+    @property
+    def empty(self) -> bool:
+        rolled_up = self.beyond.series or self.beyond.studies
+        return not (len(self.wanted) or self.beyond.removed or rolled_up or self.gone or self.restored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Repair:
+    """What every step of a repair works with."""
+
+    task: Task
+    settings: Settings
+    lake: Lake
+    one: Comparer
+    allowed: int | None
+
+    @property
+    def client(self) -> DicomClient:
+        return self.one.service.client
+
+    @property
+    def progress(self) -> Progress:
+        return self.one.service.progress
+
+
+def repair(
+    settings: Settings,
+    *,
+    rebuild: bool = False,
+    metadata: bool = False,
+    allow_removals: int | None = None,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Repaired:
+    """What was repaired; the ledger gets a row of the verb ``repair``.
+
+    A repair compares as `verify` does (with ``metadata`` every attribute), reads again what differs, and merges it
+    like any landing; it covers no window. A rebuild reads the whole feed and covers it. Keys that are pending are
+    left to the next `sync`. Neither removes a row that the service's search holds, nor, unless ``allow_removals``
+    says so, more than 1 000 rows and 1 % of a table.
+    Raises DataError when there is no lake, or when it would remove too much; AnotherWriter when somebody else writes.
+    """
+    progress = progress or Silent()
+    lake = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
+    with (
+        connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
+        Engine(settings.spark, spark, lake.places) as engine,
+        writing(lake.places, "repair", highest_run_id(lake), client, engine, clock, sleep) as held,
+    ):
+        make_private_tables(lake)
+        unserved = feed_went_back(client, lake)
+        if unserved is not None:
+            if not rebuild:
+                raise went_back_error(unserved)
+            log.warning(
+                "the service was restored to an earlier point, the tables follow it", extra={"run_id": held.run_id}
+            )
+        task = _task(settings, lake, client, held.run_id, clock())
+        failures = failure_recorded(task.run_id, task.verb, [task.stretch], settings, lake, clock)
+        service = Service(client, settings, clock, progress, metadata)
+        with failures, scratch(lake.places, spark) as folder:
+            if rebuild:
+                return rebuild_tables(
+                    task, lake, service, engine, folder, allowed=allow_removals, went_back=unserved is not None
+                )
+            before = snapshot(lake)
+            inventory = take_inventory(service, folder, task.stretch.start)
+            progress.step("compare")
+            one = Comparer(engine.session(lake.rows()), service, folder)
+            return _repaired(_Repair(task, settings, lake, one, allow_removals), before, inventory)
+
+
+def _task(settings: Settings, lake: Lake, client: DicomClient, run_id: int, started: datetime) -> Task:
+    """From where the lake is compared up to now, by the slower clock (architecture §5.3)."""
+    ours = from_datetime(started)
+    now = min(ours, service_now(client) or ours)
+    return Task(run_id, "repair", Window(min(comparison_start(lake, settings), now), now), True, now, started)
+
+
+def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired:
+    task, retries = work.task, work.client.retries
+    found = compare(work.one, before, inventory)
+    removed = _removed(work, found)
+    # Before any key comes to this process: of a wrong service they are all.
+    _check_removals(work, before, found, removed)
+    plan = _plan(found, before, removed)
+    read = outcome = None
+    left = plan.differing
+    if not plan.empty:
+        read, outcome = _merged(work, plan)
+        work.progress.step("compare again")
+        left = _left(work, replace(inventory, search=plan.search))
+    row = repair_row(
+        task,
+        work.settings,
+        work.lake,
+        read,
+        outcome,
+        removed=plan.beyond.removed.rows if plan.beyond.removed else 0,
+        covered_until=task.stretch.start,
+        retries=work.client.retries - retries,
+        finished_at=work.one.service.clock(),
+    )
+    return Repaired(
+        run=row,
+        found=plan.differing,
+        left=left,
+        voided=len(plan.gone),
+        restored=len(plan.restored),
+        unlisted=found.different.where("difference = 'unlisted' AND NOT pending").count(),
+        search_refused=plan.search.refused,
+    )
+
+
+def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, Outcome]:
+    task, lake = work.task, work.lake
+    work.progress.step("read again what differs")
+    read = commit(reread(task, work.settings, lake, work.client, work.progress, plan.wanted), task, lake)
+    outcome = merge_landed(work.one.spark, lake, task.run_id, read.landed, work.progress, plan.beyond)
+    record_rejects(task, lake, read.landed, read.met, outcome.rejected, task.started_at, _voids(plan, task))
+    return read, outcome
+
+
+def _plan(found: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
+    """What the comparison leaves to be done."""
+    different = found.different.where("not pending")
+    repairable = different.where(~F.col("difference").isin(*_LEFT_ALONE))
+    entries = found.last.select(*INSTANCE_KEY, "sequence", "timestampTicks")
+    known = repairable.select(*INSTANCE_KEY).join(entries, on=list(INSTANCE_KEY))
+    gone = gone_entries(found.gone)
+    kept = [void for void in before.voids if void not in found.restored]
+    # A row of another writer without a whole key: no MERGE matches it.
+    series = _rows(found.series.select(*SERIES_KEY).dropna())
+    studies = _rows(found.study.select(*STUDY_KEY).dropna())
+    return _Plan(
+        wanted=Wanted.of(known),
+        beyond=Beyond(
+            removed=_with_series(found, removed),
+            series=series,
+            studies=studies,
+            voids={**void_until(kept), **{key: sequence for key, sequence, _ in gone}},
+        ),
+        gone=gone,
+        restored=found.restored,
+        differing={"instance": different.count(), "series": found.series.count(), "study": found.study.count()},
+        search=found.search,
+    )
+
+
+def _removed(work: _Repair, found: Comparison) -> KeyFile:
+    """The rows without an entry that the service proves not to have."""
+    extra = found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
+    strange = differences.without(extra, found.last)
+    if strange.isEmpty():
+        return KeyFile()
+    service = work.one.service
+    return proven_gone(service.client, work.one.folder, found.search, strange, connections=service.connections)
+
+
+def _with_series(found: Comparison, removed: KeyFile) -> Removed | None:
+    """The rows to remove, with their series; None when there is none."""
+    if not removed.rows:
+        return None
+    rows = removed.keys(found.last.sparkSession).select(*SERIES_KEY).distinct().toLocalIterator()
+    return Removed(removed.keys, removed.rows, frozenset((row[0], row[1], row[2]) for row in rows))
+
+
+def _rows(keys: DataFrame) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(row) for row in keys.toLocalIterator())
+
+
+def _check_removals(work: _Repair, before: Snapshot, found: Comparison, removed: KeyFile) -> None:
+    """Say how many rows each table will lose, if any. Raises DataError when that is too much."""
+    if all(frame.isEmpty() for frame in (found.different, found.series, found.study)):
+        return
+    spark = work.one.spark
+    extra = found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
+    lost = differences.among(extra, found.last).unionByName(removed.keys(spark))
+    lost = work.one.keep(lost)
+    after = differences.without(found.instances.select(*INSTANCE_KEY), lost).unionByName(
+        found.live.select(*INSTANCE_KEY)
+    )
+    tables = {name: rows(spark) for name, rows in before.tables.items()}
+    check_removals(planned_removals(tables, lost, after), work.allowed, run_id=work.task.run_id)
+
+
+def _voids(plan: _Plan, task: Task) -> list[Reject]:
+    """What this repair has learned of keys whose UIDs were changed."""
+    return [
+        *new_voids(plan.gone, run_id=task.run_id, recorded_at=task.started_at),
+        *settled(plan.restored, run_id=task.run_id, recorded_at=task.started_at),
+    ]
+
+
+def _left(work: _Repair, inventory: Inventory) -> dict[str, int]:
+    """How many rows still differ, by what was listed and read again."""
+    change = read_table(work.one.spark, work.lake.path("change"))
+    again = change.where(F.col("runId") == work.task.run_id)
+    after = compare(work.one, snapshot(work.lake), inventory, again)
+    return {
+        "instance": after.different.where("not pending").count(),
+        "series": after.series.count(),
+        "study": after.study.count(),
+    }

@@ -1,0 +1,1 @@
+"""`verify`: both sides listed and compared; writes nothing to the lake."""

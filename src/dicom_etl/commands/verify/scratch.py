@@ -1,0 +1,54 @@
+"""A folder for what one comparison lists, where Spark can read it and other users cannot (architecture §8)."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from pyspark.sql import SparkSession
+
+from dicom_etl.lake.delta.errors import FAILURES, storage_errors
+from dicom_etl.lake.delta.folder import TableFolder, is_local, local_folder
+from dicom_etl.lake.paths import Places
+
+_NAME = "_scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """The folder as Python writes it and as Spark reads it."""
+
+    folder: TableFolder
+    place: str
+
+    def path(self, name: str) -> str:
+        """Where Spark finds the file ``name``."""
+        return f"{self.place}/{name}"
+
+
+@contextmanager
+def scratch(where: Places, spark: SparkSession | None) -> Iterator[Scratch]:
+    """An empty folder, removed with all that it holds at the end.
+
+    It lies on this machine's disk, which a JVM of our own reads too. The executors of a cluster (``spark``) do not:
+    for them it lies below ``lake.private_root``.
+    """
+    if spark is None or (spark.sparkContext.master or "").startswith("local"):
+        with tempfile.TemporaryDirectory(prefix="dicom-etl-") as name:  # 0700
+            yield Scratch(local_folder(name, private=True), name)
+        return
+    place = f"{where.private_root}/{_NAME}/{uuid4()}"
+    with storage_errors(_NAME):
+        filesystem, path = where.storage.filesystem(place)
+        filesystem.makedirs(path, exist_ok=True)
+        if is_local(place):
+            Path(path).chmod(0o700)
+    try:
+        yield Scratch(TableFolder(filesystem, path, private=True), place)
+    finally:
+        with suppress(*FAILURES):  # what ended the work says more
+            filesystem.rm(path, recursive=True)

@@ -1,0 +1,191 @@
+"""Compares the lake with the service and with itself; writes nothing to the lake (architecture §6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, comparison_start, snapshot
+from dicom_etl.commands.verify.inventory import Inventory, Service, take_inventory
+from dicom_etl.commands.verify.scratch import scratch
+from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY
+from dicom_etl.core.clock import utc_now
+from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.lake.lake_id import service_fingerprint
+from dicom_etl.lake.open import existing_lake
+from dicom_etl.remote.http.client import connect
+from dicom_etl.remote.identity import dicom_tokens
+from dicom_etl.tables import differences as comparison
+from dicom_etl.tables.engine.session import Engine
+
+_KEYWORDS = {attribute.column: attribute.keyword for attribute in ATTRIBUTES}
+# Of more, a person reads none.
+MOST_SHOWN = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One key that is not the same on both sides.
+
+    ``kind`` is missing (the service has it, the lake does not), extra (the other way round), twice (in several rows
+    of the lake: ``repair --rebuild`` removes them), sequence, filePath, attributes (``keywords`` names them), values
+    (of a series or study), unlisted (the service's search has it, and its feed does not show it), unknown (the lake
+    has it, and the part of the feed that was read has no entry for it), overtaken (its last entry is Replaced, and
+    the entry that replaced it is not there) or rejected (an entry of it is an open reject).
+    """
+
+    table: str
+    kind: str
+    key: tuple[str, ...]
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """How many keys there are, and the first ``MOST_SHOWN`` of them in order."""
+
+    count: int
+    first: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Both sides, counted and hashed.
+
+    ``as_of`` is the instant up to which the feed was read (ticks). ``pending`` counts the keys whose last entry no
+    recorded run covers yet; ``pending_different`` those of them that are not equal yet: they are no differences,
+    and the counts and digests (architecture §6) leave them out on both sides.
+
+    ``kinds`` counts the differences by table and kind, ``differences`` are the first ``MOST_SHOWN`` of each table.
+    ``gone`` are the keys that the feed still shows and the service proves not to have, as after a change of UIDs: the
+    service's side leaves them out. ``suspects`` are keys that began with an Update, as the new ones do; null where
+    the feed was not read from its first entry. ``search_refused`` says why the search could not be asked; then
+    nothing is known of what is gone, and nothing is called equal. ``search_complete``: every study that it holds was
+    listed; else one that neither the feed nor the lake has could be missing. ``attributes`` counts differences by
+    keyword; null where the feed was read without metadata.
+    """
+
+    as_of: int
+    covered_until: int
+    service_instances: int
+    lake_instances: int
+    service_digest: str
+    lake_digest: str
+    pending: int
+    pending_different: int
+    open_rejects: int
+    kinds: Mapping[tuple[str, str], int]
+    differences: tuple[Difference, ...]
+    gone: Keys
+    suspects: Keys | None = None
+    search_refused: str | None = None
+    search_complete: bool = False
+    attributes: dict[str, int] | None = None
+
+    @property
+    def equal(self) -> bool:
+        return not self.kinds and self.search_refused is None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows of each table differ."""
+        names = ("instance", "series", "study")
+        return {name: sum(n for (table, _), n in self.kinds.items() if table == name) for name in names}
+
+
+def verify(
+    settings: Settings,
+    *,
+    metadata: bool = False,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Verification:
+    """What the lake and the service have in common, and what not.
+
+    Reads the whole feed from the earliest coverage or ``feed.start`` (of an adopted lake, from its beginning), folds
+    it, asks the service's search for what it holds, and compares keys, sequences and file paths with ``instance``;
+    with ``metadata`` every attribute too; and ``series`` and ``study`` with what ``instance`` gives.
+    """
+    progress = progress or Silent()
+    lake = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
+    snap = snapshot(lake)
+    with (
+        connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
+        Engine(settings.spark, spark, lake.places) as engine,
+        scratch(lake.places, spark) as folder,
+    ):
+        service = Service(client, settings, clock, progress, metadata)
+        inventory = take_inventory(service, folder, comparison_start(lake, settings))
+        progress.step("compare")
+        found = compare(Comparer(engine.session(lake.rows()), service, folder), snap, inventory)
+        return _verification(settings, snap, inventory, found, metadata)
+
+
+def _verification(
+    settings: Settings, snap: Snapshot, inventory: Inventory, found: Comparison, metadata: bool
+) -> Verification:
+    to_come = found.different.where("pending")
+    theirs = comparison.without(found.live, to_come)
+    ours = comparison.without(found.instances, to_come)
+    differing = {"instance": found.different.where("not pending"), "series": found.series, "study": found.study}
+    kinds = {(table, kind): n for table, rows in differing.items() for kind, n in _kinds(rows)}
+    return Verification(
+        as_of=inventory.as_of,
+        covered_until=max((window.end for window in snap.covered), default=settings.feed.start),
+        service_instances=theirs.count(),
+        lake_instances=ours.count(),
+        service_digest=comparison.digest(theirs),
+        lake_digest=comparison.digest(ours),
+        pending=found.pending.count(),
+        pending_different=to_come.count(),
+        open_rejects=len(snap.open_rejects),
+        kinds=kinds,
+        differences=tuple(
+            one for table in dict.fromkeys(table for table, _ in kinds) for one in _first(table, differing[table])
+        ),
+        gone=_keys(found.gone),
+        suspects=None if found.suspects is None else _keys(found.suspects),
+        search_refused=found.search.refused,
+        search_complete=found.search.complete,
+        attributes=_by_keyword(differing["instance"]) if metadata else None,
+    )
+
+
+def _kinds(rows: DataFrame) -> list[tuple[str, int]]:
+    return [(row[0], row[1]) for row in rows.groupBy("difference").count().orderBy("difference").collect()]
+
+
+_KEY_OF = {"instance": INSTANCE_KEY, "series": SERIES_KEY, "study": STUDY_KEY}
+
+
+def _first(table: str, rows: DataFrame) -> list[Difference]:
+    key = _KEY_OF[table]
+    columns = ["columns"] if "columns" in rows.columns else []
+    listed = rows.select(*key, "difference", *columns).orderBy(*key).limit(MOST_SHOWN).collect()
+    return [
+        Difference(table, row["difference"], tuple(row[: len(key)]), _keywords(row["columns"] if columns else ()))
+        for row in listed
+    ]
+
+
+def _keywords(columns: Collection[str]) -> tuple[str, ...]:
+    return tuple(_KEYWORDS.get(name, name) for name in columns)
+
+
+def _by_keyword(rows: DataFrame) -> dict[str, int]:
+    counted = rows.select(F.explode("columns").alias("column")).groupBy("column").count().collect()
+    return dict(sorted((_KEYWORDS.get(row[0], row[0]), row[1]) for row in counted))
+
+
+def _keys(frame: DataFrame) -> Keys:
+    first = frame.select(*INSTANCE_KEY).orderBy(*INSTANCE_KEY).limit(MOST_SHOWN + 1).collect()
+    count = len(first) if len(first) <= MOST_SHOWN else frame.count()
+    return Keys(count, tuple(tuple(row) for row in first[:MOST_SHOWN]))

@@ -1,0 +1,108 @@
+"""Syncs every window as it becomes due, in one warm process: a scheduler for those who have none."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import datetime
+
+from pyspark.sql import SparkSession
+
+from dicom_etl.commands.sync import sync_in
+from dicom_etl.commands.sync_request import Request
+from dicom_etl.core.clock import utc_now
+from dicom_etl.core.errors import StorageError, TemporaryError
+from dicom_etl.core.progress import Progress
+from dicom_etl.core.settings.model import Feed, Settings
+from dicom_etl.core.timerange import TICKS_PER_SECOND, floor_to_grid, format_duration, from_datetime
+from dicom_etl.lake.ledger import Run
+from dicom_etl.lake.paths import places
+from dicom_etl.tables.engine.errors import named_errors
+from dicom_etl.tables.engine.session import Engine
+
+log = logging.getLogger(__name__)
+
+# After a failure that waiting may mend: soon at first, then ever later.
+FIRST_PAUSE_SECONDS = 15.0
+LONGEST_PAUSE_SECONDS = 600.0
+# A clock that is set, or a laptop that slept, is noticed after so long.
+_LONGEST_SLEEP_SECONDS = 60.0
+# The service's clock may be behind ours: its window is over a little later.
+_AFTER_DUE_SECONDS = 2.0
+
+
+def watch(
+    settings: Settings,
+    *,
+    stopped: Callable[[], bool],
+    pause: Callable[[float], object],
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Run]:
+    """The runs, for ever, each given when its row stands in the ledger.
+
+    Ends between two runs when ``stopped`` says so; ``pause`` waits so many seconds, or until then. Goes on after
+    what waiting may mend (74, 75), later and later while it lasts; raises whatever else ends a sync.
+    """
+    failures = 0
+    where = places(settings)
+    log.info(
+        "watching",
+        extra={"window": format_duration(settings.feed.window), "delay": format_duration(settings.feed.delay)},
+    )
+    with ExitStack() as started:
+        engine = started.enter_context(Engine(settings.spark, spark, where))
+        while not stopped():
+            try:
+                with named_errors("Spark"):
+                    runs = sync_in(
+                        engine, settings, Request(), where=where, progress=progress, clock=clock, sleep=sleep
+                    )
+                    for run in runs:
+                        failures = 0
+                        yield run
+                        if stopped():
+                            return
+                failures = 0
+            except (TemporaryError, StorageError) as error:
+                failures += 1
+                log.warning(
+                    "will be tried again",
+                    extra={"error": type(error).__name__, "failures": failures, "seconds": _patience(failures)},
+                )
+                # A JVM that has ended, or one whose disk was full, is of no use any more.
+                started.close()
+                engine = started.enter_context(Engine(settings.spark, spark, where))
+            _wait(settings.feed, failures, stopped, pause, clock)
+
+
+def _wait(
+    feed: Feed,
+    failures: int,
+    stopped: Callable[[], bool],
+    pause: Callable[[float], object],
+    clock: Callable[[], datetime],
+) -> None:
+    """Until the next window is due, or for as long as the last failure deserves."""
+    if failures:
+        pause(_patience(failures))
+        return
+    due = next_due(feed, from_datetime(clock()))
+    while not stopped():
+        left = (due - from_datetime(clock())) / TICKS_PER_SECOND + _AFTER_DUE_SECONDS
+        if left <= 0:
+            return
+        pause(min(left, _LONGEST_SLEEP_SECONDS))
+
+
+def next_due(feed: Feed, now: int) -> int:
+    """When the next window of the grid will have been over for `feed.delay` (ticks); always after ``now``."""
+    return floor_to_grid(now - feed.delay, feed.window) + feed.window + feed.delay
+
+
+def _patience(failures: int) -> float:
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** (failures - 1), LONGEST_PAUSE_SECONDS)

@@ -1,0 +1,1 @@
+"""The settings of one command: their sections, rules and defaults."""

@@ -1,0 +1,1 @@
+"""The change feed: a range of it read completely, each entry once."""

@@ -1,0 +1,153 @@
+"""The change feed of one window, read completely and each entry once (architecture §5.3, §5.4, §5.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from threading import Event
+
+from dicom_etl.core.entry import Entry
+from dicom_etl.core.timerange import TICKS_PER_MICROSECOND, Window, floor_to_grid
+from dicom_etl.dicomweb.feed.bad_entries import REQUESTS_PER_RUN, Budget, Source, fetch_page
+from dicom_etl.dicomweb.feed.limit import Cut
+from dicom_etl.dicomweb.feed.page import Ask, Page, request_page
+from dicom_etl.dicomweb.feed.paging import Cursor, advance
+from dicom_etl.dicomweb.feed.parallel import SliceReader
+from dicom_etl.remote.http.client import DicomClient, KeepsFailing
+from dicom_etl.remote.http.malloc import return_large_blocks
+from dicom_etl.remote.http.retry import PATIENT, Patience, never
+
+Progress = Callable[[int, int], None]
+"""Called with the pages and entries taken so far, from the thread that reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read: every entry of ``window``, which is the one asked for or a cut of it.
+
+    ``entries`` are the distinct sequences in it, ``repeated`` the rows met more than once, ``pages`` the
+    pages asked for (retries not counted), ``slices`` the parts of the window read side by side.
+    """
+
+    window: Window
+    entries: int
+    repeated: int
+    pages: int
+    slices: int
+
+
+def read_feed(
+    client: DicomClient,
+    window: Window,
+    *,
+    batch_size: int,
+    connections: int,
+    sink: Callable[[list[Entry]], None],
+    include_metadata: bool = True,
+    max_entries: int | None = None,
+    grid_ticks: int | None = None,
+    progress: Progress | None = None,
+    poison_requests: int = REQUESTS_PER_RUN,
+    stop: Event | None = None,
+) -> Reading:
+    """What was read, after ``sink`` has taken it all.
+
+    ``sink`` gets the entries of a page at a time, in this thread, pages in any order; while it works, the
+    connections read ahead, up to 64 MiB. A page has ``batch_size`` entries, fewer where headers are large. With
+    ``max_entries`` the window is cut at the last multiple of ``grid_ticks`` that leaves no more than that many entries
+    before it, though never within its first window of the grid; ``sink`` may have got entries at or after the cut.
+
+    Raises ServiceUnavailable, AccessDenied, ConfigurationError and ProtocolError, and Cancelled when another thread
+    has set ``stop``; the sink's own errors and KeyboardInterrupt pass through. No thread works on afterwards.
+    """
+    return_large_blocks()
+    cut = Cut(window, max_entries, grid_ticks)
+    stop = stop or Event()
+    source = Source(client, Budget(poison_requests), stop.is_set)
+    reader = SliceReader(
+        lambda ask: fetch_page(source, ask),
+        window.start,
+        cut,
+        stop=stop,
+        connections=connections,
+        batch_size=batch_size,
+        metadata=include_metadata,
+    )
+    taken = 0
+    with reader:
+        for entries in reader:
+            sink(entries)
+            taken += len(entries)
+            if progress is not None:
+                progress(reader.pages, taken)
+    return Reading(Window(window.start, cut.end), cut.entries, reader.repeated, reader.pages, reader.slices)
+
+
+def read_at(client: DicomClient, ticks: int, sequences: Collection[int], *, batch_size: int = 200) -> list[Entry]:
+    """Those of ``sequences`` that the service serves in the microsecond of ``ticks``, without metadata.
+
+    In the feed's order. The whole microsecond, because that is what table columns remember of an instant: to see
+    whether a stored entry is still served. Raises as ``read_feed``.
+    """
+    served = _served_at(Source(client, Budget(), never), ticks, batch_size)
+    return [entry for _, entry in served if entry.sequence in sequences]
+
+
+def read_again(client: DicomClient, ticks: int, sequences: Collection[int], budget: Budget) -> list[Entry]:
+    """Those of ``sequences``, served in the microsecond of ``ticks``, whose metadata can be had by now.
+
+    For what failed before: each entry is asked for once, without patience, and one that is no longer Current comes
+    without metadata, which it does not need. Every request is taken from ``budget``; what is beyond it is left out,
+    for another time. Raises as ``read_feed``.
+    """
+    source = Source(client, budget, never)
+    again = []
+    for offset, entry in _served_at(source, ticks, batch_size=200):
+        if entry.sequence not in sequences:
+            continue
+        if (entry.state or "").lower() != "current":
+            again.append(entry)
+            continue
+        if not budget.take():
+            break
+        try:
+            page = request_page(client, Ask(entry.ticks, entry.ticks + 1, offset, 1), Patience(None, 1))
+        except KeepsFailing:
+            continue
+        again += [one for one in page.entries if one.sequence == entry.sequence]
+    return again
+
+
+def _served_at(source: Source, ticks: int, batch_size: int) -> list[tuple[int, Entry]]:
+    """What is served in the microsecond of ``ticks``, without metadata, each entry with its place in its tie."""
+    start = floor_to_grid(ticks, TICKS_PER_MICROSECOND)
+    cursor = Cursor(start, start + TICKS_PER_MICROSECOND, batch_size, metadata=False)
+    served: list[Entry] = []
+
+    def fetch(ask: Ask) -> Page:
+        source.budget.take()
+        return fetch_page(source, ask)
+
+    while advance(cursor, fetch, lambda page: served.extend(page.entries)):
+        pass
+    return list(_offsets(served))
+
+
+def _offsets(entries: list[Entry]) -> Iterator[tuple[int, Entry]]:
+    """Each entry with the number of entries before it at the same timestamp; rows that came late in order."""
+    ordered = sorted(entries, key=lambda entry: (entry.ticks, entry.sequence))
+    for _, tie in groupby(ordered, key=lambda entry: entry.ticks):
+        yield from enumerate(tie)
+
+
+def service_now(client: DicomClient) -> int | None:
+    """The service's clock in ticks, by the ``Date`` header of one cheap page; None when it sends none."""
+    request_page(client, Ask(0, 1, 0, 1, metadata=False), PATIENT)
+    return client.service_time
+
+
+def any_entry(client: DicomClient, window: Window) -> bool:
+    """Whether the window holds an entry: one request. Raises as ``DicomClient.send``."""
+    page = request_page(client, Ask(window.start, window.end, 0, 1, metadata=False), PATIENT)
+    return bool(page.entries)

@@ -1,0 +1,115 @@
+"""Searches studies, series and instances by QIDO-RS (PS3.18 §10.6; service-protocol §4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+from dicom_etl.core.errors import ProtocolError
+from dicom_etl.dicomweb.resources import route
+from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.response import NOT_JSON, Answer
+from dicom_etl.remote.http.retry import PATIENT, Failure, Kind, Patience
+from dicom_etl.remote.http.transport import Call
+
+PAGE = 200
+_DATASETS = msgspec.json.Decoder(list[dict[str, Any]])
+
+T = TypeVar("T")
+
+
+class SamePage(ProtocolError):
+    """A service that passes over ``offset``."""
+
+    def __init__(self) -> None:
+        super().__init__("the search sent the same page twice")
+
+
+@dataclass(frozen=True, slots=True)
+class Search(Generic[T]):
+    """One search: where it is asked, with which filters and further attributes, and what a match is decoded to."""
+
+    client: DicomClient
+    path: str
+    decoder: msgspec.json.Decoder[list[T]]
+    filters: Mapping[str, str] = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    page: int = PAGE
+    patience: Patience = PATIENT
+
+    def part(self, offset: int, limit: int) -> list[T]:
+        """Up to ``limit`` matches after the first ``offset``, newest first. Raises as ``DicomClient.send``."""
+        params = {**self.filters, "limit": str(limit), "offset": str(offset)}
+        if self.include:
+            params["includefield"] = ",".join(self.include)
+        call = Call(
+            self.path,
+            params=params,
+            headers={"Accept": "application/dicom+json"},
+            expected=frozenset({200, 204}),
+            json=True,
+        )
+        found = self.client.send(call, lambda answer: _decoded(answer, self.decoder), self.patience)
+        if len(found) > limit:
+            raise ProtocolError("the search sent a page longer than its limit")
+        return found
+
+    def pages(self, offset: int = 0, end: int | None = None) -> Iterator[list[T]]:
+        """The matches page by page, until a page is short; no page begins at ``end`` or later.
+
+        Raises ProtocolError for the same full page twice: a service that passes over ``offset`` would have no last one.
+        """
+        before: list[T] | None = None
+        while end is None or offset < end:
+            found = self.part(offset, self.page)
+            if len(found) == self.page and found == before:
+                raise SamePage
+            yield found
+            if len(found) < self.page:
+                return
+            before = found
+            offset += self.page
+
+
+def search(
+    client: DicomClient,
+    level: Literal["studies", "series", "instances"],
+    *,
+    partition: str | None = None,
+    filters: Mapping[str, str] | None = None,
+    include: tuple[str, ...] = (),
+    limit: int = PAGE,
+) -> Iterator[dict[str, Any]]:
+    """Each match as its DICOM JSON data set, newest first, page by page.
+
+    ``filters`` are keywords or tags with the value to match, ``include`` further attributes to return. The
+    service has no snapshot: while others write, a match can come twice or be missed; compare sets, and ask
+    again. Raises as ``DicomClient.send``.
+    """
+    asked = Search(client, route(partition, level), _DATASETS, filters or {}, include, limit)
+    for page in asked.pages():
+        yield from page
+
+
+def partitions(client: DicomClient, patience: Patience = PATIENT) -> list[str] | None:
+    """The names of the service's partitions; None where it has none (the feature is off)."""
+    call = Call(route(None, "partitions"), expected=frozenset({200, 204, 400}), json=True)
+    return client.send(call, lambda answer: None if answer.status == 400 else _partition_names(answer), patience)
+
+
+def _decoded(answer: Answer, decoder: msgspec.json.Decoder[list[T]]) -> list[T]:
+    if answer.status == 204:
+        return []
+    try:
+        return decoder.decode(answer.body)
+    except msgspec.ValidationError as error:
+        raise ProtocolError("the search sent a match that is not a data set with its UIDs and counts") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Failure(NOT_JSON, Kind.FAILING) from error
+
+
+def _partition_names(answer: Answer) -> list[str]:
+    return [str(found["partitionName"]) for found in _decoded(answer, _DATASETS) if "partitionName" in found]

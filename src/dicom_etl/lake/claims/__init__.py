@@ -1,0 +1,1 @@
+"""One writer at a time: the claim, its file and its sign of life."""

@@ -1,0 +1,166 @@
+"""One writer per lake: a run begins by creating the file of its id (architecture §5.1)."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
+from types import TracebackType
+
+import msgspec
+from fsspec import AbstractFileSystem
+
+from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.lake.claims.file import ClaimFile, ClaimFolder, Sighting, another_writer
+from dicom_etl.lake.claims.heartbeat import INTERVAL_SECONDS, Heartbeat
+from dicom_etl.lake.claims.process import Process, is_gone, this_process
+
+logger = logging.getLogger(__name__)
+
+CLAIMS_FOLDER = "_claims"
+KEPT_CLAIMS = 10
+SILENT = timedelta(seconds=60)
+WATCH_SECONDS = 20.0
+_LOOKS = 10
+
+
+class Claim:
+    """The right to write the lake, from its creation until `release`; a context manager.
+
+    ``run_id`` is the fencing token of every commit. A run that a newer one has overtaken is not told here: its next
+    commit is refused.
+    """
+
+    def __init__(self, run_id: int, heartbeat: Heartbeat) -> None:
+        self.run_id = run_id
+        self._heartbeat = heartbeat
+
+    def release(self) -> None:
+        """Mark the claim released and end its heartbeat; again: nothing."""
+        self._heartbeat.stop()
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def claim(
+    fs: AbstractFileSystem,
+    folder: str,
+    *,
+    verb: str,
+    floor: int,
+    clock: Callable[[], datetime],
+    sleep: Callable[[float], None],
+    progress: Callable[[], object] | None = None,
+    interval_seconds: float = INTERVAL_SECONDS,
+    process: Process | None = None,
+    holding: Collection[int] = (),
+) -> Claim:
+    """The claim of the next run id: 1 + max(claim files, ``floor``); its heartbeat has begun.
+
+    ``folder`` is `_claims` below the lake's root, as ``fs`` takes it. ``floor`` is the largest id in the
+    ledger and in the markers of all tables, so that lost files cannot bring an id back. ``clock`` is aware
+    UTC; ``progress`` as in `Heartbeat`. ``holding`` are ids that this process holds itself (to read ahead).
+
+    Raises AnotherWriter (75) at once when a live run holds the lake; waits 20 s by ``sleep`` before it takes
+    over from one that is silent. ConfigurationError (78) when the lake's root is a file, StorageError (74) or
+    AccessDenied (77) when it cannot be written.
+    """
+    claims = ClaimFolder(fs, str(fs._strip_protocol(folder)))
+    claims.make()
+    ids = claims.ids()
+    run_id = 1 + max([floor, *ids])
+    me = process or this_process()
+    stale = _stale(claims, [i for i in ids if i not in holding], me, run_id, sleep)
+    mine = _new_file(run_id, verb, me, clock())
+    claims.create(mine)
+    _step_back_for_others(claims, mine, stale, holding)
+    _tidy(claims, mine, stale)
+    heartbeat = Heartbeat(claims, mine, clock=clock, progress=progress, interval_seconds=interval_seconds)
+    heartbeat.start()
+    return Claim(run_id, heartbeat)
+
+
+def _stale(
+    claims: ClaimFolder, ids: list[int], me: Process, run_id: int, sleep: Callable[[float], None]
+) -> list[Sighting]:
+    """The claims that were never released and whose runs are gone; AnotherWriter when one is alive."""
+    seen = [sighting for sighting in map(claims.sight, ids) if sighting is not None and not sighting.over]
+    gone = [s for s in seen if s.file is not None and is_gone(s.file.process, me)]
+    doubtful = [s for s in seen if s not in gone]
+    if not doubtful:
+        return gone
+    now = claims.storage_now(run_id)
+    for sighting in reversed(doubtful):
+        # A clock that fell back leaves heartbeats in the future: as doubtful as one in the past.
+        if abs(now - sighting.modified) <= SILENT:
+            raise another_writer(sighting, sighting.run_id)
+    _watch(claims, doubtful, sleep)
+    return gone + doubtful
+
+
+def _watch(claims: ClaimFolder, doubtful: list[Sighting], sleep: Callable[[float], None]) -> None:
+    """Look for 20 s of our own clock whether a heartbeat moves; AnotherWriter when one does.
+
+    Many short looks instead of one long sleep: when this whole machine was suspended, the others get time to
+    beat after it woke.
+    """
+    for _ in range(_LOOKS):
+        sleep(WATCH_SECONDS / _LOOKS)
+        for before in doubtful:
+            now = claims.sight(before.run_id)
+            if now is not None and not now.over and now != before:
+                raise another_writer(now, now.run_id)
+
+
+def _step_back_for_others(
+    claims: ClaimFolder, mine: ClaimFile, stale: list[Sighting], holding: Collection[int]
+) -> None:
+    """Withdraw our new claim when another appeared, or moved, while we looked.
+
+    A lower one that lives was there first; a higher one has taken the tables' markers beyond our id.
+    """
+    for other in (i for i in claims.ids() if i != mine.run_id and i not in holding):
+        sighting = claims.sight(other)
+        if sighting is None or sighting in stale:
+            continue
+        withdrawn = sighting.file is not None and sighting.file.withdrawn
+        if not withdrawn and (other > mine.run_id or not sighting.over):
+            claims.write(msgspec.structs.replace(mine, released=True, withdrawn=True), writer=mine.run_id)
+            raise another_writer(sighting, other)
+
+
+def _tidy(claims: ClaimFolder, mine: ClaimFile, stale: list[Sighting]) -> None:
+    """Mark those we take over from, so that nobody watches them again, and delete the old files."""
+    try:
+        for sighting in stale:
+            if sighting.file is None:
+                claims.delete(sighting.run_id)
+            else:
+                over = msgspec.structs.replace(sighting.file, released=True, overtaken_by=mine.run_id)
+                claims.write(over, writer=mine.run_id)
+        ids = claims.ids()
+        claims.delete_below(ids[-KEPT_CLAIMS:][0] if ids else 0)
+    except DicomEtlError as error:
+        logger.warning("old claims not tidied", extra={"run_id": mine.run_id, "error_class": type(error).__name__})
+
+
+def _new_file(run_id: int, verb: str, me: Process, now: datetime) -> ClaimFile:
+    return ClaimFile(
+        run_id=run_id,
+        nonce=uuid.uuid4().hex,
+        verb=verb,
+        host=me.host,
+        pid=me.pid,
+        process_started=me.started,
+        boot_id=me.boot_id,
+        pid_namespace=me.namespace,
+        claimed_at=now,
+        heartbeat_at=now,
+    )

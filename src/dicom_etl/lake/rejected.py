@@ -1,0 +1,164 @@
+"""The table ``rejected``: what could not be merged, and what became of it (architecture §4, §5.9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from dicom_etl.core.entry import Unusable
+from dicom_etl.core.timerange import to_datetime
+from dicom_etl.lake.change_schema import TIMESTAMP
+from dicom_etl.lake.delta.commit import append_rows
+from dicom_etl.lake.delta.folder import TableFolder
+from dicom_etl.lake.delta.table import STATISTICS_PROPERTY, add_text_column, read_rows
+
+Status = Literal["open", "resolved", "void"]
+
+REJECTED_PROPERTIES: dict[str, str] = {STATISTICS_PROPERTY: "runId,sequence"}
+
+
+# Why an operator closed a reject; the column comes into a table with the first such text.
+WHY = "why"
+
+
+def rejected_schema() -> pa.Schema:
+    """One row per reject and run that learned something of it; key runId, sequence."""
+    return pa.schema(
+        [
+            ("runId", pa.int64()),
+            ("sequence", pa.int64()),
+            ("timestamp", TIMESTAMP),
+            ("partitionName", pa.string()),
+            ("studyInstanceUid", pa.string()),
+            ("seriesInstanceUid", pa.string()),
+            ("sopInstanceUid", pa.string()),
+            ("reason", pa.string()),
+            ("status", pa.string()),
+            ("recordedAt", TIMESTAMP),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One row of ``rejected``: ``timestamp`` is the entry's time cut to microseconds, UIDs may be unknown."""
+
+    run_id: int
+    sequence: int
+    timestamp: datetime
+    partition: str
+    study: str | None
+    series: str | None
+    sop: str | None
+    reason: str
+    status: Status
+    recorded_at: datetime
+
+
+def new_rejects(unusable: Iterable[Unusable], *, run_id: int, recorded_at: datetime) -> list[Reject]:
+    """An open reject for each entry."""
+    return [
+        Reject(
+            run_id=run_id,
+            sequence=entry.sequence,
+            timestamp=to_datetime(entry.ticks),
+            partition=entry.partition,
+            study=entry.study,
+            series=entry.series,
+            sop=entry.sop,
+            reason=entry.reason,
+            status="open",
+            recorded_at=recorded_at,
+        )
+        for entry in unusable
+    ]
+
+
+def settled(
+    rejects: Iterable[Reject], *, run_id: int, recorded_at: datetime, status: Status = "resolved"
+) -> list[Reject]:
+    """The rejects as this run leaves them: resolved, or void."""
+    return [replace(r, run_id=run_id, status=status, recorded_at=recorded_at) for r in rejects]
+
+
+def read_open(rejected: DeltaTable) -> list[Reject]:
+    """The open rejects, by sequence.
+
+    The newest row of a sequence counts: by runId, then recordedAt, then the order in which they were written.
+    """
+    return [reject for reject in read_newest(rejected) if reject.status == "open"]
+
+
+def closed_among(rejected: DeltaTable, unusable: Iterable[Unusable]) -> frozenset[int]:
+    """The sequences of those entries that nobody waits for: their instance is gone, or an operator closed them.
+
+    An entry is known by its time too: a service that was restored gives its sequences again.
+    """
+    closed = {(r.sequence, r.timestamp) for r in read_newest(rejected) if r.status == "void"}
+    return frozenset(u.sequence for u in unusable if (u.sequence, to_datetime(u.ticks)) in closed)
+
+
+def read_newest(rejected: DeltaTable) -> list[Reject]:
+    """The newest row of each sequence, whatever its status, by sequence."""
+    rows = read_rows(rejected, rejected_schema().names)
+    rejects = [Reject(*row.values()) for row in rows.to_pylist()]
+    # Rows of one run stand in one file, in their order; sorting is stable.
+    rejects.sort(key=lambda r: (r.run_id, r.recorded_at))
+    newest = {reject.sequence: reject for reject in rejects}
+    return [newest[sequence] for sequence in sorted(newest)]
+
+
+def append_rejects(
+    rejected: DeltaTable,
+    rejects: Iterable[Reject],
+    *,
+    app_id: str,
+    run_id: int,
+    details: Mapping[str, str],
+    folder: TableFolder | None = None,
+) -> int:
+    """The version of ``rejected`` that holds these rows too: new rejects and resolutions, one commit.
+
+    Nothing to record commits nothing. Raises as ``commit_files`` does.
+    """
+    rows = reject_rows(rejects)
+    if not rows.num_rows:
+        return rejected.version()
+    return append_rows(rejected, rows, app_id=app_id, run_id=run_id, details=details, folder=folder)
+
+
+def reject_rows(rejects: Iterable[Reject]) -> pa.Table:
+    """The rejects as rows of ``rejected``, in their order."""
+    schema = rejected_schema()
+    fields = tuple(Reject.__dataclass_fields__)
+    rows = list(rejects)
+    columns = [[getattr(row, name) for row in rows] for name in fields]
+    return pa.table(
+        [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+def close_reject(
+    rejected: DeltaTable,
+    reject: Reject,
+    why: str,
+    *,
+    app_id: str,
+    run_id: int,
+    recorded_at: datetime,
+    folder: TableFolder | None = None,
+) -> Reject:
+    """The reject as it stands in ``rejected`` from now on: void, with the text in the column ``why``.
+
+    Raises as ``commit_files`` does.
+    """
+    (closed,) = settled([reject], run_id=run_id, recorded_at=recorded_at, status="void")
+    add_text_column(rejected, WHY)
+    rows = reject_rows([closed]).append_column(WHY, pa.array([why], pa.string()))
+    append_rows(rejected, rows, app_id=app_id, run_id=run_id, details={"runId": str(run_id)}, folder=folder)
+    return closed

@@ -1,0 +1,107 @@
+"""How far the lake has come: lag, what is due, the last runs; without a JVM and without the service."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from dicom_etl.core.clock import utc_now
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.core.timerange import TICKS_PER_SECOND, from_datetime
+from dicom_etl.lake import coverage, ledger
+from dicom_etl.lake.coverage import refuse_a_start_to_come
+from dicom_etl.lake.ledger import Run
+from dicom_etl.lake.open import Lake, existing_lake, refuse_incomplete
+from dicom_etl.lake.rejected import read_open
+
+LAST_RUNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """``lake_id`` is the lake's own; ``covered_until`` in ticks: everything of the feed before it is in the tables.
+
+    ``entries_per_second`` is that of the last run that read any; ``eta_seconds`` how long what is due may take
+    at its pace, null when it cannot be told. ``last_error`` is the error class of the newest run that read the feed or
+    failed, null when that succeeded. ``open_rejects`` is null for a user who may not read the private tables.
+    """
+
+    lake_id: uuid.UUID
+    covered_until: int
+    lag_seconds: float
+    windows_due: int
+    entries_per_second: float | None
+    eta_seconds: float | None
+    open_rejects: int | None
+    last_error: str | None
+    last_runs: tuple[Run, ...]
+
+
+def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Status:
+    """The lake's state by its ledger, as of now.
+
+    Raises ConfigurationError when there is no lake, DataError when one of its shared tables has vanished, whatever the
+    ledger says.
+    """
+    refuse_a_start_to_come(settings.feed.start, from_datetime(clock()))
+    found, _ = status_and_runs(settings, clock=clock)
+    refuse_incomplete(existing_lake(settings, private=False), private=False)
+    return found
+
+
+def status_and_runs(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> tuple[Status, list[Run]]:
+    """The lake's state as of now, and the whole ledger that tells it. Raises ConfigurationError when there is no lake.
+
+    Asks for no table that only data are in: metrics are to be written after a failed run above all.
+    """
+    lake = existing_lake(settings, private=False)
+    runs = lake.runs()
+    return _status(lake, runs, settings, clock), runs
+
+
+def _status(lake: Lake, runs: list[Run], settings: Settings, clock: Callable[[], datetime]) -> Status:
+    now = from_datetime(clock())
+    feed = settings.feed
+    covered = ledger.covered(runs)
+    covered_until = min(now, coverage.covered_until(feed.start, covered))
+    stretches = coverage.due(now, start=feed.start, window=feed.window, delay=feed.delay, covered=covered)
+    windows_due = coverage.windows_in(stretches, feed.window)
+    return Status(
+        lake_id=lake.identity.lake_id,
+        covered_until=covered_until,
+        lag_seconds=max(0, now - covered_until) / TICKS_PER_SECOND,
+        windows_due=windows_due,
+        entries_per_second=_pace(runs),
+        eta_seconds=_eta_seconds(runs, windows_due, feed.window),
+        open_rejects=len(read_open(lake.table("rejected"))) if lake.readable("rejected") else None,
+        last_error=next((run.error_class for run in reversed(runs) if run.covers or run.error_class), None),
+        last_runs=tuple(runs[-LAST_RUNS:]),
+    )
+
+
+def all_runs(settings: Settings) -> list[Run]:
+    """The ledger, by run id. Raises ConfigurationError when there is no lake."""
+    return existing_lake(settings, private=False).runs()
+
+
+def _seconds(run: Run) -> float:
+    return (run.finished_at - run.started_at).total_seconds()
+
+
+def _pace(runs: list[Run]) -> float | None:
+    """Entries a second of the newest run that read any."""
+    reading = [run for run in runs if run.status == "succeeded" and run.entries_read and _seconds(run) > 0]
+    return reading[-1].entries_read / _seconds(reading[-1]) if reading else None
+
+
+def _eta_seconds(runs: list[Run], windows_due: int, window: int) -> float | None:
+    """Windows due at the newest run's pace in windows; what they hold is not known before they are read."""
+    if not windows_due:
+        return 0.0
+    for run in reversed(runs):
+        if run.covers and run.coverage is not None:
+            windows = max(1, coverage.windows_in([run.coverage], window))
+            return windows_due * _seconds(run) / windows
+    return None

@@ -1,0 +1,1 @@
+"""Shortcuts of Microsoft Fabric to the tables."""

@@ -1,0 +1,128 @@
+"""What Fabric's answers about shortcuts mean: the shortcuts they list, and the errors that their statuses are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolError
+from dicom_etl.remote.http.response import Answer
+from dicom_etl.remote.http.retry import RETRYABLE_STATUSES, Failure, Kind
+
+_CODE = re.compile(r"[A-Za-z0-9]{1,64}")
+_ROLE = "assign this identity the role Contributor in the workspace"
+
+
+class NameTaken(Exception):
+    """Something has the name already, so nothing was made; ``said`` is the status with Fabric's code."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said)
+        self.said = said
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A folder in Azure storage: the account's DFS endpoint, /container/path, and the id of Fabric's connection."""
+
+    location: str
+    subpath: str
+    connection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcut:
+    """One shortcut; ``target`` is None where it points at something else than Azure storage."""
+
+    path: str
+    name: str
+    target: Target | None
+
+    @property
+    def place(self) -> str:
+        return f"{self.path}/{self.name}"
+
+
+class _AdlsGen2(msgspec.Struct, rename="camel"):
+    location: str | None = None
+    subpath: str | None = None
+    connection_id: str | None = None
+
+
+class _Target(msgspec.Struct, rename="camel"):
+    adls_gen2: _AdlsGen2 | None = None
+
+
+class _Listed(msgspec.Struct):
+    path: str
+    name: str
+    target: _Target | None = None
+
+
+class _Page(msgspec.Struct, rename="camel"):
+    value: list[_Listed]
+    continuation_token: str | None = None
+
+
+class _Error(msgspec.Struct, rename="camel"):
+    error_code: str = ""
+
+
+def page(answer: Answer) -> tuple[list[Shortcut], str | None]:
+    """The shortcuts of one page of the list, and the token of the next page as Fabric wrote it."""
+    try:
+        decoded = msgspec.json.decode(answer.body, type=_Page)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError("Fabric's list of shortcuts is not what its API describes") from error
+    return [_shortcut(listed) for listed in decoded.value], decoded.continuation_token
+
+
+def _shortcut(listed: _Listed) -> Shortcut:
+    adls = listed.target.adls_gen2 if listed.target is not None else None
+    target = None if adls is None else as_target(adls.location or "", adls.subpath or "", adls.connection_id or "")
+    return Shortcut(listed.path.strip("/"), listed.name, target)
+
+
+def as_target(location: str, subpath: str, connection: str) -> Target:
+    """The one spelling of a target, so that equal ones are equal: slashes and case as Fabric may change them."""
+    return Target(location.rstrip("/").lower(), "/" + subpath.strip("/"), connection.lower())
+
+
+def error_of(answer: Answer, method: str) -> Exception:
+    """What a status means that was not expected."""
+    status, said = answer.status, _said(answer)
+    if status in RETRYABLE_STATUSES:
+        kind = Kind.THROTTLED if status == 429 else Kind.FAILING
+        return Failure(f"status {said}", kind, answer.retry_after)
+    if status == 401:
+        return AccessDenied(
+            f"Fabric does not accept the token ({said}); sign in (az login) or renew the token in the variable of "
+            f"fabric.token_env, let the tenant allow service principals to use Fabric's APIs, and {_ROLE}"
+        )
+    if status == 403:
+        connection = " and the right to use the connection" if method == "POST" else ""
+        return AccessDenied(f"Fabric denies access ({said}); {_ROLE}{connection}")
+    if status == 404:
+        keys = "fabric.workspace, fabric.lakehouse" + (", fabric.connection" if method == "POST" else "")
+        return ConfigurationError(f"{keys}: Fabric knows no such thing, or hides it from this identity ({said})")
+    if 300 <= status < 400:
+        return ConfigurationError(f"fabric.api_url: redirects ({said}) and redirects are not followed")
+    if status == 409 and method == "POST":
+        return NameTaken(said)
+    if status == 400 and method == "POST":
+        return ConfigurationError(
+            f"fabric.connection: Fabric refuses the shortcut's target ({said}); check that the connection is one for "
+            "this storage account, that its identity may read the folder, and that the folder is there"
+        )
+    return ProtocolError(f"Fabric answered status {said} to a {method} request")
+
+
+def _said(answer: Answer) -> str:
+    """The status, with Fabric's own code for the error where it is a plain word; never its message."""
+    try:
+        code = msgspec.json.decode(answer.body, type=_Error).error_code
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        code = ""
+    return f"{answer.status}, {code}" if _CODE.fullmatch(code) else str(answer.status)

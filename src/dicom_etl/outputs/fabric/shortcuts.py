@@ -1,0 +1,135 @@
+"""Shares the lake with Microsoft Fabric: a shortcut for each of the three tables, and one for the DICOM files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dicom_etl.core.errors import ConfigurationError, DataError, ServiceUnavailable
+from dicom_etl.core.settings.model import Fabric, Settings
+from dicom_etl.outputs.fabric.api import LakehouseShortcuts
+from dicom_etl.outputs.fabric.responses import NameTaken, Shortcut, as_target
+from dicom_etl.remote.uri import Address, address
+
+Outcome = Literal["created", "updated", "unchanged", "would create", "would update"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of one shortcut."""
+
+    shortcut: Shortcut
+    outcome: Outcome
+
+
+def share(wanted: list[Shortcut], lakehouse: LakehouseShortcuts, *, dry_run: bool = False) -> Iterator[Done]:
+    """Each wanted shortcut, once it is as it should be; those that are so already are left alone.
+
+    With ``dry_run`` nothing is changed. Raises DataError when a name is taken by something that is no shortcut.
+    """
+    there = lakehouse.listed()
+    for shortcut in wanted:
+        found = there.get(shortcut.place)
+        if found == shortcut:
+            yield Done(shortcut, "unchanged")
+        elif dry_run:
+            yield Done(shortcut, "would create" if found is None else "would update")
+        else:
+            _put(lakehouse, shortcut, exists=found is not None)
+            yield Done(shortcut, "created" if found is None else "updated")
+
+
+def shortcuts(settings: Settings) -> list[Shortcut]:
+    """The shortcuts that the settings ask for: the three tables, then the files.
+
+    Raises ConfigurationError when ids are missing or the lake does not lie in Azure storage.
+    """
+    _check_ids(settings.fabric)
+    lake, fabric = settings.lake, settings.fabric
+    root = _azure("lake.root", lake.root)
+    tables = {"instance": lake.instance_path, "series": lake.series_path, "study": lake.study_path}
+    place = f"Tables/{fabric.schema}" if fabric.schema else "Tables"
+    wanted = [_shortcut(place, name, _below(root, path), fabric) for name, path in tables.items()]
+    if fabric.files_name:
+        wanted.append(_shortcut("Files", fabric.files_name, _files(settings, root), fabric))
+    return wanted
+
+
+def _put(lakehouse: LakehouseShortcuts, shortcut: Shortcut, *, exists: bool) -> None:
+    try:
+        if exists:
+            lakehouse.overwrite(shortcut)
+        else:
+            lakehouse.make(shortcut)
+    except NameTaken as taken:
+        # A POST whose answer was lost has made it, and its repetition finds the name taken.
+        found = lakehouse.listed().get(shortcut.place)
+        if found == shortcut:
+            return
+        if found is not None:
+            raise ServiceUnavailable(
+                f"{shortcut.place}: Fabric does not change it now ({taken.said}), somebody else may be at it; run again"
+            ) from taken
+        raise DataError(
+            f"{shortcut.place}: the lakehouse has a table or folder of this name that is no shortcut ({taken.said}); "
+            "nothing was overwritten: rename or remove it, or name another lakehouse"
+        ) from taken
+
+
+def _check_ids(fabric: Fabric) -> None:
+    given = {"workspace": fabric.workspace, "lakehouse": fabric.lakehouse, "connection": fabric.connection}
+    missing = [name for name, value in given.items() if not value]
+    if missing:
+        keys, options = (", ".join(f"{before}{name}" for name in missing) for before in ("fabric.", "--"))
+        raise ConfigurationError(f"{keys}: not set; give the id by {options} or in the settings (docs/fabric.md)")
+
+
+def _shortcut(path: str, name: str, folder: Address, fabric: Fabric) -> Shortcut:
+    return Shortcut(path, name, as_target(f"https://{folder.dfs_host}", folder.key, fabric.connection))
+
+
+def _files(settings: Settings, root: Address) -> Address:
+    """Where ``filePath`` starts: files.root, or the lake's container."""
+    files = _azure("files.root", settings.files.root) if settings.files.root else replace(root, path="")
+    if files.dfs_host != root.dfs_host:
+        raise ConfigurationError(
+            "files.root: lies in another storage account than lake.root, which one connection does not reach; "
+            'set fabric.files_name = "" and make that shortcut by hand'
+        )
+    private = _address(settings.lake.private_root or settings.lake.root)
+    if private is not None and any(_holds(files, _below(private, table)) for table in ("change", "rejected")):
+        log.warning(
+            "the shortcut of the files reaches the tables change and rejected too, which hold whole headers, also of "
+            "deleted instances: set lake.private_root to another container, or share no files (fabric.files_name)"
+        )
+    return files
+
+
+def _azure(key: str, place: str) -> Address:
+    """The address in Azure storage that a setting must be."""
+    found = _address(place)
+    if found is None or found.suffix == "fabric.microsoft.com":
+        raise ConfigurationError(
+            f"{key}: Fabric's shortcuts lead to Azure storage only; expected "
+            "abfss://container@account.dfs.core.windows.net/path"
+        )
+    return found
+
+
+def _address(place: str) -> Address | None:
+    try:
+        return address(place)
+    except ValueError:
+        return None
+
+
+def _below(folder: Address, path: str) -> Address:
+    return replace(folder, path=f"{folder.path}/{path}".strip("/"))
+
+
+def _holds(folder: Address, other: Address) -> bool:
+    return folder.dfs_host == other.dfs_host and f"{other.key}/".startswith(f"{folder.key}/")

@@ -1,0 +1,219 @@
+"""Merges what a run has landed into ``instance``, then rolls up what it touched (architecture §5.6, §5.7)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from py4j.protocol import Py4JError
+from pyspark.sql import DataFrame, SparkSession
+
+from dicom_etl.core.errors import DataError
+from dicom_etl.core.progress import Progress
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.lake.delta.table import remove_unborn
+from dicom_etl.lake.open import Lake, missing_tables, refuse_other_columns
+from dicom_etl.lake.rejected import closed_among
+from dicom_etl.lake.voids import read_voids, void_until
+from dicom_etl.landing.landing import Landed
+from dicom_etl.landing.rows import BEFORE_FOLD
+from dicom_etl.run.roll_up import left_behind, roll_up, version_of
+from dicom_etl.tables import fold as changes
+from dicom_etl.tables.engine.errors import named_errors
+from dicom_etl.tables.file_skipping import MOST_RANGES, study_ranges
+from dicom_etl.tables.merge import Fence, Merged, Source, create_table, merge_instance, read_table
+from dicom_etl.tables.rollup import SeriesKey
+from dicom_etl.tables.schema import INSTANCE, TABLES, table_properties
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the three MERGEs of a run did, and the sequences that are rejected, closed ones left out.
+
+    ``doubled`` counts the rows that the MERGE of ``instance`` changed beyond one for each key: somebody else has
+    written keys that stand in several rows.
+    """
+
+    instance: Merged
+    series_version: int
+    study_version: int
+    rejected: frozenset[int]
+    merge_seconds: float
+    rollup_seconds: float
+    doubled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The keys of rows that a repair removes although the feed has no entry for them, in any session.
+
+    ``series`` are those that they leave.
+    """
+
+    keys: Source
+    rows: int
+    series: frozenset[SeriesKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Beyond:
+    """What a repair does beyond the entries that it has landed.
+
+    ``series`` and ``studies`` are keys to roll up again. ``voids`` are all that hold from now on: new ones included,
+    lifted ones not.
+    """
+
+    removed: Removed | None = None
+    series: tuple[changes.Key, ...] = ()
+    studies: tuple[changes.Key, ...] = ()
+    voids: changes.Voids = field(default_factory=dict)
+
+    @property
+    def touched(self) -> frozenset[SeriesKey]:
+        """The keys that these removals and roll-ups touch."""
+        series: set[SeriesKey] = {(key[0], key[1], key[2]) for key in self.series}
+        removed = self.removed.series if self.removed else frozenset()
+        return frozenset(series | removed | {(key[0], key[1], None) for key in self.studies})
+
+    @property
+    def study_uids(self) -> frozenset[str]:
+        return frozenset(key[1] for key in self.touched)
+
+
+def check_shared_tables(lake: Lake) -> list[str]:
+    """Those of the three shared tables that must still be made.
+
+    Before anything is read or landed. Raises DataError when one has vanished, or has not the columns that we write.
+    """
+    stored = lake.shared()
+    for table in (t for t in TABLES if t.name in stored):
+        wanted = {f.name: f.dataType.simpleString().replace("bigint", "long") for f in table.columns.fields}
+        refuse_other_columns(lake, table.name, stored[table.name], wanted)
+    return missing_tables(lake)
+
+
+def make_shared_tables(spark: SparkSession, lake: Lake, settings: Settings) -> None:
+    """Create those of the three shared tables that are not there yet."""
+    partitioned = settings.lake.layout == "partitioned"
+    missing = missing_tables(lake)
+    for table in (t for t in TABLES if t.name in missing):
+        properties = table_properties(
+            table,
+            partitioned=partitioned,
+            retention_hours=settings.maintenance.retention_hours,
+            deletion_vectors=settings.lake.deletion_vectors,
+            identity=lake.identity.properties,
+        )
+        remove_unborn(lake.path(table.name))
+        create_table(spark, table, lake.path(table.name), partitioned=partitioned, properties=properties)
+
+
+def merge_landed(
+    spark: SparkSession, lake: Lake, run_id: int, landed: Landed, progress: Progress, repair: Beyond | None = None
+) -> Outcome:
+    """Bring the three tables up to what this run has landed, and what dead runs left.
+
+    A ``repair`` has compared every row with the service, so that no stored sequence guards it.
+    Raises Superseded when a newer run has committed to one of them.
+    """
+    touched = left_behind(spark, lake, run_id, landed.version) | landed.series
+    beyond = repair or Beyond(voids=void_until(read_voids(lake.table("rejected"))))
+    # More ranges than files skip nothing more, and each costs the planner.
+    most = min(lake.files(), MOST_RANGES)
+
+    progress.step("merge instance")
+    began = time.monotonic()
+    with folded(spark, lake, run_id, landed, beyond.voids) as fold:
+        instance = merge_instance(
+            spark,
+            lake.path("instance"),
+            lambda session: _and_removals(session, changes.changing(fold.rows(session)), beyond.removed),
+            study_ranges(landed.studies | beyond.study_uids, most),
+            Fence(lake.app_id("instance"), run_id),
+            guarded=repair is None,
+            stored=fold.upserts if fold.upserts and lake.may_hold("instance", fold.upserts[0]) else None,
+        )
+    version = version_of(instance, INSTANCE)
+    merge_seconds = time.monotonic() - began
+    log.info("instance merged, series and study not yet", extra=_counts(run_id, instance, merge_seconds))
+
+    progress.step("roll up series and study")
+    began = time.monotonic()
+    series_version, study_version = roll_up(spark, lake, run_id, touched | beyond.touched, version, most)
+    return Outcome(
+        instance,
+        series_version,
+        study_version,
+        fold.rejected,
+        merge_seconds,
+        time.monotonic() - began,
+        doubled=max(0, instance.changed - fold.changing - (beyond.removed.rows if beyond.removed else 0)),
+    )
+
+
+def _and_removals(session: SparkSession, folded: DataFrame, removed: Removed | None) -> DataFrame:
+    return folded if removed is None else folded.unionByName(changes.removals(removed.keys(session)))
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What a landing means: one row per instance, in any session, and what ``changes.summary`` says of all of them.
+
+    ``rejected`` are the sequences of all rejects: of the fold and before it, without those that are closed.
+    """
+
+    rows: Source
+    changing: int
+    rejected: frozenset[int]
+    upserts: tuple[int, int] | None
+
+
+@contextmanager
+def folded(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, voids: changes.Voids) -> Iterator[Fold]:
+    """The fold of what a run has landed, as the version of ``change`` holds it that its commit made.
+
+    Raises DataError when Spark does not see every entry that was landed. An older version would else count as
+    entries that change nothing, and the run would cover what it has not merged.
+    """
+    unfit = {u.sequence for u in landed.unusable if u.reason in BEFORE_FOLD}
+    unusable = {u.sequence for u in landed.unusable} - unfit
+
+    def rows(session: SparkSession) -> DataFrame:
+        change = read_table(session, lake.path("change"), landed.version)
+        return changes.folded(change, run_id, unusable, unfit, voids)
+
+    with named_errors("change"):
+        # Spark knows an equal plan by its parts, in other sessions too: what is computed here once is not again.
+        kept = rows(spark).cache()
+    try:
+        with named_errors("change"):
+            told = changes.summary(kept)
+        _refuse_unseen(told.entries + len(unfit), landed.entries)
+        closed = closed_among(lake.table("rejected"), landed.unusable)
+        yield Fold(rows, told.changing, (told.rejected | unfit) - closed, told.upserts)
+    finally:
+        with suppress(Py4JError, OSError):  # a JVM that has ended keeps nothing, and what ended the run says more
+            kept.unpersist()
+
+
+def _refuse_unseen(seen: int, landed: int) -> None:
+    if seen != landed:
+        raise DataError(
+            f"change: Spark sees {seen} of the {landed} entries that this run has landed; nothing is merged. Run "
+            "again; if it says so again, see to the storage of this table"
+        )
+
+
+def _counts(run_id: int, merged: Merged, seconds: float) -> dict[str, object]:
+    return {
+        "run_id": run_id,
+        "inserted": merged.inserted,
+        "updated": merged.updated,
+        "deleted": merged.deleted,
+        "seconds": round(seconds, 2),
+    }

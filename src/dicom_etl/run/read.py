@@ -1,0 +1,91 @@
+"""Reads a range of the feed into files for ``change`` that no version of it holds yet (architecture §5.4, §5.5)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from threading import Event
+
+from dicom_etl.core.entry import Entry
+from dicom_etl.core.progress import Progress
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.dicomweb.feed.reader import Reading, read_feed
+from dicom_etl.lake.open import Lake
+from dicom_etl.landing.landing import Landing
+from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.run.plan import Task
+from dicom_etl.tables.engine.session import QUICK_ROWS, Engine
+from dicom_etl.tables.file_skipping import study_ranges
+
+# Rows that a MERGE only looks at cost a thirtieth of those that it lands, those of files that it writes anew a half: a
+# cold window on 10^5 instances took 14.3 s with plans that are interpreted and 17.5 s compiled, on 10^6 17.5 s and
+# 19.2 s; on 10^7, warm, 26 s and 9.7 s. One of updates on 10^5, warm, as long with both, and on 10^6 44 s interpreted.
+_LOOKED_AT = 30
+_REWRITTEN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What the feed gave: the reading, its files, which can still be added to, the work they mean, and what it took."""
+
+    reading: Reading
+    landing: Landing
+    rows: int
+    seconds: float
+    retries: int
+
+
+def new_landing(task: Task, settings: Settings, lake: Lake) -> Landing:
+    """The files of a run, none yet; a context manager that removes them unless they are finished."""
+    return Landing(
+        lake.folder("change"),
+        run_id=task.run_id,
+        read_at=task.started_at,
+        keep_metadata=settings.lake.keep_metadata,
+    )
+
+
+def fetch(
+    task: Task,
+    settings: Settings,
+    lake: Lake,
+    client: DicomClient,
+    engine: Engine,
+    landing: Landing,
+    progress: Progress,
+    stop: Event | None = None,
+) -> Fetched:
+    """The task's range of the feed, read into ``landing``; Spark is told to start as soon as there is work for it.
+
+    Raises as ``read_feed``: Cancelled, too, when another thread has set ``stop``.
+    """
+    began, retries = time.monotonic(), client.retries
+
+    def land(entries: list[Entry]) -> None:
+        landing.add(entries)
+        if landing.entries >= QUICK_ROWS:
+            engine.begin(landing.entries)
+
+    reading = read_feed(
+        client,
+        task.stretch,
+        batch_size=settings.feed.batch_size,
+        connections=settings.dicom.connections,
+        sink=land,
+        max_entries=None if task.exact else settings.feed.max_entries_per_run,
+        grid_ticks=settings.feed.window,
+        progress=progress.read,
+        stop=stop,
+    )
+    rows = work_in_rows(lake, landing)
+    if landing.entries:
+        engine.begin(rows)
+    return Fetched(reading, landing, rows, time.monotonic() - began, client.retries - retries)
+
+
+def work_in_rows(lake: Lake, landing: Landing) -> int:
+    """To how many landed rows the MERGEs of this landing amount, by the files that they will have to look into."""
+    if not landing.entries:
+        return 0
+    in_reach = lake.rows_within(study_ranges(landing.studies))
+    return landing.entries + in_reach // (_LOOKED_AT if landing.only_creates else _REWRITTEN)

@@ -1,0 +1,1 @@
+"""The Spark session: its Java, jars, settings, start and end."""

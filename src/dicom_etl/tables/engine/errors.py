@@ -1,0 +1,90 @@
+"""Spark's, py4j's and the JVM's errors as ours, without their text: it quotes predicates, rows and paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark.errors import PySparkException
+
+from dicom_etl.core.errors import ConfigurationError, DataError, DicomEtlError, StorageError, Superseded, TemporaryError
+
+# Each on its own: in Delta's Python package none of them is a DeltaConcurrentModificationException.
+_ANOTHER_WROTE = (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    ConcurrentTransactionException,
+    ConcurrentWriteException,
+    DeltaConcurrentModificationException,
+    MetadataChangedException,
+    ProtocolChangedException,
+)
+
+# What Spark and Delta say of a log that cannot be read, and of a file that is gone, cut or no Parquet; Spark 3.5 has
+# no name for FAILED_READ_FILE yet, only words.
+_LOG_SPOILT = ("DeltaFileNotFoundException", "JsonParseException", "JsonEOFException")
+_FILE_SPOILT = ("FileNotFoundException", "FAILED_READ_FILE", "error while reading file", "is not a Parquet file")
+
+
+@contextmanager
+def named_errors(table: str) -> Iterator[None]:
+    """Raises one of our errors for whatever Spark ends with while it works on ``table``.
+
+    Superseded when another run has committed, StorageError for the storage (and what is not known better),
+    ConfigurationError when memory is short, TemporaryError when the JVM is gone.
+    """
+    try:
+        yield
+    except _ANOTHER_WROTE as error:
+        raise Superseded(f"{table}: another run has written; this one stops") from error
+    except PySparkException as error:
+        raise _named(table, condition(error) or type(error).__name__, str(error)) from error
+    except Py4JJavaError as error:
+        # What pyspark has no class for: an aborted job, a file that is gone, a log that cannot be read.
+        raise _named(table, *_told(error)) from error
+    except (Py4JError, ConnectionError) as error:
+        raise TemporaryError(f"{table}: Spark's JVM has ended (killed, or out of memory); run again") from error
+
+
+def condition(error: PySparkException) -> str | None:
+    """The name of what went wrong, without values; before Spark 4 it is called the error's class."""
+    named = error.getCondition if hasattr(error, "getCondition") else error.getErrorClass
+    return named()
+
+
+def _told(error: Py4JJavaError) -> tuple[str, str]:
+    """The Java class, and all that the JVM says; nothing when it does not answer any more."""
+    try:
+        return str(error.java_exception.getClass().getSimpleName()), str(error)
+    except (Py4JError, ConnectionError, OSError):
+        return "Py4JJavaError", ""
+
+
+def _named(table: str, what: str, told: str) -> DicomEtlError:
+    if "No space left on device" in told or "Disk quota exceeded" in told:
+        return StorageError(f"{table}: the storage is full; free space and run again")
+    if "OutOfMemoryError" in told:
+        return ConfigurationError(f"{table}: Spark ran out of memory: raise spark.driver_memory")
+    if any(sign in what or sign in told for sign in _LOG_SPOILT):
+        return DataError(
+            f"{table}: its _delta_log cannot be read; restore it from a backup, or move its folder away and run "
+            "dicom-etl repair --rebuild"
+        )
+    if any(sign in what or sign in told for sign in _FILE_SPOILT):
+        return DataError(
+            f"{table}: a file of this table is missing or cannot be read; restore it from a backup, or run dicom-etl "
+            "repair --rebuild"
+        )
+    return StorageError(f"{table}: Spark could not read or write the table ({what}); see to its storage and run again")

@@ -1,0 +1,55 @@
+"""Puts a whole table in the place of another, or where there is none, by one fenced commit (architecture §5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from uuid import uuid4
+
+from pyspark.sql import DataFrame, SparkSession
+
+from dicom_etl.tables.engine.errors import named_errors
+from dicom_etl.tables.engine.location import sql_name
+from dicom_etl.tables.merge import Fence, Source, fenced_session, last_commit
+from dicom_etl.tables.schema import CLUSTER_COLUMN, Table
+
+
+def replace_table(
+    spark: SparkSession,
+    table: Table,
+    path: str,
+    source: Source,
+    fence: Fence,
+    *,
+    partition_columns: list[str],
+    properties: Mapping[str, str],
+) -> int | None:
+    """The version that holds the rows of ``source`` and no others; None when a newer run had written before.
+
+    Rows, columns, layout and properties change by this one commit: whoever reads meanwhile gets the old table,
+    or, where none was, no table. ``source`` gives all columns of ``table``, and may read the old version. The
+    table is clustered by study unless it has ``partition_columns``.
+    """
+    session = fenced_session(spark, fence)
+    view = f"rows_{uuid4().hex}"
+    layout = (
+        f"PARTITIONED BY ({', '.join(partition_columns)})" if partition_columns else f"CLUSTER BY ({CLUSTER_COLUMN})"
+    )
+    with named_errors(table.name):
+        _as_declared(table, source(session)).createOrReplaceTempView(view)
+        declared = f"USING delta {layout} TBLPROPERTIES ({property_list(properties)})"
+        session.sql(f"CREATE OR REPLACE TABLE {sql_name(path)} {declared} AS TABLE {view}")
+    # Skipped in silence like a MERGE when the table's marker is not below ours: then nothing was committed (tried).
+    return last_commit(session)
+
+
+def property_list(properties: Mapping[str, str]) -> str:
+    """The properties as SQL has them."""
+    return ", ".join(f"'{_escaped(name)}' = '{_escaped(value)}'" for name, value in sorted(properties.items()))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _as_declared(table: Table, rows: DataFrame) -> DataFrame:
+    return rows.select(*(rows[field.name].cast(field.dataType).alias(field.name) for field in table.columns.fields))

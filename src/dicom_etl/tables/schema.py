@@ -1,0 +1,115 @@
+"""The columns, types and properties of the three shared tables (architecture §4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyspark.sql.types import (
+    DataType,
+    DateType,
+    LongType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
+
+from dicom_etl.core.attributes import (
+    ATTRIBUTES,
+    INSTANCE_KEY,
+    SERIES_ATTRIBUTES,
+    SERIES_KEY,
+    STUDY_ATTRIBUTES,
+    STUDY_KEY,
+    Attribute,
+)
+
+CLUSTER_COLUMN = "studyInstanceUid"
+PARTITION_COLUMN = "partitionName"
+
+# Nothing that identifies a patient may stand in the log's statistics (architecture §8); UIDs, times and
+# the study date are what MERGE and the usual queries prune by.
+_STATISTICS = (*INSTANCE_KEY, "sequence", "lastModifiedTimestamp", "studyDate")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One of the three shared tables: its name, its key and all its columns in order."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: StructType
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The columns that are not part of the key, in order."""
+        return tuple(name for name in self.columns.names if name not in self.key)
+
+
+def _fields(*columns: tuple[str, DataType]) -> list[StructField]:
+    return [StructField(name, kind, nullable=True) for name, kind in columns]
+
+
+def _table(name: str, key: tuple[str, ...], attributes: tuple[Attribute, ...], *rest: tuple[str, DataType]) -> Table:
+    return Table(
+        name,
+        key,
+        StructType(
+            _fields(*((column, StringType()) for column in key))
+            + _fields(("lastModifiedTimestamp", TimestampType()))
+            + _fields(*((a.column, DateType() if a.is_date else StringType()) for a in attributes))
+            + _fields(*rest)
+        ),
+    )
+
+
+INSTANCE = _table("instance", INSTANCE_KEY, ATTRIBUTES, ("filePath", StringType()), ("sequence", LongType()))
+SERIES = _table("series", SERIES_KEY, SERIES_ATTRIBUTES, ("instanceCount", LongType()))
+STUDY = _table(
+    "study",
+    STUDY_KEY,
+    STUDY_ATTRIBUTES,
+    ("seriesCount", LongType()),
+    ("instanceCount", LongType()),
+    ("modalitiesInStudy", StringType()),
+)
+TABLES = (INSTANCE, SERIES, STUDY)
+
+
+def statistics_columns(table: Table, *, partitioned: bool) -> tuple[str, ...]:
+    """The columns of ``table`` that get statistics; Delta refuses those it is partitioned by."""
+    left_out = {PARTITION_COLUMN} if partitioned else set()
+    return tuple(name for name in _STATISTICS if name in table.columns.names and name not in left_out)
+
+
+def table_properties(
+    table: Table, *, partitioned: bool, retention_hours: int, deletion_vectors: bool, identity: Mapping[str, str]
+) -> dict[str, str]:
+    """The Delta table properties of a new table, the lake's identity among them."""
+    return {
+        "delta.dataSkippingStatsColumns": ",".join(statistics_columns(table, partitioned=partitioned)),
+        # UIDs of one scanner share more than Delta's 32 characters (spark.md §3.4).
+        "delta.dataSkippingStringPrefixLength": "64",
+        "delta.enableDeletionVectors": "true" if deletion_vectors and may_mark_rows(table) else "false",
+        **retention_properties(retention_hours),
+        **identity,
+    }
+
+
+def may_mark_rows(table: Table) -> bool:
+    """Whether a MERGE may mark rows instead of writing their files anew.
+
+    Not where there is a column ``filePath``: Delta's MERGE gives that name to one of its own, and ends with
+    AMBIGUOUS_REFERENCE (tried with 4.4.0; delta-io/delta issues 2943 and 5296).
+    """
+    return "filePath" not in table.columns.names
+
+
+def retention_properties(retention_hours: int) -> dict[str, str]:
+    """The properties that govern VACUUM; ``RETAIN`` is ignored since Delta 4.1 (spark.md §3.8)."""
+    return {
+        "delta.deletedFileRetentionDuration": f"interval {retention_hours} hours",
+        # Must not be shorter than the above; 720 hours is Delta's own default.
+        "delta.logRetentionDuration": f"interval {max(retention_hours, 720)} hours",
+    }

@@ -1,0 +1,62 @@
+"""The end of a process: its code, what it has said, and nothing that Python would do after that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOBS = Path(__file__).parents[3] / "jobs"
+# As threads of delta-rs do it: the work is done, and Python's own end is what aborts.
+ABORTS = "import atexit, os\natexit.register(os.abort)\n"
+
+
+def ended(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], env={**os.environ, **more}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_process_leaves_with_its_code_whatever_python_would_do_then(code: int) -> None:
+    """All that was said has come out before; with SystemExit, the broken twin, the code is lost."""
+    script = f"{ABORTS}import sys\nfrom dicom_etl.cli.process import leave\nsys.stdout.write('said')\n"
+    done = ended("-c", f"{script}leave({code})")
+    assert (done.returncode, done.stdout) == (code, "said")
+    assert ended("-c", f"{script}raise SystemExit({code})").returncode == -6
+
+
+def test_a_panic_of_a_library_ends_as_one_line() -> None:
+    """delta-rs raises one as what is no Exception; its words are not repeated, and 1 is no code of ours for it."""
+    script = (
+        "from dicom_etl.cli.process import ended, leave\n"
+        "class PanicException(BaseException): ...\n"
+        "def command(): raise PanicException('Smith^John')\n"
+        "leave(ended(command))\n"
+    )
+    done = ended("-c", script)
+    assert done.returncode == 70
+    assert done.stderr.startswith("dicom-etl: internal error (PanicException at ")
+    assert (len(done.stderr.splitlines()), "Smith" in done.stderr) == (1, False)
+
+
+def test_a_notebooks_process_goes_on_in_databricks() -> None:
+    """There a job runs in the process of the notebook: only an exception may leave it."""
+    script = (
+        "from dicom_etl.cli.process import leave\ntry:\n    leave(75)\nexcept SystemExit as end:\n    print(end.code)\n"
+    )
+    done = ended("-c", script, DATABRICKS_RUNTIME_VERSION="16.4")
+    assert (done.returncode, done.stdout) == (0, "75\n")
+
+
+def test_commands_and_jobs_leave_so(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(ABORTS)
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    assert ended("-c", "", PYTHONPATH=path).returncode == -6
+    done = ended("-m", "dicom_etl", "--version", PYTHONPATH=path)
+    assert (done.returncode, done.stdout.splitlines()[0].split()[0]) == (0, "dicom-etl")
+    for job in ("sync.py", "maintain.py"):
+        assert ended(str(JOBS / job), "--no-such-option", PYTHONPATH=path).returncode == 64
