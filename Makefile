@@ -20,8 +20,8 @@ demo: setup ## the main job on real DICOM files, against a local DICOM service
 test: setup ## all tests that CI runs
 	@$(PY) -m pytest -m "not soak and not azure"
 
-soak: setup ## every test, the long ones included, but not those that need Azurite (about half an hour)
-	@$(PY) -m pytest -m "not azure"
+soak: setup ## every test, the long ones included, but not those that need Azurite (an hour and a half)
+	@DICOM_ETL_TEST_TIER=soak $(PY) -m pytest -m "not azure"
 
 AZURITE := $(VENV)/share/dicom-etl/azurite
 .PHONY: test-azure

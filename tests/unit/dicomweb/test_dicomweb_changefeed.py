@@ -31,6 +31,7 @@ from dicom_etl.dicomweb.feed.reader import Reading, read_again, read_at, read_fe
 from dicom_etl.remote.http.body import TooLarge
 from dicom_etl.remote.http.client import DicomClient, connect
 from support.broken import Mutant, assert_caught
+from support.examples import examples
 
 SECOND = 10_000_000
 HOUR = 3600 * SECOND
@@ -196,7 +197,7 @@ moments = st.one_of(
 feeds = st.lists(moments, max_size=120).flatmap(
     lambda ticks: st.permutations(range(1, len(ticks) + 1)).map(lambda order: sorted(zip(ticks, order, strict=True)))
 )
-many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @many
@@ -650,7 +651,7 @@ BROKEN = lambda: httpx.Response(500, text="error")  # noqa: E731
 NAN = lambda: as_page(b'[{"sequence": 1, "metadata": {"a": NaN}}]')  # noqa: E731
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     rows=feeds.filter(bool),
     data=st.data(),

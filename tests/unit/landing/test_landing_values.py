@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dicom_etl.core.attributes import ATTRIBUTES, Attribute
 from dicom_etl.landing import extract as kept
 from dicom_etl.landing.values import kept_value, stripped
+from support.examples import examples
 
 BY_COLUMN = {attribute.column: attribute for attribute in ATTRIBUTES}
 TEXT = BY_COLUMN["patientId"]
@@ -241,7 +242,7 @@ _MORE = st.lists(st.tuples(st.sampled_from(["00100020", "00080018", "00091001"])
 METADATA = st.builds(lambda kept, more, space: _object([*kept, *more], space), _MEMBERS, _MORE, _SPACE)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(METADATA)
 @example('{"00100020":{"Value":["a"]},"00100020":{"Value":["b"]}}')
 @example('{"00100010":{"Value":[{"Alphabetic":"a"}],"Value":[{"Alphabetic":1.50}]}}')
