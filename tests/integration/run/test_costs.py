@@ -136,6 +136,7 @@ def test_requests_grow_with_the_entries_alone(make_site: Callable[..., Site]) ->
     assert max(int(one.query["offset"] or 0) for one in pages) <= 1, "no deep offset"
 
 
+@pytest.mark.soak
 def test_many_runs_do_not_become_many_files(make_site: Callable[..., Site]) -> None:
     """Maintenance joins what the runs have written, the private tables included; again, it has nothing to do."""
     site = make_site()
@@ -156,6 +157,7 @@ def test_many_runs_do_not_become_many_files(make_site: Callable[..., Site]) -> N
     assert {name: site.version(name) for name in versions} == versions, "nothing to do is nothing done"
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("cube", "rewritten"), [(1_000, 3), (10**9, 4)], ids=["as it is", "broken: one cube for all"])
 def test_what_was_clustered_is_left_alone(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch, cube: int, rewritten: int

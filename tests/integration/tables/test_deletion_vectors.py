@@ -47,7 +47,7 @@ def check_equal(site: Site) -> None:
     assert {name: by_key(name, collected(load(site.place(name)))) for name in TABLES} == site.expected()
 
 
-@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("on", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_changed_series_are_marked_and_not_rewritten(make_site: Callable[..., Site], on: bool) -> None:
     """With vectors the file of the series stays, without it goes (the twin); instances are written anew either way."""
     site = filled(make_site(f"lake.deletion_vectors={str(on).lower()}"))
@@ -61,6 +61,7 @@ def test_changed_series_are_marked_and_not_rewritten(make_site: Callable[..., Si
     check_equal(site)
 
 
+@pytest.mark.soak
 def test_vectors_that_somebody_else_switched_on_do_no_harm(site: Site) -> None:
     """Delta's MERGE fails where rows of a table with a column filePath would be marked: ours marks none there."""
     filled(site)
