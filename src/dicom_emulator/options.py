@@ -21,22 +21,28 @@ class EmulatorOptions:
 
     workspace: str = "emulator"
     service: str = "dicom"
-    """Both name the folder `AHDS/{workspace}/dicom/{service}/` (service-protocol §5)."""
+    """Both name the folder `AHDS/{workspace}/dicom/{service}/` (design/service-protocol.md: Data lake)."""
 
     partition_folder: bool = True
-    """Whether the partition's name is part of `filePath`; real services differ (service-protocol §5)."""
+    """Whether the partition's name is part of `filePath`; real services differ.
+
+    design/service-protocol.md: Data lake.
+    """
 
     partitions: bool = False
     """Whether data partitions are on: then every DICOMweb route needs `/partitions/{name}`."""
 
     clear_file_path_on_delete: bool = False
-    """Whether a deletion takes `filePath` off the key's older rows (service-protocol §2.5; real: no)."""
+    """Whether a deletion takes `filePath` off the key's older rows; the real service's does not.
+
+    design/service-protocol.md: Rows that change.
+    """
 
     operation_polls: int = 0
     """How often a bulk update answers `running` before it is done; 0: it is done at once."""
 
     max_body_bytes: int = 2 * 1024**3
-    """Larger requests are refused with 413 (service-protocol §4.1)."""
+    """Larger requests are refused with 413 (design/service-protocol.md: STOW-RS)."""
 
     keep_health_files: bool = False
     """Whether health-check files stay in the lake, as after a crash, instead of being deleted at once."""
@@ -45,7 +51,10 @@ class EmulatorOptions:
     """Bearer tokens and their roles (`reader`, `owner`, `nobody`); None: none is asked for until one is issued."""
 
     gzip: bool = False
-    """Whether answers are compressed for clients that take it; the real service: unknown (service-protocol §1)."""
+    """Whether answers are compressed for clients that take it; the real service: unknown.
+
+    design/service-protocol.md: Addresses and errors.
+    """
 
     remembered_requests: int = 100_000
     """How many requests the request log lists; its counters go on."""

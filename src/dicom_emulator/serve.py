@@ -242,7 +242,7 @@ def _quiet_pydicom() -> Iterator[None]:
 
 @contextmanager
 def _health_checks(service: DicomService) -> Iterator[None]:
-    """A health-check file every 30 s, as the service puts one into its lake (service-protocol §5)."""
+    """A health-check file every 30 s, as the service puts one into its lake (design/service-protocol.md: Data lake)."""
     done = threading.Event()
 
     def check() -> None:

@@ -2,7 +2,7 @@
 
 Window by window, on the same Spark session, as an hourly schedule with 15 minutes of delay does it; in the end one old
 window is run again, as an operator does. Then the rows of both beside the service's, by the numbers of
-service-protocol §7.2. Exit 1 when our tables are not equal to what the service holds.
+the README (Its defects). Exit 1 when our tables are not equal to what the service holds.
 """
 
 from __future__ import annotations
@@ -306,7 +306,7 @@ def _equal_rows(held: Tables, name: str) -> Count:
 
 def table(lines: Iterable[Line]) -> str:
     """The lines as text, defects first and the totals below."""
-    rows = [f"{'§7.2':>4}  {'':<76} {'template':>8} {'ours':>6} {'service':>8}"]
+    rows = [f"{'':>4}  {'':<76} {'template':>8} {'ours':>6} {'service':>8}"]
     for line in lines:
         number = f"{line.number:>4}" if line.number < 100 else "    "
         mark = "" if line.template == line.service else "  <"

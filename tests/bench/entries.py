@@ -73,7 +73,10 @@ def timestamp(ticks: int) -> bytes:
 
 
 def entry(feed: Feed, place: int, *, metadata: bool = True) -> list[bytes]:
-    """The row at that place, in pieces, as the service serves it now (service-protocol §2.2, §2.5)."""
+    """The row at that place, in pieces, as the service serves it now.
+
+    design/service-protocol.md: Feed entries, Rows that change.
+    """
     event = feed.event(place)
     newest = feed.last_place_of(place)
     last = event if newest == place else feed.event(newest)

@@ -129,7 +129,10 @@ class Feed:
         return max(0, -(-(ticks - START - FRACTION) // STEP))
 
     def last_place_of(self, place: int) -> int:
-        """The place of the newest row of the same instance: what it is now, its older rows show (§2.5)."""
+        """The place of the newest row of the same instance: what it is now, its older rows show.
+
+        design/service-protocol.md: Rows that change.
+        """
         instance = place if place < self.entries else self._later[place - self.entries].instance
         return self._touched.get(instance, place)
 
@@ -198,7 +201,10 @@ def _mixed(transactions: Sequence[tuple[str, tuple[int, ...]]]) -> list[tuple[st
 
 
 def _spread(transactions: Sequence[tuple[str, tuple[int, ...]]], start: int, span: int) -> Iterator[Event]:
-    """Evenly over the time; the rows of one transaction share its instant (service-protocol §2.4)."""
+    """Evenly over the time; the rows of one transaction share its instant.
+
+    design/service-protocol.md: Paging the feed.
+    """
     place = 0
     rows = sum(len(instances) for _, instances in transactions)
     for action, instances in transactions:
@@ -208,5 +214,5 @@ def _spread(transactions: Sequence[tuple[str, tuple[int, ...]]], start: int, spa
 
 
 def instant(ticks: int) -> str:
-    """RFC 3339 in UTC with Z: a plus sign in a query becomes a space (service-protocol §2.1)."""
+    """RFC 3339 in UTC with Z: a plus sign in a query becomes a space (design/service-protocol.md: Feed parameters)."""
     return timestamp_text(ticks).replace("+00:00", "Z")

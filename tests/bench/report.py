@@ -45,7 +45,7 @@ _NOTES = """\
   out.
 - The 200 small windows: 100 entries each, every tenth 900 updates of whole studies. *Files read* are those in reach of
   the last of them; *rewritten* is what `maintain` read and wrote anew, all tables together.
-- The template's algorithm (service-protocol §7.1, `tests/bench/template.py`) runs in a warm session of ours, without
+- The template's algorithm (`tests/bench/template.py`) runs in a warm session of ours, without
   the Spark activity that Data Factory starts for each page, on the pages that the row names; nothing is extrapolated
   from it. Per change it is compared with its pages into *empty* tables: they cost more as its tables grow.
 - dlt (`tests/bench/dlt_pipeline.py`, a venv of its own) loads one table with the metadata as one string: no series, no

@@ -1,10 +1,12 @@
-"""The Data Factory template's algorithm on Spark, as faithfully as service-protocol §7.1 describes it.
+"""The Data Factory template's algorithm on Spark, as faithfully as is known.
+
+design/service-protocol.md: Data Factory template.
 
 A page by offset; group by key and `last()` of every column; keep what has a filePath or is a Delete; upsert and
 delete in `instance`; aggregate the whole of `instance` into `series` and the whole of `series` into `study` for the
 keys that the page touched; a vacuum with each of the three writes; go on until a page writes nothing.
 
-In its favour: pages are parsed by Python, not by a schema inferred from each page (§7.2 no. 12), the session is warm
+In its favour: pages are parsed by Python, not by a schema inferred from each page (defect 12), the session is warm
 (the template starts a Spark activity for each page), and an empty page starts no job.
 """
 
@@ -70,7 +72,7 @@ def run(
     """One activity of the pipeline: a window of the feed into the three tables; at most so many ``pages``.
 
     ``start`` and ``end`` as its parameters StartTime and EndTime; ``paths`` by table name. A page that cannot be had
-    ends it as if it were done (§7.1: on failure Continue := false).
+    ends it as if it were done (on failure Continue := false).
     """
     done: list[PageDone] = []
     with httpx.Client(timeout=30, trust_env=False) as client:
@@ -88,7 +90,7 @@ def run(
 
 
 def goes_on(rows_written: int) -> bool:
-    """Its rule to stop: a page that wrote no row ends the window, and a short page does not (§7.2 no. 2)."""
+    """Its rule to stop: a page that wrote no row ends the window, and a short page does not (defect 2)."""
     return rows_written > 0
 
 
@@ -140,7 +142,7 @@ def first_value(element: Any) -> Any:
 
 
 def timestamp(text: str) -> datetime | None:
-    """The first 23 characters with three fraction digits; null for any other form (§7.2 no. 6)."""
+    """The first 23 characters with three fraction digits; null for any other form (defect 6)."""
     try:
         return datetime.strptime(text[:23], "%Y-%m-%dT%H:%M:%S.%f").replace(tzinfo=UTC)
     except ValueError:
@@ -148,7 +150,7 @@ def timestamp(text: str) -> datetime | None:
 
 
 def study_date(value: Any) -> date | None:
-    """yyyyMMdd and nothing else (§7.2 no. 11)."""
+    """yyyyMMdd and nothing else (defect 11)."""
     if not isinstance(value, str) or len(value) != 8:
         return None
     try:
@@ -166,7 +168,7 @@ def _write_series(spark: SparkSession, page: DataFrame, paths: Mapping[str, str]
         .join(page.select(*KEYS["series"]).distinct(), on=list(KEYS["series"]), how="left_semi")
         .select(*COLUMNS["series"])
     )
-    # deleteIf(instanceCount <= 0) of a group that exists: never true (§7.2 no. 1).
+    # deleteIf(instanceCount <= 0) of a group that exists: never true (defect 1).
     _write(spark, "series", paths["series"], series, F.col("s.instanceCount") <= 0)
 
 

@@ -1,4 +1,4 @@
-"""Bulk update and operations over HTTP (service-protocol §8, 16 and 31)."""
+"""Bulk update and operations over HTTP (design/service-protocol.md: Bulk update, Operations)."""
 
 from __future__ import annotations
 

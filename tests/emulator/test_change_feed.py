@@ -1,4 +1,7 @@
-"""The change feed over HTTP: parameters, windows, order, paging and the shape of a row (service-protocol §8, 1-18)."""
+"""The change feed over HTTP: parameters, windows, order, paging and the shape of a row.
+
+design/service-protocol.md: Feed parameters, Feed entries.
+"""
 
 from __future__ import annotations
 

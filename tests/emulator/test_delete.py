@@ -1,4 +1,4 @@
-"""DELETE over HTTP on the three levels (service-protocol §8, 29)."""
+"""DELETE over HTTP on the three levels (design/service-protocol.md: Deletion)."""
 
 from __future__ import annotations
 

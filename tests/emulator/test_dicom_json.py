@@ -1,4 +1,7 @@
-"""The DICOM JSON that the service writes: its rules one by one, and pydicom's shipped files against pydicom (§3)."""
+"""The DICOM JSON that the service writes: its rules one by one, and pydicom's shipped files against pydicom.
+
+design/service-protocol.md: DICOM JSON.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ def element(dicom):
     ],
 )
 def test_an_element_is_written_as_the_service_does(element, tag, given, text):
-    """Each rule of service-protocol §3, down to the digits and escapes."""
+    """Each rule, down to the digits and escapes (design/service-protocol.md: DICOM JSON)."""
     assert element(tag, given) == text
 
 

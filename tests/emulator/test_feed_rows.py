@@ -1,4 +1,7 @@
-"""The mutable rows of service-protocol §2.5, with histories made by hand: state, metadata and filePath of each."""
+"""Rows that later events change, with histories made by hand: state, metadata and filePath of each.
+
+design/service-protocol.md: Rows that change.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ TABLE = {
 
 @pytest.mark.parametrize("events", TABLE)
 def test_a_history_reads_as_the_table_says(events):
-    """Every row of the table in service-protocol §2.5, read after its history."""
+    """Every row of the table of histories, read after its history (design/service-protocol.md: Rows that change)."""
     assert played(events) == TABLE[events]
 
 

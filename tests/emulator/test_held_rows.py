@@ -1,4 +1,4 @@
-"""Rows that have their number and become visible late (service-protocol §2.4)."""
+"""Rows that have their number and become visible late (design/service-protocol.md: Late rows)."""
 
 from __future__ import annotations
 

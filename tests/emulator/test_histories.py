@@ -105,7 +105,10 @@ def test_within_a_key_time_and_sequence_agree():
 
 
 class Model:
-    """The rules of service-protocol §2.5, spelled out over plain lists: every event looks at every row."""
+    """The rules, spelled out over plain lists: every event looks at every row.
+
+    design/service-protocol.md: Rows that change.
+    """
 
     def __init__(self):
         self.rows = []
@@ -163,7 +166,10 @@ def test_the_feed_is_what_a_slow_model_says():
 
 
 def test_file_paths_follow_the_rules():
-    """An update renews the path on all rows of its key, a re-create leaves the older ones (§2.5)."""
+    """An update renews the path on all rows of its key, a re-create leaves the older ones.
+
+    design/service-protocol.md: Rows that change.
+    """
     service = DicomService(EmulatorOptions(file_paths=True))
     play(service, 4, 1500)
     paths = defaultdict(set)

@@ -1,4 +1,4 @@
-"""The lake folder: names, paths, files that come and go, health-check files (service-protocol §5)."""
+"""The lake folder: names, paths, files that come and go, health-check files (design/service-protocol.md: Data lake)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def files_in(folder):
     ],
 )  # fmt: skip
 def test_a_file_is_named_by_its_watermark(watermark, name):
-    """The vectors of service-protocol §5."""
+    """The vectors of the file names (design/service-protocol.md: Data lake)."""
     assert file_name(watermark) == name
 
 

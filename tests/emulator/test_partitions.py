@@ -1,4 +1,7 @@
-"""Data partitions, on and off (service-protocol §8, 18 and 32). An emulator of its own: the feature is an option."""
+"""Data partitions, on and off. An emulator of its own: the feature is an option.
+
+design/service-protocol.md: Partitions.
+"""
 
 from __future__ import annotations
 

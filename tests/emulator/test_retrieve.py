@@ -1,4 +1,4 @@
-"""WADO-RS over HTTP: files as stored, metadata with ETags (service-protocol §8, 28 and 30)."""
+"""WADO-RS over HTTP: files as stored, metadata with ETags (design/service-protocol.md: WADO-RS)."""
 
 from __future__ import annotations
 

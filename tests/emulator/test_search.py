@@ -1,4 +1,4 @@
-"""QIDO-RS over HTTP: matching, fields, paging and computed attributes (service-protocol §8, 24 and 33)."""
+"""QIDO-RS over HTTP: matching, fields, paging and computed attributes (design/service-protocol.md: QIDO-RS)."""
 
 from __future__ import annotations
 

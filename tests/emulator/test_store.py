@@ -1,4 +1,7 @@
-"""STOW-RS over HTTP: what is taken, what is refused, and how the answer says so (service-protocol §8, 20-27)."""
+"""STOW-RS over HTTP: what is taken, what is refused, and how the answer says so.
+
+design/service-protocol.md: STOW-RS.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Bearer tokens: 401 without one, 403 without the role, and tokens that end (service-protocol §1, §8 item 19)."""
+"""Bearer tokens: 401 without one, 403 without the role, and tokens that end.
+
+design/service-protocol.md: Tokens and roles.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Bulk updates that change UIDs: the new key is updated, the old key's rows are not told (service-protocol §9)."""
+"""Bulk updates that change UIDs: the new key is updated, the old key's rows are not told.
+
+design/service-protocol.md: Change of UIDs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The promise of architecture §1: any windows, any order, repeated, crashed: the tables equal the service.
+"""The promise: any windows, any order, repeated, crashed: the tables equal the service.
+
+design/architecture.md: Convergence.
 
 Thousands of random histories (`dicom_emulator.testing.random_feed`) share one feed and one lake. While they happen,
 ranges of the feed are read at random, and runs die at random points. The oracle is the emulator's

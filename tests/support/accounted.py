@@ -1,4 +1,7 @@
-"""The accounting of architecture §5.8, checked for every run that a test makes: each entry by itself."""
+"""The accounting, checked for every run that a test makes: each entry by itself.
+
+design/architecture.md: Accounting.
+"""
 
 from __future__ import annotations
 

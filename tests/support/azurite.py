@@ -1,4 +1,4 @@
-"""Azurite, Microsoft's emulator of Azure Storage, as a process of the test session (spark.md §5.2)."""
+"""Azurite, Microsoft's emulator of Azure Storage, as a process of the test session (design/spark.md: Azurite)."""
 
 from __future__ import annotations
 

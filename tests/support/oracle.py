@@ -1,4 +1,6 @@
-"""What the tables must hold, in plain Python and with none of the product's code (architecture §4, §5.6, §5.8).
+"""What the tables must hold, in plain Python and with none of the product's code.
+
+design/architecture.md: Tables, Fold, Accounting.
 
 The truth is the emulator's own store: its live instances, and for the accounting the rows of its feed.
 """
@@ -20,7 +22,7 @@ Tables = dict[str, list[Row]]
 INSTANCE_KEY = ("partitionName", "studyInstanceUid", "seriesInstanceUid", "sopInstanceUid")
 KEYS = {"instance": INSTANCE_KEY, "series": INSTANCE_KEY[:3], "study": INSTANCE_KEY[:2]}
 
-# Architecture §4, word for word: the columns of each table in their order.
+# Word for word: the columns of each table in their order.
 COLUMNS = {
     "instance": [
         "partitionName", "studyInstanceUid", "seriesInstanceUid", "sopInstanceUid", "lastModifiedTimestamp",
@@ -134,7 +136,10 @@ def by_key(table: str, rows: Iterable[Row]) -> list[Row]:
 
 
 def digest(instances: Iterable[Row]) -> str:
-    """SHA-256 of the sorted lines partition TAB study TAB series TAB sop TAB sequence TAB filePath LF (§6)."""
+    """SHA-256 of the sorted lines partition TAB study TAB series TAB sop TAB sequence TAB filePath LF.
+
+    design/architecture.md: Comparison and repair.
+    """
     lines = sorted(
         "\t".join("" if row[name] is None else str(row[name]) for name in (*INSTANCE_KEY, "sequence", "filePath"))
         + "\n"
@@ -153,7 +158,7 @@ def accounting(
     unusable: Iterable[int] = (),
     closed: Iterable[int] = (),
 ) -> Counter[str]:
-    """What must become of each entry that a run reads, counted, by §5.6 and §5.8 (read is the sum).
+    """What must become of each entry that a run reads, counted (read is the sum).
 
     ``entries`` are rows of the feed as they were when they were read; ``stored`` the rows of ``instance`` before the
     run, by key; ``made`` gives the row that an entry makes; ``unusable`` are the sequences without metadata that can

@@ -1,4 +1,7 @@
-"""Tables as the Data Factory template writes them, its ghosts and nulls included (service-protocol §7.1, §7.2)."""
+"""Tables as the Data Factory template writes them, its ghosts and nulls included.
+
+design/service-protocol.md: Data Factory template.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from deltalake import write_deltalake
 _TIME, _LONG = pa.timestamp("us", tz="UTC"), pa.int64()
 _ATTRIBUTES = ("studyDescription", "issuerOfPatientId", "patientId", "patientName")
 
-# Service-protocol §7.1: no sequence, no modalitiesInStudy.
+# As the template has them: no sequence, no modalitiesInStudy.
 SCHEMAS = {
     "instance": pa.schema(
         [

@@ -87,7 +87,10 @@ def test_a_window_holds_what_its_kind_says(kind: str, expected: dict[tuple[str, 
 
 
 def test_older_rows_show_what_became_of_their_instance() -> None:
-    """service-protocol §2.5: after an update the new metadata and path; after a delete no metadata, the old path."""
+    """After an update the new metadata and path; after a delete no metadata, the old path.
+
+    design/service-protocol.md: Rows that change.
+    """
     updated, deleted = Feed(5_000, ["updates"]), Feed(5_000, ["deletes"])
     change = next(row for row in rows(updated, updated.window(0)) if row["action"] == "Update")
     older = _row_of(updated, change["sopInstanceUid"])
@@ -241,12 +244,15 @@ def test_rows_made_directly_are_those_that_the_feed_serves() -> None:
     ],
 )
 def test_the_template_reads_times_of_three_digits_only(text: str, expected: datetime | None) -> None:
-    """§7.2 no. 6: the first 23 characters; whole seconds and short fractions become null."""
+    """Defect 6: the first 23 characters; whole seconds and short fractions become null."""
     assert template.timestamp(text) == expected
 
 
 def test_the_template_takes_first_values() -> None:
-    """§7.1: the Alphabetic name, a date of eight digits, and no sequence or state."""
+    """The Alphabetic name, a date of eight digits, and no sequence or state.
+
+    design/service-protocol.md: Data Factory template.
+    """
     metadata = {
         "00080020": {"vr": "DA", "Value": ["20240501"]},
         "00080060": {"vr": "CS", "Value": ["CT", "MR"]},

@@ -61,7 +61,7 @@ FILES = [
 
 # The window that a scheduler with windows is asked for in these tests.
 START, END = "2026-01-31T07:00:00Z", "2026-01-31T08:00:00Z"
-# Service-protocol §7.1.
+# The template's own (README, Its nine parameters).
 NINE = {
     "BatchSize": 200,
     "ApiVersion": 2,

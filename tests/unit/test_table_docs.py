@@ -45,7 +45,7 @@ def test_the_file_is_what_make_docs_writes() -> None:
 
 
 def test_the_shared_tables_have_their_columns_in_order(documented: dict[str, list[Row]]) -> None:
-    """Those of architecture §4, word for word, and their keys."""
+    """Those that readers rely on, word for word, and their keys."""
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, columns in COLUMNS.items():
         assert [row["column"].strip("`") for row in documented[name]] == columns

@@ -1,4 +1,4 @@
-"""The DICOM JSON that the service writes for a stored file (service-protocol §3)."""
+"""The DICOM JSON that the service writes for a stored file (design/service-protocol.md: DICOM JSON)."""
 
 from __future__ import annotations
 

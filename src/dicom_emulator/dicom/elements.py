@@ -1,7 +1,7 @@
 """A DICOM file as elements with their VR and plain values, read from the raw bytes without conversion.
 
 pydicom finds the elements and knows the character sets; it is not asked for values, because it pads,
-strips, warns and converts in its own way and the service in another (service-protocol §3).
+strips, warns and converts in its own way and the service in another (design/service-protocol.md: DICOM JSON).
 """
 
 from __future__ import annotations

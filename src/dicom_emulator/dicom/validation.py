@@ -1,6 +1,6 @@
 """Whether the service takes a file: required attributes, VR rules, and what API v1 and v2 make of failures.
 
-service-protocol §3 (v2 invalid attributes), §4.1; DS Core/Features/Store/StoreDatasetValidator.cs.
+design/service-protocol.md: DICOM JSON, STOW-RS. The open server: StoreDatasetValidator.cs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ class Validation:
     """An indexed single-value attribute has several values (HTTP Warning header)."""
 
     def without_invalid(self, elements: Elements) -> Elements:
-        """The attributes that metadata keeps: those warned about are gone, from the top level only (§3)."""
+        """The attributes that metadata keeps: those warned about are gone, from the top level only.
+
+        design/service-protocol.md: DICOM JSON.
+        """
         doomed = self.warnings.keys() - set(KEY_UIDS)
         return {tag: element for tag, element in elements.items() if tag not in doomed}
 

@@ -29,7 +29,10 @@ def accepted(request: Request) -> list[tuple[str, dict[str, str]]]:
 
 
 def require_dicom_json(request: Request) -> None:
-    """Raises NotAcceptable (406) unless Accept is there and lets application/dicom+json through (§4.1)."""
+    """Raises NotAcceptable (406) unless Accept is there and lets application/dicom+json through.
+
+    design/service-protocol.md: STOW-RS.
+    """
     if not any(media_type in _JSON_RANGES for media_type, _ in accepted(request)):
         raise NotAcceptable
 

@@ -116,7 +116,7 @@ def _refused(_request: Request, error: Exception) -> Response:
 
 
 def _unsupported_version(_request: Request, error: Exception) -> Response:
-    """What the versioning library answers (service-protocol §1, inferred)."""
+    """What the versioning library answers (inferred; design/service-protocol.md: Addresses and errors)."""
     message = f"The HTTP resource does not support the API version '{error}'."
     return JSONResponse({"error": {"code": "UnsupportedApiVersion", "message": message}}, 400)
 

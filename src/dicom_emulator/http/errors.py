@@ -1,4 +1,7 @@
-"""The refusals of the service: a status and the plain text it answers with (service-protocol §1)."""
+"""The refusals of the service: a status and the plain text it answers with.
+
+design/service-protocol.md: Addresses and errors.
+"""
 
 from __future__ import annotations
 

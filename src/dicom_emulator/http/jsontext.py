@@ -20,8 +20,8 @@ def dumps(value: Any) -> bytes:
     """ASCII bytes of a value made of dict, list, str, int, float, bool, None and Number.
 
     No spaces; `"`, `&`, `'`, `+`, `<`, `>`, backtick, control and all non-ASCII characters as upper-case
-    `\\uXXXX` (the default JavaScriptEncoder; service-protocol §3). Raises TypeError for other types and
-    ValueError for floats that JSON cannot hold.
+    `\\uXXXX` (the default JavaScriptEncoder; design/service-protocol.md: DICOM JSON).
+    Raises TypeError for other types and ValueError for floats that JSON cannot hold.
     """
     pieces: list[str] = []
     _write(value, pieces)

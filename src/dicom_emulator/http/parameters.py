@@ -25,7 +25,10 @@ def query_of(request: Request) -> dict[str, str]:
 
 
 def refuse_tags(request: Request) -> None:
-    """Raises BadRequest (400) when the query string holds `<`, plain or escaped (service-protocol §1)."""
+    """Raises BadRequest (400) when the query string holds `<`, plain or escaped.
+
+    design/service-protocol.md: Addresses and errors.
+    """
     text = request.url.query.lower()
     if "<" in text or "%3c" in text:
         raise BadRequest("The query string included invalid characters.")

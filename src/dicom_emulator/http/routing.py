@@ -40,7 +40,7 @@ def partition_of(request: Request, create: bool = False) -> str:
     """The request's data partition, made when new if `create` (STOW does).
 
     Raises BadRequest (400): segment missing while partitions are on, given while they are off, no valid
-    name, or an unknown one (service-protocol §4.8).
+    name, or an unknown one (design/service-protocol.md: Partitions).
     """
     service = service_of(request)
     name: str | None = request.path_params.get("partition")

@@ -1,4 +1,4 @@
-"""Bearer tokens and the roles they stand for (service-protocol §1)."""
+"""Bearer tokens and the roles they stand for (design/service-protocol.md: Tokens and roles)."""
 
 from __future__ import annotations
 

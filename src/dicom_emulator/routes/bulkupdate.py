@@ -1,4 +1,4 @@
-"""Bulk update of studies: `POST /v2/studies/$bulkUpdate` (service-protocol §4.5, of UIDs §9)."""
+"""Bulk update of studies: `POST /v2/studies/$bulkUpdate` (design/service-protocol.md: Bulk update, Change of UIDs)."""
 
 from __future__ import annotations
 

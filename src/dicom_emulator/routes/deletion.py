@@ -1,4 +1,4 @@
-"""DELETE of a study, a series or an instance (service-protocol §4.4)."""
+"""DELETE of a study, a series or an instance (design/service-protocol.md: Deletion)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The change feed as it is asked for and served (service-protocol §§2.1 to 2.4)."""
+"""The change feed as it is asked for and served (design/service-protocol.md: Feed parameters, Feed entries)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def page(service: DicomService, rows: Sequence[FeedRow], with_metadata: bool) ->
 def entry(service: DicomService, row: FeedRow, with_metadata: bool) -> bytes:
     """One row as it is now: state and metadata of the version live at this moment, nulls left out.
 
-    service-protocol §2.2 (order of members), §2.5 (what later events changed).
+    design/service-protocol.md: Feed entries, Rows that change.
     """
     study, series, sop = row.uids
     path = "" if row.file_path is None else f'"filePath":{quoted(row.file_path)},'
@@ -64,7 +64,10 @@ def entry(service: DicomService, row: FeedRow, with_metadata: bool) -> bytes:
 
 
 def _rows_v1(service: DicomService, query: Mapping[str, str]) -> tuple[list[FeedRow], bool]:
-    """Rows with offset < sequence <= offset + limit: a range of numbers, not a count (§2.1)."""
+    """Rows with offset < sequence <= offset + limit: a range of numbers, not a count.
+
+    design/service-protocol.md: Feed parameters.
+    """
     offset = integer(query, "offset", default=0, least=0, most=2**63 - 1)
     limit = integer(query, "limit", default=10, least=1, most=100, largest=INT32_MAX)
     with_metadata = boolean(query, "includeMetadata", default=True)
@@ -72,7 +75,10 @@ def _rows_v1(service: DicomService, query: Mapping[str, str]) -> tuple[list[Feed
 
 
 def _rows_v2(service: DicomService, query: Mapping[str, str]) -> tuple[list[FeedRow], bool]:
-    """Rows of [startTime, endTime) by (timestamp, sequence), `limit` of them after `offset` (§2.1)."""
+    """Rows of [startTime, endTime) by (timestamp, sequence), `limit` of them after `offset`.
+
+    design/service-protocol.md: Feed parameters.
+    """
     offset = integer(query, "Offset", default=0, least=0, most=2**63 - 1)
     limit = integer(query, "Limit", default=100, least=1, most=200, largest=INT32_MAX)
     start = instant(query, "StartTime", default=MIN_TICKS)

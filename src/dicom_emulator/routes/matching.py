@@ -14,7 +14,7 @@ Matcher = Callable[[Iterable[str]], bool]
 def matcher(vr: str, wanted: str, fuzzy: bool) -> Matcher:
     """The matcher of a search value for a VR. Raises ValueError for a value the VR cannot have.
 
-    `*` and `?` are wildcards in text VRs (a courtesy to clients: DS compares them as they are); `*` alone
+    `*` and `?` are wildcards in text VRs (a courtesy to clients: the open server compares them as they are); `*` alone
     matches an empty attribute too. UIDs may be a list. Person names ignore case and accents; with `fuzzy`
     every word must begin a word of the name.
     """

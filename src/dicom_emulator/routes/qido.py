@@ -1,4 +1,4 @@
-"""QIDO-RS: the six searches, their parameters and answers (service-protocol §4.3)."""
+"""QIDO-RS: the six searches, their parameters and answers (design/service-protocol.md: QIDO-RS)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a search looks at: studies, series and instances with their attributes, newest first.
 
 Attributes of a study or series are those of its instances, the latest that is not null
-(service-protocol §3 "Consistency").
+(design/service-protocol.md: DICOM JSON).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A PS3.10 file with some attributes changed, as a bulk update stores it (service-protocol §4.5)."""
+"""A PS3.10 file with some attributes changed, as a bulk update stores it (design/service-protocol.md: Bulk update)."""
 
 from __future__ import annotations
 

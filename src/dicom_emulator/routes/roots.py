@@ -1,4 +1,7 @@
-"""The routes outside the studies: health, partitions and operations (service-protocol §§1, 4.6, 4.8)."""
+"""The routes outside the studies: health, partitions and operations.
+
+design/service-protocol.md: Operations, Partitions.
+"""
 
 from __future__ import annotations
 

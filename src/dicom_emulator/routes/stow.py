@@ -1,4 +1,4 @@
-"""STOW-RS: files become instances, and the answer says what became of each (service-protocol §4.1)."""
+"""STOW-RS: files become instances, and the answer says what became of each (design/service-protocol.md: STOW-RS)."""
 
 from __future__ import annotations
 

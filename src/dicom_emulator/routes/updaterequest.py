@@ -1,4 +1,7 @@
-"""What a bulk update asks for: studies, a change, and UIDs that change (service-protocol §4.5, §9)."""
+"""What a bulk update asks for: studies, a change, and UIDs that change.
+
+design/service-protocol.md: Bulk update, Change of UIDs.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ _UPDATABLE_KEYWORDS = (
     "ResponsiblePersonRole", "StudyDescription", "TypeOfPatientID",
 )  # fmt: skip
 UPDATABLE = frozenset(tag_for_keyword(keyword) for keyword in _UPDATABLE_KEYWORDS)
-"""The tags a change dataset may have (Core/Features/Update/UpdateTags.cs and AD)."""
+"""The tags a change dataset may have (design/service-protocol.md: Bulk update)."""
 
 
 _UIDS = {0x0020000D: "study", 0x0020000E: "series", 0x00080018: "sop"}
@@ -89,7 +92,7 @@ def _new_uids(change: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _uids_checked(asked: UpdateRequest) -> UpdateRequest:
-    """What AD's update-files.md asks of a change of UIDs. Raises BadRequest (400)."""
+    """What the service's documentation asks of a change of UIDs. Raises BadRequest (400)."""
     if asked.new_uids and len(asked.studies) > 1:
         raise BadRequest("Only one study can be updated when UIDs change.")
     if (asked.sop is not None or "sop" in asked.new_uids) and asked.series is None:

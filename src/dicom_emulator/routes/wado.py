@@ -1,4 +1,4 @@
-"""WADO-RS: files and metadata of a study, a series or an instance (service-protocol §4.2)."""
+"""WADO-RS: files and metadata of a study, a series or an instance (design/service-protocol.md: WADO-RS)."""
 
 from __future__ import annotations
 

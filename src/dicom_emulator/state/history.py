@@ -1,4 +1,4 @@
-"""The rows of the change feed and how later events rewrite them (service-protocol §2.5)."""
+"""The rows of the change feed and how later events rewrite them (design/service-protocol.md: Rows that change)."""
 
 from __future__ import annotations
 

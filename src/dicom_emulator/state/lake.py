@@ -1,4 +1,7 @@
-"""The data lake that receives the service's files: where they lie and their names (service-protocol §5)."""
+"""The data lake that receives the service's files: where they lie and their names.
+
+design/service-protocol.md: Data lake.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Long-running operations and how often they are asked for before they are done (service-protocol §4.6)."""
+"""Long-running operations and how often they are asked for before they are done.
+
+design/service-protocol.md: Operations.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The state of the service and its transactions: what each event writes, behind one lock (§2.5)."""
+"""The state of the service and its transactions: what each event writes, behind one lock.
+
+design/service-protocol.md: Rows that change.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ Metadata = Mapping[str, Any] | bytes
 
 @dataclass(frozen=True)
 class Partition:
-    """A data partition (service-protocol §4.8)."""
+    """A data partition (design/service-protocol.md: Partitions)."""
 
     key: int
     name: str
@@ -101,7 +104,9 @@ class DicomService:
         at_ticks: int | None = None,
         sequence: int | None = None,
     ) -> FeedRow:
-        """Finishes a reserved store; with an earlier `at_ticks` its row becomes visible late (§2.4).
+        """Finishes a reserved store; with an earlier `at_ticks` its row becomes visible late.
+
+        design/service-protocol.md: Late rows.
 
         Raises KeyError when the key is not reserved.
         """
@@ -156,7 +161,8 @@ class DicomService:
     ) -> list[FeedRow]:
         """Gives live instances new keys (old, new, ...) in one transaction: Update rows for the new keys only.
 
-        The rows of the old keys stay as they are, Current and with the old metadata (service-protocol §9).
+        The rows of the old keys stay as they are, Current and with the old metadata
+        (design/service-protocol.md: Change of UIDs).
         Raises KeyError when an old one is not live, InstanceExists or InstancePending when a new one is taken.
         """
         with self.lock:

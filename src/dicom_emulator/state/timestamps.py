@@ -1,7 +1,7 @@
 """Instants as integer 100 ns ticks since 1970-01-01 UTC, and the ways the service reads and writes them.
 
 Integers, never floats: the feed carries seven fraction digits and its order depends on the last one
-(service-protocol §2.3).
+(design/service-protocol.md: Timestamps).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 def timestamp_text(ticks: int) -> str:
     """The instant as System.Text.Json writes it: offset `+00:00`, 0 to 7 fraction digits, no trailing zero.
 
-    service-protocol §2.3.
+    design/service-protocol.md: Timestamps.
     """
     days, in_day = divmod(ticks, _TICKS_PER_DAY)
     seconds, fraction = divmod(in_day, TICKS_PER_SECOND)
@@ -53,7 +53,9 @@ def http_date(ticks: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Ticks of a time with a zone, in the forms the service's binder accepts (service-protocol §2.1).
+    """Ticks of a time with a zone, in the forms the service's binder accepts.
+
+    design/service-protocol.md: Feed parameters.
 
     ISO with 0 to 7 fraction digits and `Z`, `+7`, `+7:0`, `-07`, `-07:00`; RFC 1123 with `GMT`.
     Raises ValueError for anything else: no zone, a date alone, a zone out of range.

@@ -28,7 +28,7 @@ def instance_key(study: str, series: str, sop: str, partition: str = DEFAULT_PAR
 def is_valid_uid(text: str) -> bool:
     """Digits and dots, a digit last, at most 64; trailing spaces and leading zeros are let through.
 
-    service-protocol §4.1 (UidValidation).
+    design/service-protocol.md: STOW-RS (UidValidation).
     """
     trimmed = text.rstrip(" ")
     return len(trimmed) <= 64 and _UID.fullmatch(trimmed) is not None

@@ -1,4 +1,7 @@
-"""The versions of instances by watermark, and their files in the lake (service-protocol §5); not locked."""
+"""The versions of instances by watermark, and their files in the lake; not locked.
+
+design/service-protocol.md: Data lake.
+"""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class Fault:
     answering, or after `cut_body` bytes.
 
     With `sequences` a feed answer fails that would carry one of these entries *with metadata* (a poison
-    entry, service-protocol §2.6), or, with `without_metadata`, in any form. Otherwise `path` is a regular
-    expression that the whole path must match, and every name in `query` must have that value.
+    entry, design/service-protocol.md: Pages that fail), or, with `without_metadata`, in any form. Otherwise
+    `path` is a regular expression that the whole path must match, and every name in `query` must have that value.
     `skip` matching requests pass first; then `times` requests fail, or all when None.
     `retry_after` is in seconds, sent as such or, with `retry_after_as_date`, as an HTTP date.
     """

@@ -2,7 +2,7 @@
 
 A history is that of one study with one to four instances; histories do not touch each other's keys, so that
 thousands of them fit into one feed. Within a history time, sequence and visibility agree, as the service
-promises (service-protocol §2.4); between histories they cross.
+promises (design/service-protocol.md: Paging the feed); between histories they cross.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The command line: parses it, calls a verb, prints what comes back (architecture §6)."""
+"""The command line: parses it, calls a verb, prints what comes back.
+
+design/architecture.md: Command line and errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The end of a command: errors as one line on standard error, and as an exit code (architecture §6)."""
+"""The end of a command: errors as one line on standard error, and as an exit code.
+
+design/architecture.md: Command line and errors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Takes over the tables that the Data Factory template wrote (architecture §4, §5, Adoption)."""
+"""Takes over the tables that the Data Factory template wrote (design/architecture.md: Adoption)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The open rejects of a lake: lists them, and closes one that nobody waits for (architecture §5.9)."""
+"""The open rejects of a lake: lists them, and closes one that nobody waits for (design/architecture.md: Rejects)."""
 
 from __future__ import annotations
 

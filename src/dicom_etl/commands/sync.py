@@ -1,4 +1,7 @@
-"""Brings the tables up to the service: every due window, or exactly one range (architecture §5)."""
+"""Brings the tables up to the service: every due window, or exactly one range.
+
+design/architecture.md: Flow of a run.
+"""
 
 from __future__ import annotations
 
@@ -223,7 +226,10 @@ def planned(settings: Settings, request: Request, *, clock: Callable[[], datetim
 
 
 def _now(client: DicomClient, clock: Callable[[], datetime]) -> int:
-    """The earlier of our clock and the service's, in ticks: neither may run ahead (architecture §5.3)."""
+    """The earlier of our clock and the service's, in ticks: neither may run ahead.
+
+    design/architecture.md: Coverage and the ledger.
+    """
     theirs = service_now(client)
     ours = from_datetime(clock())
     return ours if theirs is None else min(ours, theirs)

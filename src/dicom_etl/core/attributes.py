@@ -32,7 +32,7 @@ class Attribute:
         return self.vr == "DA"
 
 
-# In the order of the template's columns (service-protocol §7.1), which readers rely on.
+# In the order of the template's columns (design/service-protocol.md: Data Factory template), which readers rely on.
 ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("studyDate", "StudyDate", "00080020", "DA", "study"),
     Attribute("studyDescription", "StudyDescription", "00081030", "LO", "study"),

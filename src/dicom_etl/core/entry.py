@@ -1,4 +1,7 @@
-"""One entry of the change feed, as the service wrote it, or why it cannot be used (service-protocol §2.2)."""
+"""One entry of the change feed, as the service wrote it, or why it cannot be used.
+
+design/service-protocol.md: Feed entries.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ class Entry(msgspec.Struct, rename="camel", frozen=True, gc=False):
     ``action`` and ``state`` keep the service's own spelling; ``metadata`` is the JSON text as it came, empty
     bytes when absent (``null`` arrives as the bytes ``null`` and means absent too). ``ticks`` is the
     timestamp in 100 ns since 1970, set by the reader of the feed. ``unreadable`` is the reason code of an entry
-    whose metadata could not be had, and null for all others (architecture §5.9).
+    whose metadata could not be had, and null for all others (design/architecture.md: Rejects).
     """
 
     sequence: int

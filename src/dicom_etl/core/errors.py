@@ -1,4 +1,4 @@
-"""The errors that end a command, each with its exit code (architecture §6).
+"""The errors that end a command, each with its exit code (design/architecture.md: Command line and errors).
 
     DicomEtlError                 70  a bug
     ├── UsageError                64  the command line is wrong
@@ -13,7 +13,7 @@
     └── ConfigurationError        78  settings, address, lake
 
 Messages hold no value of a patient: no UIDs, no paths of files, no text of a foreign exception
-(architecture §8).
+(design/architecture.md: Patient data).
 """
 
 from __future__ import annotations

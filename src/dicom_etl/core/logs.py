@@ -1,6 +1,7 @@
 """Log lines on standard error: constant texts with fields (``extra=``), as text or as JSON.
 
-Fields hold counts, ids and names of ours only; values of patients, UIDs and paths never (architecture §8).
+Fields hold counts, ids and names of ours only; values of patients, UIDs and paths never.
+design/architecture.md: Patient data.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why the metadata of an entry could not be had: the codes of ``Entry.unreadable`` (architecture §5.9).
+"""Why the metadata of an entry could not be had: the codes of ``Entry.unreadable`` (design/architecture.md: Rejects).
 
 An entry with such a code has no metadata; the page that brought it goes on.
 """

@@ -1,4 +1,7 @@
-"""Few windows that hold given instants: what a repair reads again (architecture §5, pure)."""
+"""Few windows that hold given instants: what a repair reads again.
+
+Pure; design/architecture.md: Comparison and repair.
+"""
 
 from __future__ import annotations
 

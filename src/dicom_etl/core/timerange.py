@@ -1,8 +1,8 @@
 """Instants as 100 ns ticks since 1970 UTC, and half-open windows of them.
 
-The service counts time in 100 ns (service-protocol §2.3); Python's ``datetime`` and Spark's ``TIMESTAMP``
-hold microseconds. A boundary cut to microseconds loses rows, so everything that orders or bounds the feed
-is an integer number of ticks; microseconds appear only in table columns.
+The service counts time in 100 ns (design/service-protocol.md: Timestamps); Python's ``datetime`` and Spark's
+``TIMESTAMP`` hold microseconds. A boundary cut to microseconds loses rows, so everything that orders or bounds
+the feed is an integer number of ticks; microseconds appear only in table columns.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def _offset_seconds(match: re.Match[str]) -> int:
 def format_instant(ticks: int) -> str:
     """RFC 3339 in UTC with ``Z``, trailing zeros of the fraction cut, all seven digits kept when they count.
 
-    ``Z`` and not ``+00:00``: a plus sign in a query string becomes a space (service-protocol §2.1).
+    ``Z`` and not ``+00:00``: a plus sign in a query string becomes a space
+    (design/service-protocol.md: Feed parameters).
     """
     seconds, fraction = divmod(ticks, TICKS_PER_SECOND)
     moment = EPOCH + timedelta(seconds=seconds)

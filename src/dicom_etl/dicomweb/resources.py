@@ -1,4 +1,7 @@
-"""Addresses of studies, series and instances below the service's root (service-protocol §4)."""
+"""Addresses of studies, series and instances below the service's root.
+
+design/service-protocol.md: QIDO-RS, WADO-RS.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,10 @@ _UID = re.compile(r"[0-9.]{0,63}[0-9]")
 
 
 def is_uid(text: str | None) -> bool:
-    """Whether the service takes this as a UID in a path; it refuses (400) what is none (service-protocol §4.1)."""
+    """Whether the service takes this as a UID in a path; it refuses (400) what is none.
+
+    design/service-protocol.md: STOW-RS.
+    """
     return text is not None and _UID.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""Retrieves one instance, its file or its metadata, by WADO-RS (PS3.18 §10.4; service-protocol §4.2)."""
+"""Retrieves one instance, its file or its metadata, by WADO-RS (PS3.18 §10.4; design/service-protocol.md: WADO-RS)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Searches studies, series and instances by QIDO-RS (PS3.18 §10.6; service-protocol §4.3)."""
+"""Searches studies, series and instances by QIDO-RS (PS3.18 §10.6; design/service-protocol.md: QIDO-RS)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Asks many questions over several connections, and holds no more answers than connections (architecture §5.4)."""
+"""Asks many questions over several connections, and holds no more answers than connections.
+
+design/architecture.md: Reading the feed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stores one DICOM file by STOW-RS (PS3.18 §10.5; service-protocol §4.1)."""
+"""Stores one DICOM file by STOW-RS (PS3.18 §10.5; design/service-protocol.md: STOW-RS)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Divides a search for studies by the two dates that the service searches in ranges (service-protocol §4.3)."""
+"""Divides a search for studies by the two dates that the service searches in ranges.
+
+design/service-protocol.md: QIDO-RS.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the search holds, study by study, in requests that the service can answer cheaply (architecture §6, verify)."""
+"""What the search holds, study by study, in requests that the service can answer cheaply.
+
+design/architecture.md: Comparison and repair.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns of ``change`` and the properties it is made with (architecture §4)."""
+"""The columns of ``change`` and the properties it is made with (design/architecture.md: Tables)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What of the feed is due: pure arithmetic on half-open ranges of ticks (architecture §5.3).
+"""What of the feed is due: pure arithmetic on half-open ranges of ticks.
+
+design/architecture.md: Coverage and the ledger.
 
 Nothing here enumerates windows, so ten years without a run cost as much as one hour.
 """

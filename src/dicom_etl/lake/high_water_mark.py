@@ -1,4 +1,4 @@
-"""The entry with the highest sequence that was ever landed (architecture §4, §5.10)."""
+"""The entry with the highest sequence that was ever landed (design/architecture.md: Identity of a lake)."""
 
 from __future__ import annotations
 

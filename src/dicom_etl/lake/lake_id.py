@@ -1,4 +1,7 @@
-"""Whose lake it is: decided when `run` is created, and kept in its properties (architecture §4)."""
+"""Whose lake it is: decided when `run` is created, and kept in its properties.
+
+design/architecture.md: Identity of a lake.
+"""
 
 from __future__ import annotations
 

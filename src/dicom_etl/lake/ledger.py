@@ -1,4 +1,4 @@
-"""What was done: the table `run`, one row a run, written last (architecture §4, §5.8)."""
+"""What was done: the table `run`, one row a run, written last (design/architecture.md: Coverage and the ledger)."""
 
 from __future__ import annotations
 

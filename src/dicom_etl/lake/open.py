@@ -1,4 +1,7 @@
-"""Opens a lake: whose it is, whether its tables are ours, and how far its runs have come (architecture §4)."""
+"""Opens a lake: whose it is, whether its tables are ours, and how far its runs have come.
+
+design/architecture.md: Identity of a lake.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class Lake:
         return TableFolder(*self.storage.filesystem(self.path(name)), private=name in _PRIVATE)
 
     def app_id(self, table: str) -> str:
-        """The name under which runs leave their marker in a table (architecture §5.2)."""
+        """The name under which runs leave their marker in a table (design/architecture.md: Fencing)."""
         return self.identity.app_id(table)
 
     def table(self, name: str) -> DeltaTable:

@@ -1,4 +1,4 @@
-"""Where the tables and the claims of a lake lie, on which storage (architecture §4)."""
+"""Where the tables and the claims of a lake lie, on which storage (design/architecture.md: Tables)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ _CANNOT_BE_IN_A_NAME = {r"%[0-9A-Fa-f]{2}": "the % and the two digits after it",
 
 
 def _place(key: str, text: str) -> str:
-    """An address, or an absolute path: Delta does not take relative ones (spark.md §5.1)."""
+    """An address, or an absolute path: Delta does not take relative ones (design/spark.md: Jars)."""
     if not text:
         raise ConfigurationError(f"{key} is not set: name the folder of the lake, such as --set {key}=/data/lake")
     if is_remote(text):

@@ -1,4 +1,4 @@
-"""The table ``rejected``: what could not be merged, and what became of it (architecture §4, §5.9)."""
+"""The table ``rejected``: what could not be merged, and what became of it (design/architecture.md: Rejects)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sequences that runs have landed, by the time of their entries (architecture §5.10)."""
+"""The sequences that runs have landed, by the time of their entries (design/architecture.md: Late rows)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Keys that were served once and are no longer: how far their entries are void (architecture §5, Change of UIDs)."""
+"""Keys that were served once and are no longer: how far their entries are void.
+
+design/architecture.md: Change of UIDs.
+"""
 
 from __future__ import annotations
 

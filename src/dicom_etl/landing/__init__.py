@@ -1,4 +1,4 @@
-"""Entries to typed rows, to Parquet files, to one commit of `change` (architecture §2, §5.5).
+"""Entries to typed rows, to Parquet files, to one commit of `change` (design/architecture.md: Landing).
 
 Writes the table `change` and nothing else.
 """

@@ -1,4 +1,4 @@
-"""The one commit that makes a landing part of ``change`` (architecture §2, §5.2)."""
+"""The one commit that makes a landing part of ``change`` (design/architecture.md: Landing, Fencing)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows that one run lands, in files that are not committed yet (architecture §5.5)."""
+"""The rows that one run lands, in files that are not committed yet (design/architecture.md: Landing)."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class FileWriter:
     """A Parquet file being written; ``close`` gives the finished file, ``abort`` removes it.
 
     Raises OSError when the storage fails. zstd, a dictionary on all columns but ``metadata``, bounds in the
-    footer for the key only (architecture §4).
+    footer for the key only (design/architecture.md: Patient data).
     """
 
     def __init__(self, folder: TableFolder, path: str, modified_ms: int) -> None:

@@ -1,4 +1,7 @@
-"""Entries of the feed as rows of ``change``, and the unusable ones among them (architecture §5.6, §5.9)."""
+"""Entries of the feed as rows of ``change``, and the unusable ones among them.
+
+design/architecture.md: Fold, Rejects.
+"""
 
 from __future__ import annotations
 
@@ -108,12 +111,12 @@ def _reason(
 ) -> str | None:
     if None in uids:
         return UID_MISSING
-    # The version that a Delete removed cannot be the current one (service-protocol §2.5).
+    # The version that a Delete removed cannot be the current one (design/service-protocol.md: Rows that change).
     if state not in _STATES.values() or (action == "Delete" and state == "Current"):
         return STATE_UNKNOWN
     if unreadable in BEFORE_FOLD:
         return unreadable
-    # A Deleted or Replaced entry needs neither metadata nor an action that is known (architecture §5.6, §5.9).
+    # A Deleted or Replaced entry needs neither metadata nor an action that is known (design/architecture.md: Fold).
     if state != "Current":
         return None
     if action not in _ACTIONS.values():

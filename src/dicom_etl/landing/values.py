@@ -1,4 +1,4 @@
-"""The value of one kept attribute from its DICOM JSON element (architecture §4, Values)."""
+"""The value of one kept attribute from its DICOM JSON element (design/architecture.md: Values of attributes)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Opens the DICOM file of the instance that a row of the table ``instance`` names (service-protocol §4.2, §5).
+"""Opens the DICOM file of the instance that a row of the table ``instance`` names.
+
+design/service-protocol.md: WADO-RS, Data lake.
 
 It is ``dicom_etl.open_instance``. What it raises is not chained to what it was raised from: a notebook prints whole
 chains, and those of others quote paths and values.
@@ -36,7 +38,7 @@ _UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _PADDING = " \0"
 # Digits and dots; what else a row may hold must not become a part of an address.
 _UID = re.compile(r"\d[\d.]{0,63}(?<!\.\.)", re.ASCII)
-# The service writes, reads and deletes one every 30 s; a crash leaves it (service-protocol §5).
+# The service writes, reads and deletes one every 30 s; a crash leaves it (design/service-protocol.md: Data lake).
 _HEALTH_CHECK = re.compile(r"(^|/)healthCheck/health[^/]*\.txt")
 # What pydicom raises on files that are none, cut or spoilt.
 _UNREADABLE = (

@@ -18,7 +18,7 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, Service
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom, Fabric
 
-# The same for all instances of the service (service-protocol §1), and for all accounts.
+# The same for all instances of the service (design/service-protocol.md: Tokens and roles), and for all accounts.
 DICOM_SCOPE = "https://dicom.healthcareapis.azure.com/.default"
 STORAGE_SCOPE = "https://storage.azure.com/.default"
 FABRIC_SCOPE = "https://api.fabric.microsoft.com/.default"

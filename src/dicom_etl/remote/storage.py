@@ -1,4 +1,7 @@
-"""How the lake's storage is spoken to: by fsspec, by delta-rs, and by Hadoop under Spark (spark.md §5)."""
+"""How the lake's storage is spoken to: by fsspec, by delta-rs, and by Hadoop under Spark.
+
+design/spark.md: Azure storage.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ from dicom_etl.remote.uri import Address, address, is_remote
 FilesystemOf = Callable[[str], tuple[AbstractFileSystem, str]]
 """The filesystem on which a place lies, and the place's path on it."""
 
-# Without bounds Hadoop tries for half an hour, and delta-rs for three minutes a request (spark.md §5.2).
+# Without bounds Hadoop tries for half an hour, and delta-rs for three minutes a request
+# (design/spark.md: Azure storage).
 _BOUNDED = {
     "fs.azure.io.retry.max.retries": "5",
     "fs.azure.io.retry.backoff.interval": "500",
@@ -179,7 +183,7 @@ def _retry_soon(client: Any) -> None:
 
 
 def _like_azurite(endpoint: str) -> dict[str, str]:
-    """A flat namespace behind one address, told by its path and not by its host (spark.md §5.2)."""
+    """A flat namespace behind one address, told by its path and not by its host (design/spark.md: Azurite)."""
     scheme, _, host = endpoint.partition("://")
     return {
         "fs.azure.abfs.endpoint": host,

@@ -1,7 +1,7 @@
 """A loopback address that hands this process's storage tokens to its JVM, as a virtual machine's identity does.
 
 Hadoop's own providers know some of azure-identity's ways, and each by other settings; the protocol of a managed
-identity they all speak (spark.md §5.3).
+identity they all speak (design/spark.md: Identity for storage).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a folder lies in Azure, by its abfss address (spark.md §5)."""
+"""Where a folder lies in Azure, by its abfss address (design/spark.md: Azure storage)."""
 
 from __future__ import annotations
 

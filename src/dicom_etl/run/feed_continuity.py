@@ -1,4 +1,7 @@
-"""Whether the service still serves what this lake has read: a service made again or restored starts over (§4)."""
+"""Whether the service still serves what this lake has read: a service made again or restored starts over.
+
+design/architecture.md: Identity of a lake.
+"""
 
 from __future__ import annotations
 

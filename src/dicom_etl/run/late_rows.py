@@ -1,4 +1,7 @@
-"""Rows that became visible after their window was read, found by reading that time again (architecture §5.10)."""
+"""Rows that became visible after their window was read, found by reading that time again.
+
+design/architecture.md: Late rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Merges what a run has landed into ``instance``, then rolls up what it touched (architecture §5.6, §5.7)."""
+"""Merges what a run has landed into ``instance``, then rolls up what it touched.
+
+design/architecture.md: Fold, Merge and roll-up.
+"""
 
 from __future__ import annotations
 

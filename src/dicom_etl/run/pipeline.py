@@ -1,4 +1,7 @@
-"""One run: reads a range of the feed, lands it, merges it, and records it last (architecture §5)."""
+"""One run: reads a range of the feed, lands it, merges it, and records it last.
+
+design/architecture.md: Flow of a run.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reads the range of the next run, under a claimed id of its own, while Spark merges the last (architecture §5.1)."""
+"""Reads the range of the next run, under a claimed id of its own, while Spark merges the last.
+
+design/architecture.md: Claims.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reads a range of the feed into files for ``change`` that no version of it holds yet (architecture §5.4, §5.5)."""
+"""Reads a range of the feed into files for ``change`` that no version of it holds yet.
+
+design/architecture.md: Reading the feed, Landing.
+"""
 
 from __future__ import annotations
 

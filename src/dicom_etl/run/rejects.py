@@ -1,4 +1,7 @@
-"""Asks again for the open rejects: which are usable by now, and of which the instance is gone (architecture §5.9)."""
+"""Asks again for the open rejects: which are usable by now, and of which the instance is gone.
+
+design/architecture.md: Rejects.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Swaps a whole shared table for another by one fenced commit (architecture §5.2)."""
+"""Swaps a whole shared table for another by one fenced commit (design/architecture.md: Fencing)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Brings ``series`` and ``study`` up to what runs have touched in ``instance`` (architecture §5.7)."""
+"""Brings ``series`` and ``study`` up to what runs have touched in ``instance``.
+
+design/architecture.md: Merge and roll-up.
+"""
 
 from __future__ import annotations
 

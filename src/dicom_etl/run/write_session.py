@@ -1,4 +1,7 @@
-"""One verb at a time writes a lake, and one that fails leaves its row in the ledger (architecture §5.1, §5.8)."""
+"""One verb at a time writes a lake, and one that fails leaves its row in the ledger.
+
+design/architecture.md: Claims, Coverage and the ledger.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A table that the Data Factory template wrote: whether it can be taken over, and how (architecture §4, §5)."""
+"""A table that the Data Factory template wrote: whether it can be taken over, and how.
+
+design/architecture.md: Adoption.
+"""
 
 from __future__ import annotations
 

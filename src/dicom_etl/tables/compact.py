@@ -1,4 +1,4 @@
-"""Compaction and vacuum of the lake's tables (spark.md §3.6, §3.8)."""
+"""Compaction and vacuum of the lake's tables (design/spark.md: Clustering and compaction, Vacuum and retention)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ def file_bytes(table_bytes: int, rows: int) -> int:
 def cube_bytes(table_bytes: int) -> int:
     """The size at which rows that were clustered together are left alone: an eighth of the table, within bounds.
 
-    Left to Delta it is 100 GiB, and every OPTIMIZE of a smaller table rewrites all of it (spark.md §3.6). Smaller ones
-    would overlap each other: an UID at random would have to be looked for in each.
+    Left to Delta it is 100 GiB, and every OPTIMIZE of a smaller table rewrites all of it
+    (design/spark.md: Clustering and compaction). Smaller ones would overlap each other: an UID at random would have
+    to be looked for in each.
     """
     return max(16 * _MIB, min(table_bytes // 8, 2 * _GIB))
 

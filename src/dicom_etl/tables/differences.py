@@ -1,4 +1,7 @@
-"""The lake beside the service: which keys differ, how, and the digests of both sides (architecture §6)."""
+"""The lake beside the service: which keys differ, how, and the digests of both sides.
+
+design/architecture.md: Comparison and repair.
+"""
 
 from __future__ import annotations
 

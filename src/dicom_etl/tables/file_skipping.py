@@ -1,4 +1,7 @@
-"""Literal ranges of study UIDs, by which a MERGE skips the files it cannot touch (architecture §5.7)."""
+"""Literal ranges of study UIDs, by which a MERGE skips the files it cannot touch.
+
+design/architecture.md: File skipping.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from functools import reduce
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-# Delta prunes by OR of ranges, and by IN only with the list's minimum and maximum (spark.md §3.4).
+# Delta prunes by OR of ranges, and by IN only with the list's minimum and maximum
+# (design/spark.md: Merge and file skipping).
 MOST_RANGES = 64
 
 

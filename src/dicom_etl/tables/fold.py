@@ -1,4 +1,4 @@
-"""The fold: what the entries that a run read mean for each instance (architecture §5.6)."""
+"""The fold: what the entries that a run read mean for each instance (design/architecture.md: Fold)."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def last_of_each_key(entries: DataFrame, *, reread: bool = False) -> DataFrame:
     With ``reread`` an entry may stand there several times, and the one with the highest ``runId`` counts.
 
     By sequence alone, which per key is the order of the commits, also when the service's clock steps back
-    (architecture §5.6: by time 9 % of random histories diverged). Entries without a whole key, or with a state that
-    is not known, take no part; an action that is not known is no reason, since the state decides.
+    (by time 9 % of random histories diverged; design/architecture.md: Fold). Entries without a whole key, or with a
+    state that is not known, take no part; an action that is not known is no reason, since the state decides.
     """
     known = F.col("state").isin("Current", "Replaced", "Deleted")
     whole = [F.col(name).isNotNull() for name in INSTANCE_KEY]

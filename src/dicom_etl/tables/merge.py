@@ -1,4 +1,4 @@
-"""The MERGEs, each one fenced commit (architecture §5.2, §5.6, §5.7)."""
+"""The MERGEs, each one fenced commit (design/architecture.md: Fencing, Merge and roll-up)."""
 
 from __future__ import annotations
 
@@ -99,8 +99,9 @@ def merge_instance(
 
     The guard stands in WHEN and not in ON: a row that it refuses would be inserted a second time there.
     ``<=`` and not ``<``: what this very entry wrote is refreshed when it is read again, since its state,
-    metadata and path are rewritten by later events (service-protocol §2.5). Without the guard, for a repair that
-    has just compared each row with the service, any stored sequence gives way, and a removal may have none.
+    metadata and path are rewritten by later events (design/service-protocol.md: Rows that change). Without the
+    guard, for a repair that has just compared each row with the service, any stored sequence gives way, and a removal
+    may have none.
     """
     newer = F.col("t.sequence").isNull() | (F.col("t.sequence") <= F.col("s.sequence")) if guarded else F.lit(True)
     upsert = F.col("s.effect") == UPSERT
@@ -198,7 +199,8 @@ def _merge(
     with named_errors(table.name):
         target = DeltaTable.forPath(session, location(path))
         returned = merge(target, source(session))
-        # A MERGE whose marker is not above the table's is skipped in silence: nothing is committed (spark.md §3.1).
+        # A MERGE whose marker is not above the table's is skipped in silence: nothing is committed
+        # (design/spark.md: Idempotent writes).
         version = last_commit(session)
         if version is None:
             return Merged(0, 0, 0, None)

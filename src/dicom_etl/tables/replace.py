@@ -1,4 +1,7 @@
-"""Puts a whole table in the place of another, or where there is none, by one fenced commit (architecture §5.2)."""
+"""Puts a whole table in the place of another, or where there is none, by one fenced commit.
+
+design/architecture.md: Fencing.
+"""
 
 from __future__ import annotations
 

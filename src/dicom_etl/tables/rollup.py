@@ -1,4 +1,7 @@
-"""Series and study rows as a pure function of the live instances (architecture §4, §5.7)."""
+"""Series and study rows as a pure function of the live instances.
+
+design/architecture.md: Tables, Merge and roll-up.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ def touched_series(changes: DataFrame, above_run: int, up_to_run: int) -> DataFr
     """The keys of every entry that runs in (above_run, up_to_run] landed, whatever became of the entry.
 
     One row per series: partitionName, studyInstanceUid, seriesInstanceUid. Taking only what the MERGE
-    changed lost 65 % of random histories with crashes (architecture §5.7).
+    changed lost 65 % of random histories with crashes (design/architecture.md: Merge and roll-up).
     """
     landed = changes.where((F.col("runId") > above_run) & (F.col("runId") <= up_to_run))
     whole = F.col("studyInstanceUid").isNotNull() & F.col("seriesInstanceUid").isNotNull()

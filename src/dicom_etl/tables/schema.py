@@ -1,4 +1,4 @@
-"""The columns, types and properties of the three shared tables (architecture §4)."""
+"""The columns, types and properties of the three shared tables (design/architecture.md: Tables)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from dicom_etl.core.attributes import (
 CLUSTER_COLUMN = "studyInstanceUid"
 PARTITION_COLUMN = "partitionName"
 
-# Nothing that identifies a patient may stand in the log's statistics (architecture §8); UIDs, times and
-# the study date are what MERGE and the usual queries prune by.
+# Nothing that identifies a patient may stand in the log's statistics (design/architecture.md: Patient data); UIDs,
+# times and the study date are what MERGE and the usual queries prune by.
 _STATISTICS = (*INSTANCE_KEY, "sequence", "lastModifiedTimestamp", "studyDate")
 
 
@@ -89,7 +89,7 @@ def table_properties(
     """The Delta table properties of a new table, the lake's identity among them."""
     return {
         "delta.dataSkippingStatsColumns": ",".join(statistics_columns(table, partitioned=partitioned)),
-        # UIDs of one scanner share more than Delta's 32 characters (spark.md §3.4).
+        # UIDs of one scanner share more than Delta's 32 characters (design/spark.md: Merge and file skipping).
         "delta.dataSkippingStringPrefixLength": "64",
         "delta.enableDeletionVectors": "true" if deletion_vectors and may_mark_rows(table) else "false",
         **retention_properties(retention_hours),
@@ -107,7 +107,10 @@ def may_mark_rows(table: Table) -> bool:
 
 
 def retention_properties(retention_hours: int) -> dict[str, str]:
-    """The properties that govern VACUUM; ``RETAIN`` is ignored since Delta 4.1 (spark.md §3.8)."""
+    """The properties that govern VACUUM; ``RETAIN`` is ignored since Delta 4.1.
+
+    design/spark.md: Vacuum and retention.
+    """
     return {
         "delta.deletedFileRetentionDuration": f"interval {retention_hours} hours",
         # Must not be shorter than the above; 720 hours is Delta's own default.

@@ -1,4 +1,4 @@
-"""Entries that a repair has found void count as Deleted (architecture §5, Change of UIDs)."""
+"""Entries that a repair has found void count as Deleted (design/architecture.md: Change of UIDs)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""No value of a patient leaves the tables that hold patients, and no token leaves the program (architecture §8)."""
+"""No value of a patient leaves the tables that hold patients, and no token leaves the program.
+
+design/architecture.md: Patient data.
+"""
 
 from __future__ import annotations
 

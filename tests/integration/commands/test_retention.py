@@ -1,4 +1,4 @@
-"""How long vacuum keeps what a slow reader needs (issue 6, §5; spark.md §3.8)."""
+"""How long vacuum keeps what a slow reader needs (issue 6, §5; design/spark.md: Vacuum and retention)."""
 
 from __future__ import annotations
 

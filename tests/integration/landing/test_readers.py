@@ -88,7 +88,7 @@ def test_readers_see_the_same_rows(story: Story, kept: Site, read: Callable[...,
     assert by_key(table, read(kept if aged else story.site, table)) == expected
 
 
-# What Fabric's SQL endpoint shows as a column (spark.md §4.2), by Delta's names of types.
+# What Fabric's SQL endpoint shows as a column (design/spark.md: Fabric), by Delta's names of types.
 _FABRIC_TYPES = {"string", "long", "date", "timestamp", "double"}
 
 

@@ -1,4 +1,7 @@
-"""Rows that become visible after their window was read: found, landed and merged by the next run (§5.10)."""
+"""Rows that become visible after their window was read: found, landed and merged by the next run.
+
+design/architecture.md: Late rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which rows are found late, and what that costs: real syncs without the MERGEs, so that `change` tells (§5.10)."""
+"""Which rows are found late, and what that costs: real syncs without the MERGEs, so that `change` tells.
+
+design/architecture.md: Late rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Thousands of bad entries: what they cost, what is recorded of them, how they heal (architecture §5.9; issue 4, §4).
+"""Thousands of bad entries: what they cost, what is recorded of them, how they heal.
+
+design/architecture.md: Rejects; issue 4, §4.
 
 How one bad entry is found is in test_misbehaving_service.py and tests/unit/dicomweb/test_dicomweb_changefeed.py.
 """

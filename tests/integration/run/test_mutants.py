@@ -159,7 +159,7 @@ def check_the_reading(_: SparkSession) -> None:
 
 
 def _page(asked: dict[str, str]) -> list[dict[str, Any]]:
-    """A page by service-protocol §2.4; the one from the fifth row on holds a row twice."""
+    """A page (design/service-protocol.md: Paging the feed); the one from the fifth row on holds a row twice."""
     start, end = (_ticks(asked[name]) for name in ("startTime", "endTime"))
     rows = [row for row in ROWS if start <= row[0] < end][int(asked["offset"]) :][: int(asked["limit"])]
     if len(rows) == 4 and rows[0][1] == 5:

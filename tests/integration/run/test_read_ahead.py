@@ -1,4 +1,7 @@
-"""The next windows are read, under a claimed id of their own, while the last are merged (architecture §5.1)."""
+"""The next windows are read, under a claimed id of their own, while the last are merged.
+
+design/architecture.md: Claims.
+"""
 
 from __future__ import annotations
 

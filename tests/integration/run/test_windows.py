@@ -1,4 +1,6 @@
-"""Open ranges, wrong clocks, other windows, ranges by hand: nothing counts as covered before it was closed (§5.3).
+"""Open ranges, wrong clocks, other windows, ranges by hand: nothing counts as covered before it was closed.
+
+design/architecture.md: Coverage and the ledger.
 
 Rows carry the time at which their transaction began and become visible up to `feed.delay` later. The second look, which
 would find what a window has missed, is turned off: the windows alone must not lose one. With it, rows may be later.

@@ -1,4 +1,7 @@
-"""What the entries of a run mean for each instance: architecture §5.6, row by row, with literal expectations."""
+"""What the entries of a run mean for each instance: row by row, with literal expectations.
+
+design/architecture.md: Fold.
+"""
 
 from __future__ import annotations
 
@@ -114,7 +117,10 @@ def rows(folded: DataFrame) -> dict[str | None, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_last_entry_of_a_key_decides(rows: dict[str, list[dict[str, Any]]], case: Case) -> None:
-    """Each row of the table in §5.6: the effect is that of the entry with the highest sequence, and its values go."""
+    """Each row of the table: the effect is that of the entry with the highest sequence, and its values go.
+
+    design/architecture.md: Fold.
+    """
     found = [(row["effect"], row["sequence"], row["filePath"], row["patientName"]) for row in rows.get(case.name, [])]
     wanted = [(case.effect, case.sequence, f"path {case.sequence}", f"name {case.sequence}")] if case.effect else []
     assert found == wanted

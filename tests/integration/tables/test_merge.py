@@ -197,7 +197,7 @@ TYPES |= dict.fromkeys(("sequence", "instanceCount", "seriesCount"), "long")
 def test_a_new_table_is_what_readers_rely_on(
     spark: SparkSession, tmp_path: Path, table: Table, partitioned: bool
 ) -> None:
-    """Columns, types and order of architecture §4; reader version 1; statistics that name no patient."""
+    """Columns, types and order (design/architecture.md: Tables); reader version 1; statistics that name no patient."""
     opened = DeltaTable(make(spark, table, tmp_path / table.name, partitioned=partitioned))
     fields = json.loads(opened.schema().to_json())["fields"]
     assert [(field["name"], field["type"], field["nullable"]) for field in fields] == [

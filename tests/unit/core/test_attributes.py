@@ -26,7 +26,7 @@ def test_facts_are_those_of_the_dictionary(attribute: Attribute) -> None:
 
 
 def test_columns_are_those_of_the_template() -> None:
-    """In its order (service-protocol §7.1)."""
+    """In its order (design/service-protocol.md: Data Factory template)."""
     template = [
         "studyDate",
         "studyDescription",

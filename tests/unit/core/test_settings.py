@@ -17,7 +17,7 @@ from dicom_etl.core.timerange import format_duration, parse_duration
 SECOND = 10_000_000
 CANARY = "CANARY-7f3a"
 
-# Architecture §6, key by key.
+# The settings that users rely on, key by key.
 DEFAULTS: dict[str, Any] = {
     "dicom.base_url": "",
     "dicom.api_version": 2,
@@ -146,7 +146,7 @@ def test_one_file_is_read_and_no_other(tmp_path: Path) -> None:
 
 
 def test_the_local_file_is_named_as_the_user_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shape that architecture §6 gives."""
+    """The place, the key and what was expected (design/architecture.md: Settings)."""
     write(tmp_path / "conf/local.toml", "[dicom]\nauth = 'kerberos'")
     monkeypatch.chdir(tmp_path)
 
@@ -461,7 +461,7 @@ def test_no_message_repeats_a_value(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize("auth", ["azure", "token"])
 def test_a_token_goes_to_https_or_loopback_only(tmp_path: Path, auth: str) -> None:
-    """Architecture §8; without a token plain http is the user's own affair."""
+    """Without a token plain http is the user's own affair (design/architecture.md: Patient data)."""
     remote = "dicom.base_url=http://dicom.example.org"
 
     assert problems(tmp_path, remote, f"dicom.auth={auth}") == [

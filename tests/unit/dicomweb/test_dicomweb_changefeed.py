@@ -65,7 +65,10 @@ class Asked:
 
 @dataclass
 class Feed:
-    """A change feed by service-protocol §2.1 and §2.4; ``poison`` fails pages with metadata, ``down`` all."""
+    """A change feed; ``poison`` fails pages with metadata, ``down`` all.
+
+    design/service-protocol.md: Feed parameters.
+    """
 
     rows: list[Row]
     poison: set[int] = field(default_factory=set)

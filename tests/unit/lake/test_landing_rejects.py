@@ -52,7 +52,7 @@ def append(path: str, run_id: int, rejects: list[Reject]) -> int:
 
 
 def test_columns_of_rejected() -> None:
-    """The columns of architecture §4, in their order."""
+    """The columns of docs/tables.md, in their order."""
     text, time = pa.string(), pa.timestamp("us", tz="UTC")
     assert rejected_schema() == pa.schema(
         {

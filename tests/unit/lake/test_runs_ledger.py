@@ -58,7 +58,7 @@ WHOLE = Run(
     error_class="ServiceUnavailable",
 )
 
-# The columns of architecture §4, one by one; times are microseconds, narrowed inwards.
+# The columns of docs/tables.md, one by one; times are microseconds, narrowed inwards.
 COLUMNS: list[tuple[str, str, Any]] = [
     ("runId", "int64", 12),
     ("verb", "string", "sync"),

@@ -85,7 +85,7 @@ def test_every_column_of_an_entry() -> None:
 
 
 def test_schema_of_change() -> None:
-    """The columns of architecture §4, in their order, in types that every reader knows."""
+    """The columns of docs/tables.md, in their order, in types that every reader knows."""
     names = [
         "runId",
         "readAt",
@@ -237,7 +237,10 @@ def test_an_unusable_entry_carries_what_a_reject_needs() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("metadata", [None, "[]", "{", b'{"a":"\xff"}'])
 def test_deleted_and_replaced_entries_need_no_metadata(action: str, state: str, metadata: Any) -> None:
-    """What is wrong with metadata that nobody needs is no reason to reject (§5.9), nor is an action (§5.6)."""
+    """What is wrong with metadata that nobody needs is no reason to reject, nor is an action.
+
+    design/architecture.md: Rejects.
+    """
     _, unusable = land(entry(metadata, action=action, state=state))
     assert unusable == ()
     _, unusable = land(entry(None, action=action, state=state, unreadable="metadata-unavailable"))

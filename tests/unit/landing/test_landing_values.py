@@ -169,7 +169,7 @@ class Number(str):
 
 
 def oracle(metadata: bytes, attribute: Attribute) -> str | date | None:
-    """Architecture §4 Values, rule by rule, on a parsed document."""
+    """Rule by rule, on a parsed document (design/architecture.md: Values of attributes)."""
     document = json.loads(metadata, parse_int=Number, parse_float=Number)
     element = document.get(attribute.tag)
     if not isinstance(element, dict) or not isinstance(element.get("Value"), list) or not element["Value"]:

@@ -1,4 +1,7 @@
-"""Azure's identities against local endpoints, and a DICOM service that looks at each token (service-protocol §1)."""
+"""Azure's identities against local endpoints, and a DICOM service that looks at each token.
+
+design/service-protocol.md: Tokens and roles.
+"""
 
 from __future__ import annotations
 

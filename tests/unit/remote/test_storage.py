@@ -1,4 +1,7 @@
-"""Addresses of Azure's storage, and what adlfs, delta-rs and Hadoop are told of them (spark.md §5)."""
+"""Addresses of Azure's storage, and what adlfs, delta-rs and Hadoop are told of them.
+
+design/spark.md: Azure storage.
+"""
 
 from __future__ import annotations
 

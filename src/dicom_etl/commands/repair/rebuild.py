@@ -1,4 +1,4 @@
-"""Rebuilds the three tables from the service, and swaps each in by one commit (architecture §5.2)."""
+"""Rebuilds the three tables from the service, and swaps each in by one commit (design/architecture.md: Fencing)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How many rows a repair will remove, and the bound beyond which somebody has to ask for it (architecture §6)."""
+"""How many rows a repair will remove, and the bound beyond which somebody has to ask for it.
+
+design/architecture.md: Comparison and repair.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Repairs what `verify` finds, or rebuilds the three tables, as the lake's only writer (architecture §5, §6)."""
+"""Repairs what `verify` finds, or rebuilds the three tables, as the lake's only writer.
+
+design/architecture.md: Comparison and repair.
+"""
 
 from __future__ import annotations
 
@@ -142,7 +145,10 @@ def repair(
 
 
 def _task(settings: Settings, lake: Lake, client: DicomClient, run_id: int, started: datetime) -> Task:
-    """From where the lake is compared up to now, by the slower clock (architecture §5.3)."""
+    """From where the lake is compared up to now, by the slower clock.
+
+    design/architecture.md: Coverage and the ledger.
+    """
     ours = from_datetime(started)
     now = min(ours, service_now(client) or ours)
     return Task(run_id, "repair", Window(min(comparison_start(lake, settings), now), now), True, now, started)

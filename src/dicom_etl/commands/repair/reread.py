@@ -1,4 +1,7 @@
-"""What a repair reads again and lands, and the row that it leaves in the ledger (architecture §5.5, §5.8)."""
+"""What a repair reads again and lands, and the row that it leaves in the ledger.
+
+design/architecture.md: Landing, Coverage and the ledger.
+"""
 
 from __future__ import annotations
 

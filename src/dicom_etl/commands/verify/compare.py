@@ -1,4 +1,7 @@
-"""Compares one inventory of the service with one state of the lake (architecture §6; §5, Change of UIDs)."""
+"""Compares one inventory of the service with one state of the lake.
+
+design/architecture.md: Comparison and repair, Change of UIDs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Lists what the service shows, its feed and its search, into files that Spark reads (architecture §6)."""
+"""Lists what the service shows, its feed and its search, into files that Spark reads.
+
+design/architecture.md: Comparison and repair.
+"""
 
 from __future__ import annotations
 

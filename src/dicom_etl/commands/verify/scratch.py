@@ -1,4 +1,7 @@
-"""A folder for what one comparison lists, where Spark can read it and other users cannot (architecture §8)."""
+"""A folder for what one comparison lists, where Spark can read it and other users cannot.
+
+design/architecture.md: Patient data.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the service's search holds, as files of studies with their counts and of instances (architecture §6)."""
+"""What the service's search holds, as files of studies with their counts and of instances.
+
+design/architecture.md: Comparison and repair.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Compares the lake with the service and with itself; writes nothing to the lake (architecture §6)."""
+"""Compares the lake with the service and with itself; writes nothing to the lake.
+
+design/architecture.md: Comparison and repair.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ class Verification:
 
     ``as_of`` is the instant up to which the feed was read (ticks). ``pending`` counts the keys whose last entry no
     recorded run covers yet; ``pending_different`` those of them that are not equal yet: they are no differences,
-    and the counts and digests (architecture §6) leave them out on both sides.
+    and the counts and digests (design/architecture.md: Comparison and repair) leave them out on both sides.
 
     ``kinds`` counts the differences by table and kind, ``differences`` are the first ``MOST_SHOWN`` of each table.
     ``gone`` are the keys that the feed still shows and the service proves not to have, as after a change of UIDs: the

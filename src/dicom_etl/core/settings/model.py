@@ -1,4 +1,4 @@
-"""The settings of one command, each with the place it came from (architecture §6)."""
+"""The settings of one command, each with the place it came from (design/architecture.md: Settings)."""
 
 from __future__ import annotations
 

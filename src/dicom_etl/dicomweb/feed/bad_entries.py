@@ -1,4 +1,4 @@
-"""A page that fails for good, bisected down to the entries that make it fail (architecture §5.9)."""
+"""A page that fails for good, bisected down to the entries that make it fail (design/architecture.md: Rejects)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes of a page of the feed as entries (service-protocol §2.2)."""
+"""The bytes of a page of the feed as entries (design/service-protocol.md: Feed entries)."""
 
 from __future__ import annotations
 

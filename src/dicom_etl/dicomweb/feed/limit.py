@@ -1,4 +1,7 @@
-"""Where a reading of the feed ends when it may hold only so many entries (architecture §5.3)."""
+"""Where a reading of the feed ends when it may hold only so many entries.
+
+design/architecture.md: Coverage and the ledger.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""One page of the change feed: asked for, decoded, checked (service-protocol §2.1, §2.4)."""
+"""One page of the change feed: asked for, decoded, checked.
+
+design/service-protocol.md: Feed parameters, Paging the feed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feed by keyset: each page starts at the last timestamp seen (architecture §5.4)."""
+"""The feed by keyset: each page starts at the last timestamp seen (design/architecture.md: Reading the feed)."""
 
 from __future__ import annotations
 

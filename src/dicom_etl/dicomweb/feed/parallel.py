@@ -1,4 +1,4 @@
-"""Slices of the feed, read side by side on several connections (architecture §5.4)."""
+"""Slices of the feed, read side by side on several connections (design/architecture.md: Reading the feed)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The change feed of one window, read completely and each entry once (architecture §5.3, §5.4, §5.9)."""
+"""The change feed of one window, read completely and each entry once.
+
+design/architecture.md: Reading the feed, Rejects.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages that were read and are not taken yet, bounded by bytes (architecture §5.4)."""
+"""The pages that were read and are not taken yet, bounded by bytes (design/architecture.md: Reading the feed)."""
 
 from __future__ import annotations
 

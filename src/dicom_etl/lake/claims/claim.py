@@ -1,4 +1,4 @@
-"""One writer per lake: a run begins by creating the file of its id (architecture §5.1)."""
+"""One writer per lake: a run begins by creating the file of its id (design/architecture.md: Claims)."""
 
 from __future__ import annotations
 

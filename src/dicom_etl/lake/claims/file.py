@@ -1,6 +1,6 @@
 """The files of `_claims`: one small JSON file per run id, on any storage that creates exclusively.
 
-No patient data: ids, host, process and times only (architecture §8).
+No patient data: ids, host, process and times only (design/architecture.md: Patient data).
 """
 
 from __future__ import annotations

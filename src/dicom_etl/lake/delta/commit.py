@@ -1,4 +1,4 @@
-"""One fenced commit of new files, on one snapshot (architecture §5.2)."""
+"""One fenced commit of new files, on one snapshot (design/architecture.md: Fencing)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ def commit_files(
     The commit is made on the snapshot that ``table`` holds, once; ``table`` itself stays at that snapshot.
     ``details`` go into the log in clear: counts and ids only. After an unclear answer the marker tells
     whether the commit is ours. Raises Superseded when this run's id is not above the table's marker, or when
-    somebody committed since the snapshot; StorageError or AccessDenied when the storage fails (architecture
-    §5.2).
+    somebody committed since the snapshot; StorageError or AccessDenied when the storage fails.
     """
     name = table_name(table)
     before = table.version()

@@ -1,4 +1,7 @@
-"""What storage and delta-rs raise, as our named errors (architecture §6, §8)."""
+"""What storage and delta-rs raise, as our named errors.
+
+design/architecture.md: Command line and errors, Patient data.
+"""
 
 from __future__ import annotations
 

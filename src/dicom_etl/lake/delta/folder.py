@@ -1,4 +1,4 @@
-"""Where the files of one table are written, and with which rights (architecture §8)."""
+"""Where the files of one table are written, and with which rights (design/architecture.md: Patient data)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests to the DICOM service, tried again within bounds (service-protocol §1, architecture §5)."""
+"""Requests to the DICOM service, tried again within bounds (design/architecture.md: Reading the feed)."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ def http_client(
     """A client for one host, which may be asked over so many connections at once; to be closed at the end.
 
     An answer that is not whole ``timeout_seconds`` after its request was sent is a ReadTimeout. No redirect is
-    followed: a token goes to the configured host only (architecture §8). Raises ConfigurationError for a proxy or a
-    certificate file that cannot be used.
+    followed: a token goes to the configured host only (design/architecture.md: Patient data). Raises
+    ConfigurationError for a proxy or a certificate file that cannot be used.
     """
     quiet_libraries()
     # A hospital's proxy is not asked for a service on this very machine.

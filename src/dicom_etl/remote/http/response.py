@@ -1,4 +1,7 @@
-"""What an answer's status means: the one place where statuses become errors (service-protocol §1)."""
+"""What an answer's status means: the one place where statuses become errors.
+
+design/service-protocol.md: Addresses and errors.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,8 @@ def judge(answer: Answer, method: str, expected: frozenset[int], json: bool, hos
             raise Failure(NOT_JSON, Kind.FAILING, answer.retry_after)
         return
     if status in RETRYABLE_STATUSES:
-        # A 5xx may lie in what was asked for even when it says when to come back (service-protocol §2.6): its wait
-        # is honoured, and it counts as failing.
+        # A 5xx may lie in what was asked for even when it says when to come back: its wait is honoured, and it counts
+        # as failing (design/service-protocol.md: Pages that fail).
         kind = Kind.THROTTLED if status == 429 else Kind.FAILING
         raise Failure(f"status {status}", kind, answer.retry_after)
     if status in (401, 403):

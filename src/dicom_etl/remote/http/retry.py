@@ -1,4 +1,4 @@
-"""When a request is tried again, and how long to wait first (service-protocol §1)."""
+"""When a request is tried again, and how long to wait first (design/service-protocol.md: Addresses and errors)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class Kind(Enum):
     UNREACHABLE = "cannot be reached"
     THROTTLED = "asks for fewer requests"
     FAILING = "keeps failing"
-    """An error of its own, or half an answer: may lie in what was asked for (service-protocol §2.6)."""
+    """An error of its own, or half an answer: may lie in what was asked for.
+
+    design/service-protocol.md: Pages that fail.
+    """
 
 
 class Failure(Exception):

@@ -1,4 +1,4 @@
-"""Where the archive of classes lies from which a JVM starts in half the time (spark.md §1.3).
+"""Where the archive of classes lies from which a JVM starts in half the time (design/spark.md: Starting the JVM).
 
 `commands.setup` makes it. A JVM that finds one made by another Java, or for other jars, starts without it.
 """

@@ -1,7 +1,7 @@
 """The jars that pyspark lacks: which they are, where they lie, and how they come there once.
 
 ``python -m dicom_etl.tables.engine.jars`` (part of ``make setup``) puts them into the venv, checked by SHA-256, so that
-no later start resolves anything (spark.md §5.1).
+no later start resolves anything (design/spark.md: Jars).
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ VENV_JAVA = Path(sys.prefix) / "share" / "dicom-etl" / "java"
 # The Java that set-up found: a scheduler starts us without the shell's JAVA_HOME and PATH.
 FOUND_AT_SETUP = Path(sys.prefix) / "share" / "dicom-etl" / "java-home"
 
-# The JDKs on PyPI lack a module that Spark's launcher always asks for (spark.md §7); the wrapper drops the
-# argument. Written for sh, since the venv may move to a machine without bash.
+# The JDKs on PyPI lack a module that Spark's launcher always asks for (design/spark.md: Java from PyPI); the
+# wrapper drops the argument. Written for sh, since the venv may move to a machine without bash.
 _WRAPPER = """#!/bin/sh
 for argument do
   shift

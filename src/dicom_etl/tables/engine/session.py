@@ -44,7 +44,7 @@ _SESSION = {
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",
-    # VACUUM would launch 10 000 tasks for its listing (spark.md §5.2).
+    # VACUUM would launch 10 000 tasks for its listing (design/spark.md: Vacuum and retention).
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
     "spark.databricks.delta.snapshotPartitions": "2",
     # The roll-up looks for the studies of a window by their UIDs, so that pages without them are not decoded.
@@ -208,8 +208,8 @@ def _tune(spark: SparkSession, settings: Spark, rows: int) -> None:
         spark.conf.set(key, value)
 
 
-# Delta and Spark log predicates, file statistics and plans, with study UIDs in them (architecture §8); so does Parquet
-# of each file that it filters.
+# Delta and Spark log predicates, file statistics and plans, with study UIDs in them; so does Parquet of each file that
+# it filters (design/architecture.md: Patient data).
 _TELLING_LOGGERS = ("org.apache.spark.sql.delta", "org.apache.spark.sql.execution", "io.delta", "org.apache.parquet")
 
 
