@@ -157,8 +157,9 @@ class Site:
         init: bool = True,
         now: datetime | None = None,
         spark: Any = None,
+        accounted: bool = True,
     ) -> Iterator[Run]:
-        """One sync, run by run, each when it is over and before the next; each entry of it is accounted for.
+        """One sync, run by run, each when it is over and before the next; each entry of it is ``accounted`` for.
 
         It makes the lake if there is none, unless ``init`` is False. The machine's clock stands at ``now``, without it
         where the service's does.
@@ -168,7 +169,7 @@ class Site:
         for run in sync(
             self.settings, wanted, spark=spark or self.spark, clock=lambda: moment, sleep=lambda _seconds: None
         ):
-            if run.entries_read and run.instance_version and self.accountable:
+            if accounted and run.entries_read and run.instance_version and self.accountable:
                 # As its MERGE found it: a run that was overtaken may have written while this one read.
                 stored = self.stored_instances(run.instance_version - 1)
                 closed = [row["sequence"] for row in self.rows("rejected") if row["status"] == "void"]

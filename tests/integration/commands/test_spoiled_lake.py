@@ -390,8 +390,8 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: str, act: Callable[[], object
 READ, MERGE, ROLL_UP = "read", "merge instance", "roll up series and study"
 VANISHED = {
     (READ, "change"): (65, "the table change has vanished.*", {"run"}),
-    (MERGE, "change"): (74, "instance: Spark could not read or write the table .*", {"run"}),
-    (MERGE, "instance"): (74, "instance: Spark could not read or write the table .*", {"run", "change"}),
+    (MERGE, "change"): (65, "change: a file of this table is missing .*; restore it from a backup", {"run"}),
+    (MERGE, "instance"): (65, "the table instance has vanished.*", {"run", "change"}),
     # The roll-up asks for nothing of `change`; that it is gone is seen at the run's end.
     (ROLL_UP, "change"): (65, "the table change has vanished.*", {*ALL}),
     (ROLL_UP, "instance"): (65, "instance: (a file of this table|its _delta_log) .*", {"run", "change"}),

@@ -207,7 +207,8 @@ def test_a_run_that_goes_on_before_the_newer_one_does_no_harm(
             ended.append(markers(due))
 
         at_point(held, overtaken, monkeypatch.setattr)
-        (run,) = due.sync()
+        # What the older run merges after the newer one has looked for equal rows is equal, and counts as updated.
+        (run,) = due.sync(accounted=point != "instance next")
     code, rows, marked = ended
     assert (code, rows) == ((0, []), [1, 2])
     newer_has = {"files written": set(), "instance next": {"change"}}.get(point, {"change", "instance"})

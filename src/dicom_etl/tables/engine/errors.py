@@ -77,14 +77,14 @@ def _named(table: str, what: str, told: str) -> DicomEtlError:
         return StorageError(f"{table}: the storage is full; free space and run again")
     if "OutOfMemoryError" in told:
         return ConfigurationError(f"{table}: Spark ran out of memory: raise spark.driver_memory")
+    # A rebuild makes the shared tables only.
+    shared = table in ("instance", "series", "study")
     if any(sign in what or sign in told for sign in _LOG_SPOILT):
-        return DataError(
-            f"{table}: its _delta_log cannot be read; restore it from a backup, or move its folder away and run "
-            "dicom-etl repair --rebuild"
-        )
+        rebuild = ", or move its folder away and run dicom-etl repair --rebuild" if shared else ""
+        return DataError(f"{table}: its _delta_log cannot be read; restore it from a backup{rebuild}")
     if any(sign in what or sign in told for sign in _FILE_SPOILT):
+        rebuild = ", or run dicom-etl repair --rebuild" if shared else ""
         return DataError(
-            f"{table}: a file of this table is missing or cannot be read; restore it from a backup, or run dicom-etl "
-            "repair --rebuild"
+            f"{table}: a file of this table is missing or cannot be read; restore it from a backup{rebuild}"
         )
     return StorageError(f"{table}: Spark could not read or write the table ({what}); see to its storage and run again")
