@@ -41,7 +41,8 @@ _KEPT_FROM_JVM = re.compile(
 # It says where it listens within two seconds; with jars to fetch from a slow place, within minutes.
 _PATIENCE_SECONDS = 600
 
-# What pyspark 4.2 calls by its name alone (its `launch_gateway`).
+# What pyspark calls by its name alone (its `launch_gateway`): that of 4.2, and that of 3.5, whose jars ours fetches.
+_SQL_CLASSES = ("Encoders", "OnSuccessCall", "functions", "classic.*") if pyspark.__version__ >= "4" else ("*",)
 IMPORTED = (
     "org.apache.spark.SparkConf",
     "org.apache.spark.api.java.*",
@@ -49,10 +50,7 @@ IMPORTED = (
     "org.apache.spark.ml.python.*",
     "org.apache.spark.mllib.api.python.*",
     "org.apache.spark.resource.*",
-    "org.apache.spark.sql.Encoders",
-    "org.apache.spark.sql.OnSuccessCall",
-    "org.apache.spark.sql.functions",
-    "org.apache.spark.sql.classic.*",
+    *(f"org.apache.spark.sql.{name}" for name in _SQL_CLASSES),
     "org.apache.spark.sql.api.python.*",
     "org.apache.spark.sql.hive.*",
     "scala.Tuple2",
