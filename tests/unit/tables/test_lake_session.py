@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,7 @@ from typing import Any
 import msgspec
 import pyspark
 import pytest
+from pyspark.errors import PySparkRuntimeError
 
 from dicom_etl.core.errors import ConfigurationError, StorageError
 from dicom_etl.core.settings.model import Spark
@@ -233,3 +236,15 @@ def test_no_session_is_made_without_our_settings(tmp_path: Path) -> None:
     assert _sessions_made(ROOT / "src", ROOT / "jobs", ROOT / "notebooks") == {"session.py": 1}
     (tmp_path / "maintenance.py").write_text("spark.newSession().sql('DELETE')")
     assert _sessions_made(tmp_path) == {"maintenance.py": 1}
+
+
+def test_a_jvm_that_never_says_where_it_listens_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is alive, and silent: a command must not wait for it without end."""
+    monkeypatch.setattr(jvm, "_PATIENCE_SECONDS", 0.2)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        try:
+            with pytest.raises(PySparkRuntimeError, match="JAVA_GATEWAY_EXITED"):
+                jvm._gateway(process, tmp_path / "told")
+            assert process.poll() is None
+        finally:
+            process.kill()
