@@ -11,8 +11,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.tables import rollup
-from dicom_etl.tables.engine.session import cluster_session
-from dicom_etl.tables.file_skipping import MOST_LITERALS, study_ranges
+from dicom_etl.tables.engine.session import MOST_LITERALS, cluster_session
+from dicom_etl.tables.file_skipping import study_ranges
 from dicom_etl.tables.merge import read_table
 from dicom_etl.tables.schema import INSTANCE
 from support.frames import NOON, changes_frame, collected, day, entry, instance, instances_frame
