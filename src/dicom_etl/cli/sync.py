@@ -76,7 +76,7 @@ def sync(
         over = format_duration(settings.feed.delay)
         click.echo(f"nothing is due: a window is read when it has been over for {over}; --until T reads up to T now")
     if strict and rejected:
-        raise DataError(f"{rejected} entries were rejected; see dicom-etl status and the table rejected")
+        raise DataError(f"{rejected} entries were rejected; dicom-etl rejects lists those that are open")
     return 0
 
 

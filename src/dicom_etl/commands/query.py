@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.lake.open import TABLES, Lake, existing_lake
+from dicom_etl.lake.open import TABLES, Lake, existing_lake, refuse_incomplete
 from dicom_etl.tables.engine.errors import condition
 from dicom_etl.tables.engine.session import Engine
 from dicom_etl.tables.merge import read_table
@@ -23,18 +23,28 @@ from dicom_etl.tables.query_gate import NOT_A_QUERY, Judge, kind
 def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -> Iterator[DataFrame]:
     """The rows that ``sql`` asks for; instance, series, study, run, change and rejected are views.
 
-    Raises UsageError (64) when the text does not parse, names what is not there, or would write.
+    Raises UsageError (64) when the text does not parse, names what is not there, or would write; DataError (65) instead
+    when a shared table has vanished.
     """
     lake = existing_lake(settings, private=False)
     with Engine(settings.spark, spark, lake.places) as engine:
         session = engine.session(lake.rows())
         _make_views(session, lake)
         try:
-            yield read_only(session, sql)
+            yield _read_only_of(lake, session, sql)
         except (PySparkException, Py4JJavaError) as error:
             # Found out only as the rows are made (1/0, a cast); the message may quote a value, its name does not.
             named = condition(error) if isinstance(error, PySparkException) else None
             raise UsageError(f"query: it failed as it ran ({named or type(error).__name__})") from error
+
+
+def _read_only_of(lake: Lake, session: SparkSession, sql: str) -> DataFrame:
+    """``read_only``; of a lake without one of its shared tables what that is (65), and not that a name is unknown."""
+    try:
+        return read_only(session, sql)
+    except UsageError:
+        refuse_incomplete(lake, private=False)
+        raise
 
 
 def _make_views(spark: SparkSession, lake: Lake) -> None:

@@ -41,5 +41,5 @@ def went_back_error(sequence: int) -> DataError:
     return DataError(
         f"the feed has gone back: entry {sequence}, which this lake has read, is no longer served. Was the "
         "service restored to an earlier point? Then run dicom-etl repair --rebuild, which makes the tables equal "
-        "to it. Was it created again? Then give it a new lake (lake.root)"
+        "to it, and removes what it has lost. Was it created again? Then give it a new lake (lake.root)"
     )

@@ -120,7 +120,7 @@ def test_a_closed_reject_is_void_for_good(site: Site, command: Command, tmp_path
     assert standing(site)[3] == ("state-unknown", "void")
     code, _, said = command(site, "sync", "--start", text_at(8), "--end", text_at(9), "--strict")
     assert (code, said.splitlines()[-1]) == (
-        65, "dicom-etl: 3 entries were rejected; see dicom-etl status and the table rejected",
+        65, "dicom-etl: 3 entries were rejected; dicom-etl rejects lists those that are open",
     )  # fmt: skip
 
     # A second one is closed into the same column; what was closed and can be used after all is merged.

@@ -297,6 +297,7 @@ def test_status_names_a_shared_table_that_is_gone(lake: Site, command: Command, 
     assert command(lake, "status")[0] == 0
     (lake.root / table).rename(lake.folder / "away")
     fails(command(lake, "status", "--json"), 65, f"the table {table} has vanished: {REMEDY[table]}")
+    fails(command(lake, "query", f"TABLE {table}"), 65, f"the table {table} has vanished: {REMEDY[table]}")
     assert "dicom_etl_lag_seconds" in metrics_text(*status_and_runs(lake.settings))
 
 
@@ -315,7 +316,8 @@ def test_more_columns_than_ours_are_welcome(lake: Site, command: Command) -> Non
 
 
 # What a repair ends with here: the bad entry has no row.
-STILL_BAD = "the lake and the service still differ; dicom-etl verify --show prints the keys"
+REJECTED = "entries could not be used: dicom-etl rejects lists them; "
+STILL_BAD = f"the lake and the service still differ; {REJECTED}dicom-etl verify --show prints the keys"
 
 
 def lose_the_first_version(table: Path) -> None:

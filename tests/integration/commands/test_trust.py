@@ -376,6 +376,11 @@ def test_a_rebuild_follows_a_service_that_was_restored(make_site: Callable[..., 
     site.clock(10)
     site.sync()
     assert len(site.rows("instance")) == 3
+    with serve_in_thread(EmulatorOptions()) as created_again:
+        another = replace(site, emulator=created_again)
+        another.clock(11)
+        with pytest.raises(DataError, match="would remove 3 of 3 rows of instance, 3 of 3 rows of series, 3 of 3 rows"):
+            repaired(another, 11, rebuild=True)
     add_void(site, created[0])
     assert len(voids(site)) == 1
     with serve_in_thread(EmulatorOptions()) as earlier:
@@ -391,7 +396,7 @@ def test_a_rebuild_follows_a_service_that_was_restored(make_site: Callable[..., 
                 verb()
         assert len(restored.rows("instance")) == 3
         done = repaired(restored, 11, rebuild=True)
-        assert (done.equal, done.feed_went_back) == (True, True)
+        assert (done.equal, done.feed_went_back, done.run.deleted) == (True, True, 1)
         assert restored.tables() == restored.expected()
         # Sequences are given again, so that a void of before would hold back whatever gets its number.
         assert voids(restored) == []

@@ -138,7 +138,7 @@ def test_a_night_of_bad_entries_is_recorded_retried_in_turns_and_heals(
     site.clock(13.25)
     code, out, said = command(site, "sync", "--strict")
     assert code == 65
-    assert said.splitlines()[-1] == "dicom-etl: 1 entries were rejected; see dicom-etl status and the table rejected"
+    assert said.splitlines()[-1] == "dicom-etl: 1 entries were rejected; dicom-etl rejects lists those that are open"
     assert "191 entries, 131 inserted, 59 updated, 0 deleted, 0 superseded, 1 rejected" in out
     assert site.tables() == expected(site, {61, 339, new}, before)
     assert status(site.settings).open_rejects == 3

@@ -6,14 +6,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.commands.repair.old_tables import old_tables
 from dicom_etl.commands.repair.removals import check_removals, planned_removals
-from dicom_etl.commands.repair.reread import Repaired, Reread, commit, discard, repair_row, reread
+from dicom_etl.commands.repair.reread import Repaired, Reread, commit, discard, kinds_of, repair_row, reread
 from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, gone_entries
 from dicom_etl.commands.verify.inventory import Inventory, Service
 from dicom_etl.commands.verify.scratch import Scratch
@@ -160,7 +160,7 @@ def _check(work: _Rebuild, before: Snapshot, found: Comparison, lost: DataFrame,
     kept = differences.without(found.instances.select(*INSTANCE_KEY), lost)
     after = kept.unionByName(found.live.select(*INSTANCE_KEY))
     tables = {name: rows(spark) for name, rows in before.tables.items()}
-    check_removals(planned_removals(tables, lost, after), allowed, run_id=work.task.run_id)
+    check_removals(planned_removals(tables, lost, after, single=True), allowed, run_id=work.task.run_id)
 
 
 def _rebuilt(
@@ -171,6 +171,9 @@ def _rebuilt(
     kept_voids = [void for void in before.voids if void not in found.restored]
     voids = {**void_until(kept_voids), **{key: sequence for key, sequence, _ in gone}}
     outcome = _replace_all(work, one, read, voids, differences.without(found.instances, lost))
+    # The ledger's row names what went: one entry more was read for each, as for any row that a repair removes.
+    removed = lost.count()
+    outcome = replace(outcome, instance=replace(outcome.instance, deleted=removed))
     moment = task.started_at
     record_rejects(
         task,
@@ -192,14 +195,17 @@ def _rebuilt(
         lake,
         read,
         outcome,
+        removed=removed,
         covered_until=work.covered_until,
         retries=work.service.client.retries - work.retries,
         finished_at=work.service.clock(),
     )
+    kinds = _left(one, lake, found, outcome)
     return Repaired(
         run=row,
         found={},
-        left={"instance": max(_left(one, lake, found, outcome), len(outcome.rejected)), "series": 0, "study": 0},
+        left={"instance": sum(kinds.values()), "series": 0, "study": 0},
+        kinds_left=kinds,
         voided=len(gone),
         restored=len(found.restored),
         unlisted=found.different.where("difference = 'unlisted' AND NOT pending").count(),
@@ -208,14 +214,18 @@ def _rebuilt(
     )
 
 
-def _left(one: Comparer, lake: Lake, found: Comparison, outcome: Outcome) -> int:
-    """How many instances differ between the service and the table that was built."""
+def _left(one: Comparer, lake: Lake, found: Comparison, outcome: Outcome) -> dict[str, int]:
+    """How many instances differ between the service and the table that was built, by kind.
+
+    Those of rejects that are open by now are among them, as in any comparison.
+    """
     now = read_table(one.spark, lake.path("instance"), outcome.instance.version)
     after = differences.instance_differences(found.live, now, found.pending)
     after = differences.judged(after, last=found.last, held=found.held, complete=found.complete)
-    wrong = after.where("NOT pending AND difference <> 'unlisted'").select(*INSTANCE_KEY)
-    stale = found.different.where("difference IN ('overtaken', 'rejected')").select(*INSTANCE_KEY)
-    return wrong.unionByName(stale).distinct().count()
+    stale = found.different.where("difference = 'overtaken' AND NOT pending")
+    after = differences.and_keys(after.where("difference <> 'unlisted'"), stale, "overtaken", replacing=True)
+    rejected = one.reject_keys(read_open(lake.table("rejected")))
+    return kinds_of(differences.and_keys(after, differences.without(rejected, found.pending), "rejected"))
 
 
 def _overruled(work: _Rebuild) -> list[Reject]:

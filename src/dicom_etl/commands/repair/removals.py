@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from pyspark.sql import DataFrame
 
-from dicom_etl.core.attributes import SERIES_KEY, STUDY_KEY
+from dicom_etl.core.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.errors import DataError
+from dicom_etl.tables import differences
 
 log = logging.getLogger(__name__)
 
@@ -23,28 +24,43 @@ _SHARE = 100
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """How many of the ``rows`` of a table will be removed."""
+    """How many of the ``rows`` of a table will be removed; ``emptied``: no row will be there after it."""
 
     table: str
     removed: int
     rows: int
+    emptied: bool = False
 
     @property
     def large(self) -> bool:
-        """Whether it is more than ``MOST_ROWS`` and more than 1 % of the table."""
-        return self.removed > MOST_ROWS and self.removed * _SHARE > self.rows
+        """Whether it is more than ``MOST_ROWS`` and more than 1 % of the table, or all of it."""
+        return self.removed > 0 and (self.emptied or (self.removed > MOST_ROWS and self.removed * _SHARE > self.rows))
 
 
-def planned_removals(before: Mapping[str, DataFrame], lost: DataFrame, after: DataFrame) -> list[Removal]:
+def planned_removals(
+    before: Mapping[str, DataFrame], lost: DataFrame, after: DataFrame, *, single: bool = False
+) -> list[Removal]:
     """For each table that is there ``before`` the rows that it will lose.
 
-    ``lost`` are the instances that will go, ``after`` the keys of all that will be there.
+    ``lost`` are the instances that will go, ``after`` the keys of all that will be there; ``single``: a key that
+    stands in several rows will have one.
     """
+    emptied = after.isEmpty()
     removals = []
     for table, rows in before.items():
-        gone = lost if table == "instance" else _vanishing(rows, after, SERIES_KEY if table == "series" else STUDY_KEY)
-        removals.append(Removal(table, gone.count(), rows.count()))
+        if table == "instance":
+            removed = differences.among(rows, lost).count() + (
+                _doubled(differences.without(rows, lost)) if single else 0
+            )
+        else:
+            removed = _vanishing(rows, after, SERIES_KEY if table == "series" else STUDY_KEY).count()
+        removals.append(Removal(table, removed, rows.count(), emptied))
     return removals
+
+
+def _doubled(rows: DataFrame) -> int:
+    """How many rows there are beyond one for each key."""
+    return rows.count() - rows.select(*INSTANCE_KEY).distinct().count()
 
 
 def _vanishing(rows: DataFrame, after: DataFrame, key: tuple[str, ...]) -> DataFrame:

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from dicom_etl.commands.repair.rebuild import rebuild_tables
 from dicom_etl.commands.repair.removals import check_removals, planned_removals
-from dicom_etl.commands.repair.reread import Repaired, Reread, Wanted, commit, repair_row, reread
+from dicom_etl.commands.repair.reread import Repaired, Reread, Wanted, commit, kinds_of, repair_row, reread
 from dicom_etl.commands.verify.compare import (
     Comparer,
     Comparison,
@@ -162,11 +162,11 @@ def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired
     _check_removals(work, before, found, removed)
     plan = _plan(found, before, removed)
     read = outcome = None
-    left = plan.differing
+    left, kinds = plan.differing, kinds_of(found.different)
     if not plan.empty:
         read, outcome = _merged(work, plan)
         work.progress.step("compare again")
-        left = _left(work, replace(inventory, search=plan.search))
+        left, kinds = _left(work, replace(inventory, search=plan.search))
     row = repair_row(
         task,
         work.settings,
@@ -182,6 +182,7 @@ def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired
         run=row,
         found=plan.differing,
         left=left,
+        kinds_left=kinds,
         voided=len(plan.gone),
         restored=len(plan.restored),
         unlisted=found.different.where("difference = 'unlisted' AND NOT pending").count(),
@@ -254,9 +255,9 @@ def _check_removals(work: _Repair, before: Snapshot, found: Comparison, removed:
     extra = found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
     lost = differences.among(extra, found.last).unionByName(removed.keys(spark))
     lost = work.one.keep(lost)
-    after = differences.without(found.instances.select(*INSTANCE_KEY), lost).unionByName(
-        found.live.select(*INSTANCE_KEY)
-    )
+    # What is pending is left to the next sync.
+    to_come = differences.without(found.live.select(*INSTANCE_KEY), found.different.where("pending"))
+    after = differences.without(found.instances.select(*INSTANCE_KEY), lost).unionByName(to_come)
     tables = {name: rows(spark) for name, rows in before.tables.items()}
     check_removals(planned_removals(tables, lost, after), work.allowed, run_id=work.task.run_id)
 
@@ -269,13 +270,11 @@ def _voids(plan: _Plan, task: Task) -> list[Reject]:
     ]
 
 
-def _left(work: _Repair, inventory: Inventory) -> dict[str, int]:
-    """How many rows still differ, by what was listed and read again."""
+def _left(work: _Repair, inventory: Inventory) -> tuple[dict[str, int], dict[str, int]]:
+    """How many rows of each table still differ, and instances by kind, by what was listed and read again."""
     change = read_table(work.one.spark, work.lake.path("change"))
     again = change.where(F.col("runId") == work.task.run_id)
     after = compare(work.one, snapshot(work.lake), inventory, again)
-    return {
-        "instance": after.different.where("not pending").count(),
-        "series": after.series.count(),
-        "study": after.study.count(),
-    }
+    kinds = kinds_of(after.different)
+    counts = {"instance": sum(kinds.values()), "series": after.series.count(), "study": after.study.count()}
+    return counts, kinds

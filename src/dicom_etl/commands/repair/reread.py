@@ -134,7 +134,7 @@ def discard(read: Reread) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What a repair found and left, as numbers of rows by table, and the ledger's row.
+    """What a repair found and left, as numbers of rows by table (of instances also by kind), and the ledger's row.
 
     ``voided`` counts the keys that the feed still shows and the service no longer has, ``restored`` those that it has
     again. ``unlisted`` are keys that the service has and the feed does not show: no repair reads them. A rebuild
@@ -145,6 +145,7 @@ class Repaired:
     run: Run
     found: dict[str, int]
     left: dict[str, int]
+    kinds_left: dict[str, int]
     voided: int
     restored: int
     unlisted: int
@@ -154,6 +155,12 @@ class Repaired:
     @property
     def equal(self) -> bool:
         return not any(self.left.values()) and not self.unlisted and self.search_refused is None
+
+
+def kinds_of(different: DataFrame) -> dict[str, int]:
+    """How many instances differ and are not pending, by kind."""
+    counted = different.where("not pending").groupBy("difference").count().orderBy("difference").collect()
+    return {row[0]: row[1] for row in counted}
 
 
 def repair_row(

@@ -156,6 +156,10 @@ class Comparer:
     def keys(self, keys: Iterable[Key] = ()) -> DataFrame:
         return local_rows(self.spark, keys, **dict.fromkeys(INSTANCE_KEY, "string"))
 
+    def reject_keys(self, rejects: Iterable[Reject]) -> DataFrame:
+        """The keys of those rejects that have a whole one."""
+        return self.keys((r.partition, r.study, r.series, r.sop) for r in rejects if r.study and r.series and r.sop)
+
 
 def compare(one: Comparer, snap: Snapshot, inventory: Inventory, more: DataFrame | None = None) -> Comparison:
     """The comparison of all that is listed, and of ``more`` entries read since, with the lake as it was at ``snap``.
@@ -321,9 +325,7 @@ def _judged(
     if complete:
         shown = last.where("state <> 'Deleted'")
         different = differences.and_keys(different, differences.without(held.keys, shown, pending), "unlisted")
-    rejected = one.keys(
-        (r.partition, r.study, r.series, r.sop) for r in snap.open_rejects if r.study and r.series and r.sop
-    )
+    rejected = one.reject_keys(snap.open_rejects)
     return differences.and_keys(different, differences.without(rejected, pending), "rejected")
 
 
