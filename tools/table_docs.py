@@ -1,4 +1,4 @@
-"""docs/tables.md, made from the schemas: ``python -m tools.table_docs > docs/tables.md`` (a test compares)."""
+"""docs/tables.md, from the schemas."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from dicom_etl.tables.schema import TABLES, Table
 
 _HEAD = """# The tables, column by column
 
-Made from the schemas by `make docs`; do not edit. Times are UTC. Empty values are null, never `""`.
+For people who query the tables. `make docs` generates this page from the schemas; do not edit it. Times are UTC. Empty
+values are null, never `""`.
 
 Values of DICOM attributes: the first element of the attribute's `Value`; when that is null or empty, null, and no
 search for another. Spaces and NULs are stripped at both ends. A number in a text column is written as in the JSON; an
@@ -195,7 +196,3 @@ def _spark_type(kind: DataType) -> str:
 
 def _arrow_type(kind: pa.DataType) -> str:
     return "timestamp" if pa.types.is_timestamp(kind) else _ARROW_TYPES[str(kind)]
-
-
-if __name__ == "__main__":
-    print(tables_document(), end="")
