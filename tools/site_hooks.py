@@ -27,9 +27,9 @@ def on_files(files: Any, config: Any) -> Any:
 
     added = {uri: ROOT / name for uri, name in PAGES.items()}
     for source in [*(ROOT / name for name in PAGES.values()), *sorted((ROOT / "docs").rglob("*.md"))]:
-        for path in linked(source.read_text(encoding="utf-8"), source.relative_to(ROOT).as_posix()):
-            if not path.startswith("docs/") and path not in PAGES.values() and (ROOT / path).is_file():
-                added[path] = ROOT / path
+        for target in linked(source.read_text(encoding="utf-8"), source.relative_to(ROOT).as_posix()):
+            if not target.startswith("docs/") and target not in PAGES.values() and (ROOT / target).is_file():
+                added[target] = ROOT / target
     for uri, path in added.items():
         files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files

@@ -1,0 +1,66 @@
+"""The documents: generated pages are current, each page names its reader, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools.docs import DOCS, GENERATED
+from tools.site_hooks import in_site, linked
+
+ROOT = DOCS.parent
+TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+PAGES = [*TOP, *sorted(DOCS.rglob("*.md"))]
+
+
+def first_line(text: str) -> str:
+    """The first line that is neither empty nor a heading."""
+    return next(line for line in text.splitlines() if line and not line.startswith("#"))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as a Git forge and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(page: Path) -> list[str]:
+    """The links of a page to files or headings of the repository that do not exist."""
+    text = page.read_text(encoding="utf-8")
+    dead = [path for path in linked(text, page.relative_to(ROOT).as_posix()) if not (ROOT / path).exists()]
+    for target, anchor in re.findall(r"\]\(([\w./-]*\.md)?#([^)]+)\)", text):
+        other = page.parent / target if target else page
+        if other.is_file() and anchor not in anchors(other.read_text(encoding="utf-8")):
+            dead.append(f"{target}#{anchor}")
+    return dead
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_generated_page_is_current(name: str) -> None:
+    """Run `make docs` after a change of what it is made from."""
+    assert (DOCS / name).read_text(encoding="utf-8") == GENERATED[name]()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_names_its_reader_and_has_no_dead_link(page: Path) -> None:
+    assert re.match(r"For (the )?(people|developers|researchers)\b", first_line(page.read_text(encoding="utf-8")))
+    assert dead_links(page) == []
+
+
+def test_a_dead_link_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broken twins: a file and a heading that do not exist."""
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("# One: `two`\n\n[a](#one-two) [b](page.md#three) [c](gone.md)\n", encoding="utf-8")
+    assert dead_links(page) == ["gone.md", "page.md#three"]
+
+
+def test_links_follow_into_the_site() -> None:
+    """Pages at the top move; files keep their path; a link to a folder, which the site has none of, becomes text."""
+    assert in_site("[a](../README.md#use-it) [b](../deploy) [c](https://example.org)", "docs/azure.md") == (
+        "[a](index.md#use-it) b [c](https://example.org)"
+    )
+    assert in_site("[a](docs/tables.md)", "README.md") == "[a](tables.md)"
+    assert in_site("[a](../../deploy/azure/roles.bicep)", "docs/adr/0001.md") == "[a](../deploy/azure/roles.bicep)"
