@@ -51,7 +51,7 @@ check: setup lint types ## lint, types and the rule of imports
 
 lint: setup ## ruff: style and layout
 	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/ruff format --check src tests jobs notebooks
+	@$(VENV)/bin/ruff format --check src tests jobs notebooks tools
 
 types: setup ## mypy --strict
 	@$(VENV)/bin/mypy

@@ -150,8 +150,8 @@ def markdown(machine: Machine, rows: Sequence[Measurement], verdicts: Sequence[V
     lines = [
         "# Benchmarks",
         "",
-        f"For people who size a machine or compare speeds. Written by `{command}` ({datetime.now(UTC):%Y-%m-%d}); run it "
-        "again on your machine:",
+        "For people who size a machine or compare speeds. "
+        f"Written by `{command}` ({datetime.now(UTC):%Y-%m-%d}); run it again on your machine:",
         "only ratios of one run mean something elsewhere.",
         "",
         f"- **Machine**: {machine.cores} cores of {machine.processor}, {machine.memory_bytes / 2**30:.0f} GiB, "
