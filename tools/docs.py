@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tools.cli_docs import cli_document
+from tools.exit_code_docs import exit_codes_document
+from tools.settings_docs import settings_document
 from tools.table_docs import tables_document
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-GENERATED: dict[str, Callable[[], str]] = {"tables.md": tables_document}
+GENERATED: dict[str, Callable[[], str]] = {
+    "cli.md": cli_document,
+    "exit-codes.md": exit_codes_document,
+    "settings.md": settings_document,
+    "tables.md": tables_document,
+}
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ class StorageError(DicomEtlError):
 
 
 class TemporaryError(DicomEtlError):
-    """Nothing is wrong that waiting would not mend (75)."""
+    """A failure that passes; the same command may succeed later (75)."""
 
     exit_code = 75
 
@@ -76,7 +76,7 @@ class AccessDenied(DicomEtlError):
 
 
 class UnknownIdentity(AccessDenied):
-    """The storage does not take our key or token for anybody's (77); no role mends that."""
+    """The storage does not know our key or token (77); no role assignment helps."""
 
 
 class ConfigurationError(DicomEtlError):
