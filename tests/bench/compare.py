@@ -2,7 +2,7 @@
 
 Window by window, on the same Spark session, as an hourly schedule with 15 minutes of delay does it; in the end one old
 window is run again, as an operator does. Then the rows of both beside the service's, by the numbers of
-the README (Its defects). Exit 1 when our tables are not equal to what the service holds.
+docs/from-data-factory.md (Its defects). Exit 1 when our tables are not equal to what the service holds.
 """
 
 from __future__ import annotations

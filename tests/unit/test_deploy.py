@@ -61,7 +61,7 @@ FILES = [
 
 # The window that a scheduler with windows is asked for in these tests.
 START, END = "2026-01-31T07:00:00Z", "2026-01-31T08:00:00Z"
-# The template's own (README, Its nine parameters).
+# The template's own (docs/from-data-factory.md: Its nine parameters).
 NINE = {
     "BatchSize": 200,
     "ApiVersion": 2,

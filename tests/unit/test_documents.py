@@ -64,3 +64,7 @@ def test_links_follow_into_the_site() -> None:
     )
     assert in_site("[a](docs/tables.md)", "README.md") == "[a](tables.md)"
     assert in_site("[a](../../deploy/azure/roles.bicep)", "docs/adr/0001.md") == "[a](../deploy/azure/roles.bicep)"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120

@@ -324,7 +324,7 @@ def test_a_file_in_an_account_is_read_by_adlfs(
     ],
 )
 def test_filepath_starts_at_the_lakes_container(files: str, lake: str, root: str) -> None:
-    """Without files.root it is the container of lake.root, or its folder (README, Settings)."""
+    """Without files.root it is the container of lake.root, or its folder (docs/settings.md)."""
     settings = load_settings(None, [f"files.root={files}", f"lake.root={lake}"], {}, Path("/nonexistent"))
     assert files_root(settings) == root
 

@@ -222,7 +222,7 @@ def check_and_quiet(spark: SparkSession) -> None:
     if "Delta" not in extensions and "DATABRICKS_RUNTIME_VERSION" not in os.environ:
         raise ConfigurationError(
             "this Spark session has no Delta Lake: start it with Delta's jars and "
-            "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension (README, On a schedule)"
+            "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension (docs/schedulers.md)"
         )
     jvm: Any = spark._jvm
     with suppress(Py4JError, TypeError):  # a cluster with another logging library is left as it is
