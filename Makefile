@@ -53,6 +53,10 @@ lint: setup ## ruff: style and layout
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check src tests jobs notebooks tools
 
+fix: setup ## repair style where ruff can, and format
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format src tests jobs notebooks tools
+
 types: setup ## mypy --strict
 	@$(VENV)/bin/mypy
 
