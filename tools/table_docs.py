@@ -112,7 +112,7 @@ _FACTS: dict[str, tuple[str, str]] = {
         "entries of the feed, each once; the sum of inserted, updated, deleted, superseded and rejected",
     ),
     "inserted": (_NEVER, "new rows of `instance`"),
-    "updated": (_NEVER, "rows of `instance` that were written anew"),
+    "updated": (_NEVER, "rows of `instance` that were rewritten"),
     "deleted": (_NEVER, "rows of `instance` that were removed"),
     "superseded": (
         _NEVER,

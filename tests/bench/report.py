@@ -44,7 +44,7 @@ _NOTES = """\
   (three in `--quick`, and with deletion vectors). Every tenth commit of a table writes a checkpoint, which that leaves
   out.
 - The 200 small windows: 100 entries each, every tenth 900 updates of whole studies. *Files read* are those in reach of
-  the last of them; *rewritten* is what `maintain` read and wrote anew, all tables together.
+  the last of them; *rewritten* is what `maintain` read and rewrote, all tables together.
 - The template's algorithm (`tests/bench/template.py`) runs in a warm session of ours, without
   the Spark activity that Data Factory starts for each page, on the pages that the row names; nothing is extrapolated
   from it. Per change it is compared with its pages into *empty* tables: they cost more as its tables grow.

@@ -68,3 +68,19 @@ def test_links_follow_into_the_site() -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+def refused_words(text: str) -> list[str]:
+    """The words of the house's list that a text uses, outside of code."""
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    return re.findall(r"\b(?:anew|mend(?:s|ed|ing)?|whoever|spoil?t|for ever)\b", prose, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_uses_the_words_of_the_field(page: Path) -> None:
+    assert refused_words(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_refused_word_is_seen() -> None:
+    """The broken twin; names of tests and output of commands stay."""
+    assert refused_words("Built anew, `test_mended`, for ever\n```\nmend\n```\nmended") == ["anew", "for ever", "mended"]
