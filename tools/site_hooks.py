@@ -17,7 +17,8 @@ PAGES = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.
 _LINK = re.compile(r"\[(?P<text>[^\]\n]*)\]\((?P<target>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
 _REMOTE = re.compile(r"[a-z]+:")
 _LOADED = re.compile(
-    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//|<link\b[^>]*\bhref=\"?(?:https?:)?//"
+    r"<(?:script|img|iframe|source)\b[^>]*\bsrc=\"?(?:https?:)?//"
+    r"|<link\b(?![^>]*\brel=\"?(?:canonical|prev|next)\b)[^>]*\bhref=\"?(?:https?:)?//"
 )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tools.docs import DOCS, GENERATED
-from tools.site_hooks import in_site, linked
+from tools.site_hooks import _LOADED, in_site, linked
 
 ROOT = DOCS.parent
 TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
@@ -84,3 +84,17 @@ def test_a_page_uses_the_words_of_the_field(page: Path) -> None:
 def test_a_refused_word_is_seen() -> None:
     """The broken twin; names of tests and output of commands stay."""
     assert refused_words("Built anew, `test_mended`\n```\nmend\n```\nfor ever") == ["anew", "for ever"]
+
+
+@pytest.mark.parametrize(
+    ("html", "loads"),
+    [
+        ('<script src="https://example.org/a.js">', True),
+        ('<link href="//example.org/a.css" rel="stylesheet">', True),
+        ('<img alt="flow" src="images/flow.svg">', False),
+        ('<link rel="canonical" href="http://127.0.0.1:8000/">', False),
+        ('<a href="https://example.org">', False),
+    ],
+)
+def test_what_a_page_loads_from_another_site_is_seen(html: str, loads: bool) -> None:
+    assert bool(_LOADED.search(html)) == loads
