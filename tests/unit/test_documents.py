@@ -98,3 +98,12 @@ def test_a_refused_word_is_seen() -> None:
 )
 def test_what_a_page_loads_from_another_site_is_seen(html: str, loads: bool) -> None:
     assert bool(_LOADED.search(html)) == loads
+
+
+def test_every_page_can_be_found() -> None:
+    """In the site's navigation, or, a decision, in the list of decisions."""
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    decisions = (DOCS / "adr" / "README.md").read_text(encoding="utf-8")
+    for page in sorted(DOCS.rglob("*.md")):
+        name = page.relative_to(DOCS).as_posix()
+        assert f"({page.name})" in decisions if re.match(r"adr/\d", name) else f": {name}\n" in navigation, name
