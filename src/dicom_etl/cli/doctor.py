@@ -20,7 +20,7 @@ from dicom_etl.core.settings.model import load_settings
 @settings_options
 @json_option
 def doctor(config: Path | None, overrides: tuple[str, ...], log_format: LogFormat, as_json: bool) -> int:
-    """Check settings, service, roles, clock, storage, Java and jars; say what to do about each problem."""
+    """Check settings, service, roles, clock, storage, Java and jars; name the remedy for each problem."""
     from dicom_etl.commands.doctor.doctor import doctor as verb  # noqa: PLC0415
 
     configure_logging(log_format)

@@ -28,7 +28,7 @@ def fabric(ctx: click.Context) -> None:
 @click.option("--workspace", metavar="ID", help="The workspace in Fabric; else fabric.workspace.")
 @click.option("--lakehouse", metavar="ID", help="The lakehouse in it; else fabric.lakehouse.")
 @click.option("--connection", metavar="ID", help="Fabric's connection to the storage; else fabric.connection.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the plan; change nothing.")
 @json_option
 def shortcuts(
     settings: Settings,

@@ -26,10 +26,10 @@ class _Parser(argparse.ArgumentParser):
 def job_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that knows --config, --set, --log-format and --dry-run; a job adds its own."""
     parser = _Parser(description=description, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, help="the one settings file to read")
+    parser.add_argument("--config", type=Path, help="settings file")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--log-format", choices=["text", "json"], default="text")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done; write nothing, ask no session")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan; change nothing")
     return parser
 
 

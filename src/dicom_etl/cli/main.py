@@ -30,7 +30,7 @@ from dicom_etl.core.settings.model import Settings, flat, shown
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
-@click.option("--version", is_flag=True, help="Our version, Spark's and Delta's.")
+@click.option("--version", is_flag=True, help="Print the versions of dicom-etl, Spark and Delta.")
 @click.pass_context
 def cli(ctx: click.Context, version: bool) -> None:
     """Keep three Delta tables, instance, series and study, equal to what an Azure DICOM service holds."""
@@ -68,7 +68,7 @@ def _print_versions() -> None:
 
 @cli.command()
 @common
-@click.option("--dry-run", is_flag=True, help="Say what there is to do; take no claim, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the plan; change nothing.")
 @json_option
 def maintain(settings: Settings, dry_run: bool, as_json: bool) -> int:
     """Compact and vacuum the tables."""
@@ -94,7 +94,7 @@ def maintain(settings: Settings, dry_run: bool, as_json: bool) -> int:
 @click.argument("sql")
 @click.option("--format", "row_format", type=click.Choice(["table", "csv", "json"]), default="table")
 def query(settings: Settings, sql: str, row_format: RowFormat) -> int:
-    """Ask the tables by Spark SQL (- reads the statement from standard input); read only."""
+    """Run a read-only Spark SQL query; - reads it from standard input."""
     from dicom_etl.commands.query import answer  # noqa: PLC0415
 
     with answer(settings, sys.stdin.read() if sql == "-" else sql) as rows:
@@ -108,7 +108,7 @@ def query(settings: Settings, sql: str, row_format: RowFormat) -> int:
 @click.option("--partition", help="The data partition to store into, where the service has them.")
 @json_option
 def upload(settings: Settings, paths: tuple[Path, ...], partition: str | None, as_json: bool) -> int:
-    """Store DICOM files in the service (STOW-RS), one outcome per file; 65 when any was refused."""
+    """Store DICOM files in the service (STOW-RS); exit with 65 when the service refuses one."""
     from dicom_etl.commands.upload import upload as verb  # noqa: PLC0415
 
     refused = total = 0
@@ -129,7 +129,7 @@ def upload(settings: Settings, paths: tuple[Path, ...], partition: str | None, a
 @common
 @json_option
 def config(settings: Settings, as_json: bool) -> int:
-    """Print every setting with the place it came from."""
+    """Print every setting and where it comes from."""
     rows = [(key, shown(value), origin) for key, value, origin in flat(settings)]
     print_rows(["setting", "value", "from"], rows, "json" if as_json else "table")
     return 0
@@ -137,15 +137,17 @@ def config(settings: Settings, as_json: bool) -> int:
 
 @cli.command()
 @common
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port; 0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--lake", type=click.Path(path_type=Path, file_okay=False), help="Folder that receives the DICOM files.")
-@click.option("--load", "paths", multiple=True, type=click.Path(path_type=Path, exists=True), help="Store these first.")
+@click.option(
+    "--load", "paths", multiple=True, type=click.Path(path_type=Path, exists=True), help="Store these files first."
+)
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path, exists=True))
 def emulator(
     _settings: Settings, port: int, host: str, lake: Path | None, paths: tuple[Path, ...], more: tuple[Path, ...]
 ) -> int:
-    """Serve a local DICOM service, for trying things out and for tests; what it holds lives in memory."""
+    """Start a local DICOM service that keeps its instances in memory."""
     from dicom_emulator.serve import serve  # noqa: PLC0415
 
     try:
@@ -165,7 +167,7 @@ def emulator(
 @cli.command()
 @common
 def demo(_settings: Settings) -> int:
-    """Play the whole story on real DICOM files in ./demo-lake, against a local DICOM service."""
+    """Run the demo on real DICOM files, against a local DICOM service, in ./demo-lake."""
     from dicom_etl.commands.demo.demo import main  # noqa: PLC0415
 
     return main()

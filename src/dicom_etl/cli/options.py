@@ -13,14 +13,14 @@ from dicom_etl.core.logs import configure_logging
 from dicom_etl.core.settings.model import load_settings
 
 _OPTIONS = (
-    click.option("--config", type=click.Path(path_type=Path), help="The one settings file to read."),
+    click.option("--config", type=click.Path(path_type=Path), help="Settings file."),
     click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override one setting."),
     click.option(
         "--log-format",
         type=click.Choice(["text", "json"]),
         default="text",
         show_default=True,
-        help="How log lines and errors look; json prints the results as --json does, where a command has that.",
+        help="Format of log lines and errors; json also prints results as --json does.",
     ),
 )
 

@@ -19,7 +19,7 @@ from dicom_etl.core.settings.model import Settings
 @click.option("--why", metavar="TEXT", help="With --close, why; it is kept. Nothing of a patient.")
 @json_option
 def rejects(settings: Settings, sequence: int | None, why: str | None, as_json: bool) -> int:
-    """List the entries that could not be used and are still waited for, or close one."""
+    """List the open rejects, or close one."""
     from dicom_etl.commands.metrics import metrics_after  # noqa: PLC0415
     from dicom_etl.commands.rejects import close, open_rejects  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The commands that say how far the tables have come: `dicom-etl status`, `dicom-etl runs`."""
+"""The commands that show coverage, lag and the ledger: `dicom-etl status`, `dicom-etl runs`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dicom_etl.core.timerange import TICKS_PER_SECOND, format_instant, parse_dur
 @click.option("--max-lag", metavar="DURATION", help="Exit with 1 when the tables are further behind, such as 3h.")
 @json_option
 def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
-    """Say how far the tables have come; asks neither Spark nor the service."""
+    """Show coverage, lag, open rejects and the last runs; needs neither Spark nor the service."""
     from dicom_etl.lake.status import status as verb  # noqa: PLC0415
 
     try:

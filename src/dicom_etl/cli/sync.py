@@ -18,7 +18,7 @@ from dicom_etl.core.timerange import Window, format_duration, format_instant
 @common
 @json_option
 def init(settings: Settings, as_json: bool) -> int:
-    """Make a new lake at lake.root; one that is there already stays as it is."""
+    """Make a new lake at lake.root; an existing lake stays as it is."""
     from dicom_etl.lake.lake_id import service_fingerprint  # noqa: PLC0415
     from dicom_etl.lake.open import init_lake  # noqa: PLC0415
     from dicom_etl.lake.paths import places  # noqa: PLC0415
@@ -39,7 +39,7 @@ def init(settings: Settings, as_json: bool) -> int:
 @click.option("--end", metavar="T", help="T is RFC 3339 with a zone: 2026-01-31T08:00:00Z.")
 @click.option("--until", metavar="T", help="Read everything uncovered before T once, the open window included.")
 @click.option("--max-runs", type=click.IntRange(min=1), help="Stop after so many runs.")
-@click.option("--dry-run", is_flag=True, help="Say what would be read; take no claim, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be read; change nothing.")
 @click.option("--strict", is_flag=True, help="Exit with 65 when an entry was rejected.")
 @click.option("--adopt", is_flag=True, help="Take over the tables of the Data Factory template.")
 @click.option("--init", is_flag=True, help="Make the lake if there is none; never in a schedule.")
@@ -56,7 +56,7 @@ def sync(
     init: bool,
     as_json: bool,
 ) -> int:
-    """Read every due window, oldest first, and merge it; or exactly one range."""
+    """Read and merge every due window, oldest first, or exactly one range."""
     from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
     from dicom_etl.commands import sync as verb  # noqa: PLC0415
     from dicom_etl.commands.metrics import metrics_after, refreshed  # noqa: PLC0415
@@ -84,7 +84,7 @@ def sync(
 @common
 @json_option
 def watch(settings: Settings, as_json: bool) -> int:
-    """Read every window as it becomes due, until a signal comes; a scheduler in one process."""
+    """Read and merge every window when it becomes due, until a signal comes."""
     from dicom_etl.cli.process import stop_when_asked  # noqa: PLC0415
     from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
     from dicom_etl.commands.metrics import metrics_after, refreshed  # noqa: PLC0415

@@ -20,7 +20,7 @@ from dicom_etl.core.timerange import format_instant
 @click.option("--show", is_flag=True, help="Print the keys that differ; they identify patients' studies.")
 @json_option
 def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int:
-    """Compare the tables with the service; writes nothing; exits with 65 when they differ."""
+    """Compare the tables with the service, without writing; exit with 65 when they differ."""
     from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
     from dicom_etl.commands.verify.verify import MOST_SHOWN  # noqa: PLC0415
     from dicom_etl.commands.verify.verify import verify as verb  # noqa: PLC0415
@@ -100,7 +100,7 @@ def _keys(found: Any) -> dict[str, list[str]]:
     "--allow-removals",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Remove up to N rows of each table; without it no more than 1000 rows or 1 % of a table.",
+    help="Remove up to N rows of each table; by default 1000 rows or 1 % of a table, and never all.",
 )
 @json_option
 def repair(settings: Settings, rebuild: bool, metadata: bool, allow_removals: int | None, as_json: bool) -> int:
