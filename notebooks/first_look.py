@@ -83,7 +83,7 @@ by_modality_and_year.show(100, truncate=False)
 # %% [markdown]
 # ## One patient's studies
 #
-# A patient is `patientId` and whoever gave it, `issuerOfPatientId`, which may be null: two hospitals may use the same
+# A patient is `patientId` and its issuer, `issuerOfPatientId`, which may be null: two hospitals may use the same
 # number. The one with the most studies is taken here; for another, put `patientId = '…'` into the first SELECT.
 
 # %%

@@ -194,7 +194,7 @@ def test_a_missing_container_is_78_and_none_is_made(there: Site, azurite: Azurit
     elsewhere = replace(there, address=address("no-such-container", "lake"))
     code, out, said = program(elsewhere, "sync", "--init")
     assert (code, out) == (78, "")
-    assert said == "dicom-etl: run: its container does not exist: make it, or mend lake.root\n"
+    assert said == "dicom-etl: run: its container does not exist: make it, or correct lake.root\n"
     assert "no-such-container" not in {one.name for one in azurite.client.list_containers()}
 
 

@@ -13,6 +13,7 @@ from tools.site_hooks import _LOADED, in_site, linked
 ROOT = DOCS.parent
 TOP = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 PAGES = [*TOP, *sorted(DOCS.rglob("*.md"))]
+CODE = [path for folder in ("src", "jobs", "tools", "notebooks") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def first_line(text: str) -> str:
@@ -79,6 +80,12 @@ def refused_words(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_page_uses_the_words_of_the_field(page: Path) -> None:
     assert refused_words(page.read_text(encoding="utf-8")) == []
+
+
+def test_the_code_uses_the_words_of_the_field() -> None:
+    """In names, docstrings, comments, messages and log events."""
+    assert len(CODE) > 200
+    assert {path.name: words for path in CODE if (words := refused_words(path.read_text(encoding="utf-8")))} == {}
 
 
 def test_a_refused_word_is_seen() -> None:

@@ -25,7 +25,7 @@ _FAILURES = (
 
 
 class NotRewritable(Exception):
-    """The file cannot be written anew; the update of its study fails."""
+    """The file cannot be rewritten; the update of its study fails."""
 
 
 def rewrite_file(content: bytes, change: Mapping[str, Any]) -> bytes:

@@ -225,7 +225,7 @@ def _create(random: Random, study: _Study, moment: Moment, key: InstanceKey) -> 
 
 
 def _new_values(random: Random, before: Values) -> Values:
-    """Some of the changeable values anew; now and then one that is empty."""
+    """New values for some of the changeable attributes; now and then one that is empty."""
     texts = ("", f"{random.randrange(10**6)}", f"Müller^{random.randrange(10**6)}", "O'Neill & <Söhne>+")
     changed = [random.choice(texts) if random.random() < 0.5 else value for value in before]
     changed[random.randrange(len(CHANGEABLE))] = f"Doe^{random.randrange(10**9)}"

@@ -39,7 +39,7 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         *args: Any, config: Path | None, overrides: tuple[str, ...], log_format: Any, **kwargs: Any
     ) -> Any:
         configure_logging(log_format)
-        if log_format == "json" and "as_json" in kwargs:  # whoever wants lines for a machine wants all of them
+        if log_format == "json" and "as_json" in kwargs:  # lines for a program: all of them
             kwargs["as_json"] = True
         return command(load_settings(config, overrides), *args, **kwargs)
 

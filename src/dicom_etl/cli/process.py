@@ -116,7 +116,7 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def _storage_or_bug(error: OSError) -> int:
     if error.errno not in _STORAGE:
         return _bug(error)
-    _say(f"the storage cannot be written ({errno.errorcode[error.errno or 0]}): free or mend it and run again")
+    _say(f"the storage cannot be written ({errno.errorcode[error.errno or 0]}): free space or repair it, and run again")
     return 74
 
 
@@ -125,7 +125,8 @@ def _bug(error: BaseException) -> int:
     ours = Path(dicom_etl.__file__).parent
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ours)]
     place = f"{Path(frames[-1].filename).relative_to(ours)}:{frames[-1].lineno}" if frames else "?"
-    _say(f"internal error ({type(error).__name__} at {place}); please report it; the next run mends what this one left")
+    what = f"internal error ({type(error).__name__} at {place})"
+    _say(f"{what}; please report it; the next run completes what this one left")
     return 70
 
 

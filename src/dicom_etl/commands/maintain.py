@@ -104,7 +104,7 @@ def _purge(settings: Settings, lake: Lake, engine: Engine, now: datetime, progre
 def _purgeable(settings: Settings, lake: Lake, now: datetime) -> tuple[int, int] | None:
     """Up to which run ``change`` is to be purged, and the sequence that stays; None where there is nothing to drop.
 
-    Never what the roll-ups have not taken yet: a dead run's entries say which series and studies to mend. Nor what
+    Never what the roll-ups have not taken yet: a dead run's entries say which series and studies to repair. Nor what
     the search for late rows compares with: else it would take rows that were read for new ones.
     """
     days = settings.maintenance.change_retention_days

@@ -80,7 +80,7 @@ def sync_in(
 ) -> Iterator[Run]:
     """The same in an engine that the caller keeps, so that the next sync finds it warm.
 
-    ``where`` are the places of ``settings``, for a caller that has them: each time they are made anew, Azure is asked
+    ``where`` are the places of ``settings``, for a caller that has them: each time they are made, Azure is asked
     for a token.
     """
     where = where or places(settings)

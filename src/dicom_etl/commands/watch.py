@@ -24,7 +24,7 @@ from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
 
-# After a failure that waiting may mend: soon at first, then ever later.
+# After a failure that waiting may solve: soon at first, then ever later.
 FIRST_PAUSE_SECONDS = 15.0
 LONGEST_PAUSE_SECONDS = 600.0
 # A clock that is set, or a laptop that slept, is noticed after so long.
@@ -43,10 +43,10 @@ def watch(
     clock: Callable[[], datetime] = utc_now,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Run]:
-    """The runs, for ever, each given when its row stands in the ledger.
+    """The runs, without end, each given when its row stands in the ledger.
 
     Ends between two runs when ``stopped`` says so; ``pause`` waits so many seconds, or until then. Goes on after
-    what waiting may mend (74, 75), later and later while it lasts; raises whatever else ends a sync.
+    what waiting may solve (74, 75), later and later while it lasts; raises whatever else ends a sync.
     """
     failures = 0
     where = places(settings)

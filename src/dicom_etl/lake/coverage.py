@@ -35,7 +35,7 @@ def until(end: int, *, start: int, covered: Iterable[Window]) -> list[Window]:
     """Every uncovered stretch of [``start``, ``end``), oldest first; the last one may end off the grid.
 
     ``start`` is taken down to the microsecond: the ledger keeps microseconds, so a seventh digit would leave
-    less than one uncovered, and due, for ever.
+    less than one uncovered, and always due.
     """
     start = floor_to_grid(start, TICKS_PER_MICROSECOND)
     return subtract(Window(start, end), covered) if end > start else []

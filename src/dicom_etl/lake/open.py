@@ -289,7 +289,7 @@ def _not_yet_made(lake: Lake, names: list[str]) -> list[str]:
     """Those of the tables that are not there; a table that a finished run had written must be there."""
     missing = [name for name in names if not lake.has(name)]
     if missing and any(run.status == "succeeded" and run.instance_version is not None for run in lake.runs()):
-        # Made anew, an empty `rejected` would forget what is open, and an empty `change` what is to be rolled up.
+        # Made again, an empty `rejected` would forget what is open, and an empty `change` what is to be rolled up.
         raise DataError(f"the table {missing[0]} has vanished: {lake.remedy(missing[0])}")
     return missing
 

@@ -147,7 +147,7 @@ class Landing:
     def finish(self, end_ticks: int) -> Landed:
         """What was landed before ``end_ticks`` (100 ns since 1970); later entries are dropped from the files.
 
-        Files wholly beyond are removed, those across the end are written anew. From here on the files are
+        Files wholly beyond are removed, those across the end are rewritten. From here on the files are
         the caller's: a commit may be under way, and only ``commit_change`` knows whether the table has them.
         """
         with storage_errors(_TABLE):

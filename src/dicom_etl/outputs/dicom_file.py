@@ -40,7 +40,7 @@ _PADDING = " \0"
 _UID = re.compile(r"\d[\d.]{0,63}(?<!\.\.)", re.ASCII)
 # The service writes, reads and deletes one every 30 s; a crash leaves it (design/service-protocol.md: Data lake).
 _HEALTH_CHECK = re.compile(r"(^|/)healthCheck/health[^/]*\.txt")
-# What pydicom raises on files that are none, cut or spoilt.
+# What pydicom raises on files that are no DICOM, cut or damaged.
 _UNREADABLE = (
     InvalidDicomError, BytesLengthException, EOFError, ValueError, TypeError, LookupError, AttributeError,
     NotImplementedError, RecursionError, struct.error, zlib.error,

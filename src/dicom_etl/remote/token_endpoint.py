@@ -21,7 +21,7 @@ _LOOPBACK = "127.0.0.1"
 
 @contextmanager
 def token_endpoint(credential: Credential) -> Iterator[str]:
-    """The address, for as long as the block lasts; whoever knows its secret path gets a token for the storage."""
+    """The address, for as long as the block lasts; a caller that knows its secret path gets a token for the storage."""
     path = f"/{secrets.token_urlsafe(32)}/token"
     server = _Quiet((_LOOPBACK, 0), _handler(credential, path))
     # Its end waits for one turn of its loop.

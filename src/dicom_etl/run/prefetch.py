@@ -34,7 +34,7 @@ class Begun:
 class ReadAhead:
     """At most one run that was begun ahead; a context manager that abandons it at the end.
 
-    The later run merges only after the earlier one's row stands in the ledger: whoever takes it sees to that.
+    The later run merges only after the earlier one's row stands in the ledger: its caller sees to that.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from dicom_etl.run.plan import Task
 from dicom_etl.tables.engine.session import QUICK_ROWS, Engine
 from dicom_etl.tables.file_skipping import study_ranges
 
-# Rows that a MERGE only looks at cost a thirtieth of those that it lands, those of files that it writes anew a half: a
+# Rows that a MERGE only looks at cost a thirtieth of those that it lands, those of files that it rewrites a half: a
 # cold window on 10^5 instances took 14.3 s with plans that are interpreted and 17.5 s compiled, on 10^6 17.5 s and
 # 19.2 s; on 10^7, warm, 26 s and 9.7 s. One of updates on 10^5, warm, as long with both, and on 10^6 44 s interpreted.
 _LOOKED_AT = 30

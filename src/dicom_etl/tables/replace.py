@@ -28,7 +28,7 @@ def replace_table(
 ) -> int | None:
     """The version that holds the rows of ``source`` and no others; None when a newer run had written before.
 
-    Rows, columns, layout and properties change by this one commit: whoever reads meanwhile gets the old table,
+    Rows, columns, layout and properties change by this one commit: a reader meanwhile gets the old table,
     or, where none was, no table. ``source`` gives all columns of ``table``, and may read the old version. The
     table is clustered by study unless it has ``partition_columns``.
     """

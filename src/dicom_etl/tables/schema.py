@@ -98,7 +98,7 @@ def table_properties(
 
 
 def may_mark_rows(table: Table) -> bool:
-    """Whether a MERGE may mark rows instead of writing their files anew.
+    """Whether a MERGE may mark rows instead of rewriting their files.
 
     Not where there is a column ``filePath``: Delta's MERGE gives that name to one of its own, and ends with
     AMBIGUOUS_REFERENCE (tried with 4.4.0; delta-io/delta issues 2943 and 5296).

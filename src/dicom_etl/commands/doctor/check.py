@@ -11,7 +11,7 @@ from dicom_etl.lake.delta.errors import storage_error
 
 State = Literal["ok", "warning", "problem"]
 
-# Configuration, access, unavailable, storage, data, protocol: whoever has the first must mend it before the others.
+# Configuration, access, unavailable, storage, data, protocol: the first must be solved before the others.
 _MOST_BASIC_FIRST = (78, 77, 75, 74, 65, 70)
 
 

@@ -79,7 +79,7 @@ def service_findings(
 
 
 def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseTransport | None) -> Contact:
-    """What the service's address answers to whoever has no token, whatever the status.
+    """What the service's address answers to a request without a token, whatever the status.
 
     Raises ServiceUnavailable when there is no answer, ConfigurationError for a proxy that cannot be used.
     """

@@ -77,7 +77,7 @@ def storage_error(error: Exception, table: str, *, writing: bool = False) -> Dic
         return StorageError(f"{table}: {_DISK[number]}")
     text = str(azure or error)
     if _GONE.search(text):
-        return ConfigurationError(f"{table}: its container does not exist: make it, or mend lake.root")
+        return ConfigurationError(f"{table}: its container does not exist: make it, or correct lake.root")
     if _status(azure) == 401 or _UNKNOWN.search(text):
         return UnknownIdentity(
             f"{table}: the storage does not accept our key or token: check storage.auth and the identity's sign-in, or "

@@ -49,7 +49,7 @@ def open_table(path: str, storage: dict[str, str] | None = None) -> DeltaTable |
 def remove_unborn(path: str) -> None:
     """Remove the log of a table that was never made: a run died, or the disk was full, before its first version.
 
-    Spark refuses to create a table over such a folder, for ever. Only a local log without any version goes.
+    Spark refuses to create a table over such a folder. Only a local log without any version goes.
     """
     log = Path(local_path(path)) / "_delta_log"
     if not is_local(path) or not log.is_dir() or any(_VERSION.match(one.name) for one in log.iterdir()):

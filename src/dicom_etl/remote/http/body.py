@@ -22,7 +22,7 @@ def read_body(
     """The decoded body.
 
     Raises Failure when it is cut, is no gzip where it says so, or is not there by ``give_up_at``: httpx's own
-    timeout starts anew with each byte, and its gzip decoder takes a cut stream for a whole one. Raises
+    timeout starts again with each byte, and its gzip decoder takes a cut stream for a whole one. Raises
     TooLarge beyond ``max_bytes`` of decoded bytes, without having read the rest.
     """
     if response.is_stream_consumed:  # httpx.MockTransport, given a ready-made answer

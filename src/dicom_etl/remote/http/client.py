@@ -32,7 +32,7 @@ class KeepsFailing(ServiceUnavailable):
 
 
 class Cancelled(Exception):
-    """The caller no longer wants the answer; leaves ``dicomweb`` only to whoever has set ``stop`` himself."""
+    """The caller no longer wants the answer; reaches only the caller that has set ``stop``."""
 
 
 def utc_now() -> datetime:

@@ -107,10 +107,10 @@ class _Backend(httpcore.NetworkBackend):
 
 
 class InTime(httpcore.NetworkStream):
-    """A connection whose read timeout holds for all that is read after a write, not for each piece anew.
+    """A connection whose read timeout holds for all that is read after a write, not for each piece of it.
 
     With httpcore's own, a server that drips a byte of its headers now and then, or says `102 Processing` again and
-    again, holds a request for ever.
+    again, holds a request without end.
     """
 
     def __init__(self, inner: httpcore.NetworkStream, monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -30,7 +30,7 @@ class Answer:
 def judge(answer: Answer, method: str, expected: frozenset[int], json: bool, host: str) -> None:
     """Returns for a status the caller expects, and raises the error that any other one means.
 
-    Raises Failure for what another attempt may mend, AccessDenied (401, 403), ConfigurationError (a
+    Raises Failure for what another attempt may solve, AccessDenied (401, 403), ConfigurationError (a
     redirect, 404, an unknown version), ServiceUnavailable (424) and ProtocolError for the rest.
     """
     status = answer.status

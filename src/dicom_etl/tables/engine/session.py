@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 # An IN of so many values reaches Parquet as they are; of more, only the least and the greatest.
 MOST_LITERALS = 500
 
-# Settings of a session, whoever started it: they decide what is written.
+# Settings of a session, ours or a cluster's: they decide what is written.
 _SESSION = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
@@ -140,7 +140,7 @@ class Engine:
         return self._session
 
     def _begun(self, rows: int) -> Future[SparkSession]:
-        """The start of the session, one whoever asks: a run and the reading ahead of the next may ask at once."""
+        """The start of the session, one for all callers: a run and the reading ahead of the next may ask at once."""
         with self._lock:
             if self._starting is None:
                 self._starting = self._background.submit(self._start_local, rows)
