@@ -78,12 +78,13 @@ def test_the_search_tells_what_the_feed_does_not(make_site: Callable[..., Site])
     assert found.suspects.first == ((P, "1.9", "1.9.1", "1.9.1.1"),)
     assert (found.search_refused, found.service_instances, found.lake_instances) == (None, 2, 3)
 
-    refusal = site.service.faults.add(Fault(status=403, path="/v2/instances"))
+    refusal = site.service.faults.add(Fault(status=403, path="/v2/studies"))
     found = verify(site.settings, spark=site.spark, clock=lambda: at(10))
-    assert found.equal
+    assert not found.equal
     assert found.search_refused is not None
     assert "403" in found.search_refused
-    assert (found.gone, len(found.suspects or ())) == ((), 1)
+    assert found.suspects is not None
+    assert (found.gone.count, found.suspects.count) == (0, 1)
     assert refusal.hits > 0
 
 
