@@ -138,15 +138,16 @@ def _verification(
     to_come = found.different.where("pending")
     theirs = comparison.without(found.live, to_come)
     ours = comparison.without(found.instances, to_come)
+    counts = theirs.count(), ours.count()
     differing = {"instance": found.different.where("not pending"), "series": found.series, "study": found.study}
     kinds = {(table, kind): n for table, rows in differing.items() for kind, n in _kinds(rows)}
     return Verification(
         as_of=inventory.as_of,
         covered_until=max((window.end for window in snap.covered), default=settings.feed.start),
-        service_instances=theirs.count(),
-        lake_instances=ours.count(),
-        service_digest=comparison.digest(theirs),
-        lake_digest=comparison.digest(ours),
+        service_instances=counts[0],
+        lake_instances=counts[1],
+        service_digest=comparison.digest(theirs, counts[0]),
+        lake_digest=comparison.digest(ours, counts[1]),
         pending=found.pending.count(),
         pending_different=to_come.count(),
         open_rejects=len(snap.open_rejects),
