@@ -75,15 +75,13 @@ def run(
     """
     missing = check_shared_tables(lake)
     read = _read_and_land(task, settings, lake, client, engine, progress, begun)
-    outstanding = rollups_outstanding(lake)
-    if not read.landed.entries and not missing and not outstanding:
+    if not read.landed.entries and not missing and not rollups_outstanding(lake):
         _record_rejects_of(task, lake, read, frozenset(), clock())
         return _record(task, settings, lake, read, None, 0.0, clock)
     landed(read)
     began = time.monotonic()
     progress.step("start Spark")
-    # What a dead run left may be anywhere in the tables, which are then compared as wholes.
-    spark = engine.session(lake.rows() if outstanding else read.rows or lake.rows())
+    spark = engine.session(read.rows or lake.rows())
     make_shared_tables(spark, lake, settings)
     start_seconds = time.monotonic() - began
     outcome = merge_landed(spark, lake, task.run_id, read.landed, progress)

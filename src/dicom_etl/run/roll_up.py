@@ -19,7 +19,7 @@ from dicom_etl.lake.ledger import last_succeeded
 from dicom_etl.lake.open import Lake
 from dicom_etl.tables import differences, rollup
 from dicom_etl.tables.engine.errors import named_errors
-from dicom_etl.tables.engine.session import cluster_session
+from dicom_etl.tables.engine.session import cluster_session, whole_tables_session
 from dicom_etl.tables.file_skipping import study_ranges
 from dicom_etl.tables.merge import Fence, Merged, merge_rollup, read_table
 from dicom_etl.tables.rollup import SeriesKey
@@ -62,7 +62,7 @@ def left_behind(spark: SparkSession, lake: Lake, run_id: int, change_version: in
     ``change_version`` is that of the run's own landing, which holds theirs too.
     """
     floor = rolled_up_to(lake)
-    removed = _differing(spark, lake) if lake.marker("instance") > floor else frozenset()
+    removed = _differing(whole_tables_session(spark), lake) if lake.marker("instance") > floor else frozenset()
     if not lake.landed_between(floor, run_id):
         return removed
     with named_errors("change"):

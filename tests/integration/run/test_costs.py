@@ -8,12 +8,14 @@ from typing import Any
 
 import pyspark
 import pytest
+from pyspark.sql import SparkSession
 
 from dicom_emulator.state.timestamps import TICKS_PER_SECOND
 from dicom_etl.commands.maintain import maintain
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.run import merge
 from dicom_etl.tables import compact
+from dicom_etl.tables.engine.session import Engine
 from dicom_etl.tables.file_skipping import study_ranges
 from support.site import Site, at, text_at, ticks_at
 
@@ -66,9 +68,15 @@ def test_a_run_takes_no_more_jobs_as_the_tables_grow(lake: tuple[Site, list[int]
 
 
 def test_the_entries_of_a_run_are_folded_once(lake: tuple[Site, list[int]], tmp_path: Path) -> None:
-    """Its MERGE opens no file of `change`: what was counted is what is merged."""
+    """Its MERGE opens no file of `change`: what was counted is what is merged; Spark is tuned for them alone."""
     site = lake[0].copied(tmp_path)
     real, change = merge.merge_instance, site.root / "change"
+    real_session = Engine.session
+    tuned_for: list[int] = []
+
+    def session(engine: Engine, rows: int) -> SparkSession:
+        tuned_for.append(rows)
+        return real_session(engine, rows)
 
     def without_change(*given: Any, **named: Any) -> Any:
         files = list(change.glob("*.parquet"))
@@ -81,8 +89,10 @@ def test_the_entries_of_a_run_are_folded_once(lake: tuple[Site, list[int]], tmp_
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(merge, "merge_instance", without_change)
+        patched.setattr(Engine, "session", session)
         (run,) = site.sync(start=text_at(3), end=text_at(4))
     assert (run.entries_read, run.superseded) == (INSTANCES, INSTANCES)
+    assert tuned_for == [INSTANCES]
 
 
 def test_a_window_of_new_studies_rewrites_nothing(lake: tuple[Site, list[int]]) -> None:

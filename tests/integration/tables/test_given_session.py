@@ -251,3 +251,18 @@ def test_a_local_folder_is_named_with_its_file_system(stage: Stage, monkeypatch:
     monkeypatch.setattr(tables, "location", lambda place: place)
     with pytest.raises(StorageError, match="instance"):
         stage.merge(path, 2)
+
+
+def test_work_on_whole_tables_is_not_tuned_for_a_few_rows(stage: Stage) -> None:
+    """A session of ours may be tuned for a small window; what a cluster has set is left as it is."""
+    tuned = session.cluster_session(stage.cluster)
+    for key, value in session._QUICK.items():
+        tuned.conf.set(key, value)
+    whole = session.whole_tables_session(tuned)
+    assert (tuned.conf.get("spark.sql.adaptive.enabled"), whole.conf.get("spark.sql.adaptive.enabled")) == (
+        "false", "true",
+    )  # fmt: skip
+    assert int(whole.conf.get("spark.sql.shuffle.partitions") or 0) > 1
+    tuned.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
+    tuned.conf.set("spark.sql.shuffle.partitions", "7")
+    assert session.whole_tables_session(tuned).conf.get("spark.sql.shuffle.partitions") == "7"

@@ -201,6 +201,15 @@ def cluster_session(spark: SparkSession) -> SparkSession:
     return session
 
 
+def whole_tables_session(spark: SparkSession) -> SparkSession:
+    """As ``cluster_session``, for work on whole tables: not tuned for the few rows that a session of ours may be."""
+    session = cluster_session(spark)
+    if session.conf.get("spark.sql.codegen.factoryMode", None) == _QUICK["spark.sql.codegen.factoryMode"]:
+        for key in _QUICK:
+            session.conf.unset(key)
+    return session
+
+
 def _tune(spark: SparkSession, settings: Spark, rows: int) -> None:
     """Set by how much work there is how plans are run; a warm session meets small work and large."""
     usual = {**_USUAL, "spark.sql.shuffle.partitions": str(settings.shuffle_partitions)}
