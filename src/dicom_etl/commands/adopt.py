@@ -17,7 +17,7 @@ from dicom_etl.lake.lake_id import LAKE_ID
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import ADOPTED, Lake, find_lake, make_lake, make_private_tables, opened
 from dicom_etl.lake.paths import Places
-from dicom_etl.run.pipeline import row_origin
+from dicom_etl.run.pipeline import record_verb
 from dicom_etl.run.replace import put_in_place, rolled_up
 from dicom_etl.run.write_session import failure_recorded
 from dicom_etl.tables import adoption
@@ -67,7 +67,9 @@ def adopt(
         make_private_tables(lake)
         progress.step("adopt")
         _take_over(settings, where, lake, spark, run_id)
-        return _record(settings, lake, run_id, started, clock())
+        row = record_verb(settings, lake, run_id, "adopt", started, clock())
+        log.info("tables adopted", extra={"run_id": run_id})
+        return row
 
 
 def _take_over(settings: Settings, where: Places, lake: Lake, spark: SparkSession, run_id: int) -> None:
@@ -121,21 +123,3 @@ def _properties(settings: Settings, lake: Lake, table: DeltaTable) -> dict[str, 
         deletion_vectors=settings.lake.deletion_vectors,
         identity={**lake.identity.properties, ADOPTED: "true"},
     )
-
-
-def _record(settings: Settings, lake: Lake, run_id: int, started: datetime, finished: datetime) -> Run:
-    row = Run(
-        run_id=run_id,
-        verb="adopt",
-        status="succeeded",
-        started_at=started,
-        finished_at=finished,
-        change_version=lake.version("change"),
-        instance_version=lake.version("instance"),
-        series_version=lake.version("series"),
-        study_version=lake.version("study"),
-        **row_origin(settings),
-    )
-    lake.record(row)
-    log.info("tables adopted", extra={"run_id": run_id})
-    return row

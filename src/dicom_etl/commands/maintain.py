@@ -18,8 +18,7 @@ from dicom_etl.lake.high_water_mark import highest_landed
 from dicom_etl.lake.ledger import Run, last_rebuild
 from dicom_etl.lake.open import TABLES, Lake, existing_lake, highest_run_id, refuse_incomplete, refuse_restored
 from dicom_etl.run.late_rows import oldest_compared, reading_runs
-from dicom_etl.run.pipeline import row_origin
-from dicom_etl.run.roll_up import fitting_versions
+from dicom_etl.run.pipeline import record_verb
 from dicom_etl.tables.compact import Maintained, maintain_table, purge_changes
 from dicom_etl.tables.engine.session import Engine
 
@@ -59,16 +58,7 @@ def maintain(
         for name in (one for one in TABLES if lake.has(one)):
             progress.step(f"maintain {name}")
             yield _maintained(name, lake, engine, settings.maintenance.retention_hours)
-        row = Run(
-            run_id=held.run_id,
-            verb="maintain",
-            status="succeeded",
-            started_at=started,
-            finished_at=clock(),
-            **fitting_versions(lake),
-            **row_origin(settings),
-        )
-        lake.record(row)
+        record_verb(settings, lake, held.run_id, "maintain", started, clock())
 
 
 def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Iterator[tuple[str, list[str]]]:
@@ -108,8 +98,10 @@ def _purgeable(settings: Settings, lake: Lake, now: datetime) -> tuple[int, int]
     the search for late rows compares with: else it would take rows that were read for new ones.
     """
     days = settings.maintenance.change_retention_days
+    if not days or not lake.has("change"):
+        return None
     runs = lake.runs()
-    highest = _kept_entry(lake, runs) if days and lake.has("change") else None
+    highest = _kept_entry(lake, runs)
     if highest is None:
         return None
     cutoff = now - timedelta(days=days)

@@ -11,11 +11,9 @@ from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.claims.claim import claim
-from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import Lake, existing_lake, highest_run_id, refuse_incomplete, refuse_restored
+from dicom_etl.lake.open import existing_lake, highest_run_id, refuse_incomplete, refuse_restored
 from dicom_etl.lake.rejected import Reject, close_reject, read_open
-from dicom_etl.run.pipeline import row_origin
-from dicom_etl.run.roll_up import fitting_versions
+from dicom_etl.run.pipeline import record_verb
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +67,5 @@ def close(
         )
         # The text is an operator's: it stands in the private table, and nowhere else.
         log.info("reject closed", extra={"run_id": held.run_id, "sequence": sequence, "reason": closed.reason})
-        lake.record(_row(held.run_id, settings, lake, started, clock()))
+        record_verb(settings, lake, held.run_id, VERB, started, clock())
         return closed
-
-
-def _row(run_id: int, settings: Settings, lake: Lake, started: datetime, finished: datetime) -> Run:
-    return Run(
-        run_id=run_id,
-        verb=VERB,
-        status="succeeded",
-        started_at=started,
-        finished_at=finished,
-        **fitting_versions(lake),
-        **row_origin(settings),
-    )

@@ -31,7 +31,7 @@ from dicom_etl.run.merge import Outcome, check_shared_tables, make_shared_tables
 from dicom_etl.run.plan import Task
 from dicom_etl.run.read import Fetched, fetch, new_landing
 from dicom_etl.run.rejects import RejectRetry
-from dicom_etl.run.roll_up import rollups_outstanding
+from dicom_etl.run.roll_up import fitting_versions, rollups_outstanding
 from dicom_etl.tables.engine.session import Engine
 from dicom_etl.tables.merge import Merged
 
@@ -257,6 +257,21 @@ def row_results(lake: Lake, entries: int, outcome: Outcome | None) -> dict[str, 
         "series_version": outcome.series_version if outcome else lake.version("series"),
         "study_version": outcome.study_version if outcome else lake.version("study"),
     }
+
+
+def record_verb(settings: Settings, lake: Lake, run_id: int, verb: str, started: datetime, finished: datetime) -> Run:
+    """The ledger's row, written, of a verb that succeeded and reads nothing of the feed."""
+    row = Run(
+        run_id=run_id,
+        verb=verb,
+        status="succeeded",
+        started_at=started,
+        finished_at=finished,
+        **fitting_versions(lake),
+        **row_origin(settings),
+    )
+    lake.record(row)
+    return row
 
 
 def row_origin(settings: Settings) -> dict[str, Any]:
