@@ -153,6 +153,11 @@ def _marked(rows: DataFrame, keys: DataFrame, column: str) -> DataFrame:
     return rows.join(marks, on=list(INSTANCE_KEY), how="left").withColumn(column, F.coalesce(column, F.lit(False)))
 
 
+def counts_by_kind(different: DataFrame) -> dict[str, int]:
+    """How many rows differ, by kind and in its order."""
+    return {row[0]: row[1] for row in different.groupBy("difference").count().orderBy("difference").collect()}
+
+
 def differing_studies(listed: DataFrame, counts: DataFrame) -> DataFrame:
     """The studies of which the feed lists another number of instances than the search counts.
 

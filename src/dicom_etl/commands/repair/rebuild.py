@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.commands.repair.old_tables import old_tables
 from dicom_etl.commands.repair.removals import check_removals, planned_removals
-from dicom_etl.commands.repair.reread import Repaired, Reread, commit, discard, kinds_of, repair_row, reread
+from dicom_etl.commands.repair.reread import Repaired, Reread, commit, discard, repair_row, reread
 from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, gone_entries
 from dicom_etl.commands.verify.inventory import Inventory, Service
 from dicom_etl.commands.verify.scratch import Scratch
@@ -225,7 +225,8 @@ def _left(one: Comparer, lake: Lake, found: Comparison, outcome: Outcome) -> dic
     stale = found.different.where("difference = 'overtaken' AND NOT pending")
     after = differences.and_keys(after.where("difference <> 'unlisted'"), stale, "overtaken", replacing=True)
     rejected = one.reject_keys(read_open(lake.table("rejected")))
-    return kinds_of(differences.and_keys(after, differences.without(rejected, found.pending), "rejected"))
+    after = differences.and_keys(after, differences.without(rejected, found.pending), "rejected")
+    return differences.counts_by_kind(after.where("not pending"))
 
 
 def _overruled(work: _Rebuild) -> list[Reject]:

@@ -48,19 +48,14 @@ def planned_removals(
     emptied = after.isEmpty()
     removals = []
     for table, rows in before.items():
+        count = rows.count()
         if table == "instance":
-            removed = differences.among(rows, lost).count() + (
-                _doubled(differences.without(rows, lost)) if single else 0
-            )
+            kept = differences.without(rows, lost)
+            removed = count - (kept.select(*INSTANCE_KEY).distinct() if single else kept).count()
         else:
             removed = _vanishing(rows, after, SERIES_KEY if table == "series" else STUDY_KEY).count()
-        removals.append(Removal(table, removed, rows.count(), emptied))
+        removals.append(Removal(table, removed, count, emptied))
     return removals
-
-
-def _doubled(rows: DataFrame) -> int:
-    """How many rows there are beyond one for each key."""
-    return rows.count() - rows.select(*INSTANCE_KEY).distinct().count()
 
 
 def _vanishing(rows: DataFrame, after: DataFrame, key: tuple[str, ...]) -> DataFrame:

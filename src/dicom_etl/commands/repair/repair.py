@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from dicom_etl.commands.repair.rebuild import rebuild_tables
 from dicom_etl.commands.repair.removals import check_removals, planned_removals
-from dicom_etl.commands.repair.reread import Repaired, Reread, Wanted, commit, kinds_of, repair_row, reread
+from dicom_etl.commands.repair.reread import Repaired, Reread, Wanted, commit, repair_row, reread
 from dicom_etl.commands.verify.compare import (
     Comparer,
     Comparison,
@@ -60,7 +60,7 @@ _LEFT_ALONE = ("unlisted", "unknown", "overtaken")
 class _Plan:
     """What is to be repaired: entries to read again, rows without an entry to remove, and voids.
 
-    ``differing`` counts the differences by table.
+    ``differing`` counts the differences by table, ``kinds`` those of instances by kind.
     """
 
     wanted: Wanted
@@ -68,6 +68,7 @@ class _Plan:
     gone: list[tuple[Key, int, int]]
     restored: tuple[Reject, ...]
     differing: dict[str, int]
+    kinds: dict[str, int]
     search: SearchResult
 
     @property
@@ -162,7 +163,7 @@ def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired
     _check_removals(work, before, found, removed)
     plan = _plan(found, before, removed)
     read = outcome = None
-    left, kinds = plan.differing, kinds_of(found.different)
+    left, kinds = plan.differing, plan.kinds
     if not plan.empty:
         read, outcome = _merged(work, plan)
         work.progress.step("compare again")
@@ -210,6 +211,7 @@ def _plan(found: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
     # A row of another writer without a whole key: no MERGE matches it.
     series = _rows(found.series.select(*SERIES_KEY).dropna())
     studies = _rows(found.study.select(*STUDY_KEY).dropna())
+    differing, kinds = _counted(found)
     return _Plan(
         wanted=Wanted.of(known),
         beyond=Beyond(
@@ -220,19 +222,24 @@ def _plan(found: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
         ),
         gone=gone,
         restored=found.restored,
-        differing={"instance": different.count(), "series": found.series.count(), "study": found.study.count()},
+        differing=differing,
+        kinds=kinds,
         search=found.search,
     )
 
 
 def _removed(work: _Repair, found: Comparison) -> KeyFile:
     """The rows without an entry that the service proves not to have."""
-    extra = found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
-    strange = differences.without(extra, found.last)
+    strange = differences.without(_extra(found), found.last)
     if strange.isEmpty():
         return KeyFile()
     service = work.one.service
     return proven_gone(service.client, work.one.folder, found.search, strange, connections=service.connections)
+
+
+def _extra(found: Comparison) -> DataFrame:
+    """The keys of the lake's rows that the service does not have."""
+    return found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
 
 
 def _with_series(found: Comparison, removed: KeyFile) -> Removed | None:
@@ -252,9 +259,7 @@ def _check_removals(work: _Repair, before: Snapshot, found: Comparison, removed:
     if all(frame.isEmpty() for frame in (found.different, found.series, found.study)):
         return
     spark = work.one.spark
-    extra = found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
-    lost = differences.among(extra, found.last).unionByName(removed.keys(spark))
-    lost = work.one.keep(lost)
+    lost = work.one.keep(differences.among(_extra(found), found.last).unionByName(removed.keys(spark)))
     # What is pending is left to the next sync.
     to_come = differences.without(found.live.select(*INSTANCE_KEY), found.different.where("pending"))
     after = differences.without(found.instances.select(*INSTANCE_KEY), lost).unionByName(to_come)
@@ -274,7 +279,10 @@ def _left(work: _Repair, inventory: Inventory) -> tuple[dict[str, int], dict[str
     """How many rows of each table still differ, and instances by kind, by what was listed and read again."""
     change = read_table(work.one.spark, work.lake.path("change"))
     again = change.where(F.col("runId") == work.task.run_id)
-    after = compare(work.one, snapshot(work.lake), inventory, again)
-    kinds = kinds_of(after.different)
-    counts = {"instance": sum(kinds.values()), "series": after.series.count(), "study": after.study.count()}
-    return counts, kinds
+    return _counted(compare(work.one, snapshot(work.lake), inventory, again))
+
+
+def _counted(found: Comparison) -> tuple[dict[str, int], dict[str, int]]:
+    """How many rows of each table differ and are not pending, and instances by kind."""
+    kinds = differences.counts_by_kind(found.different.where("not pending"))
+    return {"instance": sum(kinds.values()), "series": found.series.count(), "study": found.study.count()}, kinds

@@ -157,12 +157,6 @@ class Repaired:
         return not any(self.left.values()) and not self.unlisted and self.search_refused is None
 
 
-def kinds_of(different: DataFrame) -> dict[str, int]:
-    """How many instances differ and are not pending, by kind."""
-    counted = different.where("not pending").groupBy("difference").count().orderBy("difference").collect()
-    return {row[0]: row[1] for row in counted}
-
-
 def repair_row(
     task: Task,
     settings: Settings,

@@ -24,7 +24,7 @@ from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.remote.http.client import connect
 from dicom_etl.remote.identity import dicom_tokens
-from dicom_etl.tables import differences as comparison
+from dicom_etl.tables import differences
 from dicom_etl.tables.engine.session import Engine
 
 _KEYWORDS = {attribute.column: attribute.keyword for attribute in ATTRIBUTES}
@@ -136,18 +136,20 @@ def _verification(
     settings: Settings, snap: Snapshot, inventory: Inventory, found: Comparison, metadata: bool
 ) -> Verification:
     to_come = found.different.where("pending")
-    theirs = comparison.without(found.live, to_come)
-    ours = comparison.without(found.instances, to_come)
+    theirs = differences.without(found.live, to_come)
+    ours = differences.without(found.instances, to_come)
     counts = theirs.count(), ours.count()
     differing = {"instance": found.different.where("not pending"), "series": found.series, "study": found.study}
-    kinds = {(table, kind): n for table, rows in differing.items() for kind, n in _kinds(rows)}
+    kinds = {
+        (table, kind): n for table, rows in differing.items() for kind, n in differences.counts_by_kind(rows).items()
+    }
     return Verification(
         as_of=inventory.as_of,
         covered_until=max((window.end for window in snap.covered), default=settings.feed.start),
         service_instances=counts[0],
         lake_instances=counts[1],
-        service_digest=comparison.digest(theirs, counts[0]),
-        lake_digest=comparison.digest(ours, counts[1]),
+        service_digest=differences.digest(theirs, counts[0]),
+        lake_digest=differences.digest(ours, counts[1]),
         pending=found.pending.count(),
         pending_different=to_come.count(),
         open_rejects=len(snap.open_rejects),
@@ -161,10 +163,6 @@ def _verification(
         search_complete=found.search.complete,
         attributes=_by_keyword(differing["instance"]) if metadata else None,
     )
-
-
-def _kinds(rows: DataFrame) -> list[tuple[str, int]]:
-    return [(row[0], row[1]) for row in rows.groupBy("difference").count().orderBy("difference").collect()]
 
 
 _KEY_OF = {"instance": INSTANCE_KEY, "series": SERIES_KEY, "study": STUDY_KEY}
