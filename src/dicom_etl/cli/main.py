@@ -16,14 +16,14 @@ from dicom_etl import __version__
 from dicom_etl.cli.doctor import doctor
 from dicom_etl.cli.fabric import fabric
 from dicom_etl.cli.jsonlines import print_json
-from dicom_etl.cli.options import common, json_option
+from dicom_etl.cli.options import common, json_option, settings_options
 from dicom_etl.cli.output import RowFormat, plain, print_rows
 from dicom_etl.cli.rejects import rejects
 from dicom_etl.cli.status import runs, status
 from dicom_etl.cli.sync import init, sync, watch
 from dicom_etl.cli.verify import repair, verify
 from dicom_etl.core.errors import DataError, UsageError
-from dicom_etl.core.logs import configure_as_asked
+from dicom_etl.core.logs import LogFormat, configure_as_asked, configure_logging
 from dicom_etl.core.settings.model import Settings, flat, shown
 
 # Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
@@ -165,9 +165,10 @@ def emulator(
 
 
 @cli.command()
-@common
-def demo(_settings: Settings) -> int:
-    """Run the demo on real DICOM files, against a local DICOM service, in ./demo-lake."""
+@settings_options
+def demo(log_format: LogFormat, **_others: Any) -> int:
+    """Run the demo on real DICOM files, against a local DICOM service, in ./demo-lake; its settings are its own."""
+    configure_logging(log_format)
     from dicom_etl.commands.demo.demo import main  # noqa: PLC0415
 
     return main()

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dicom_etl.cli.main import cli
+from dicom_etl.core.errors import ConfigurationError
+
 JOBS = Path(__file__).parents[3] / "jobs"
 # As threads of delta-rs do it: the work is done, and Python's own end is what aborts.
 ABORTS = "import atexit, os\natexit.register(os.abort)\n"
@@ -60,3 +63,12 @@ def test_commands_and_jobs_leave_so(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[0].split()[0]) == (0, "dicom-etl")
     for job in ("sync.py", "maintain.py"):
         assert ended(str(JOBS / job), "--no-such-option", PYTHONPATH=path).returncode == 64
+
+
+def test_the_demo_asks_for_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the user may be wrong, or of a real service."""
+    monkeypatch.setenv("DICOM_ETL__NO__SUCH", "1")
+    monkeypatch.setattr("dicom_etl.commands.demo.demo.main", lambda: 0)
+    assert cli.main(["demo"], standalone_mode=False) == 0
+    with pytest.raises(ConfigurationError, match="no"):
+        cli.main(["config"], standalone_mode=False)
