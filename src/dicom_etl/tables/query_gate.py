@@ -78,7 +78,8 @@ class Judge:
             one = rest.pop()
             if isinstance(one, JavaArray):
                 rest.extend(one)
-            if not isinstance(one, JavaObject) or isinstance(one, JavaArray):
+                continue
+            if not isinstance(one, JavaObject):
                 continue
             name = _name(one)
             if name not in self._sorts:

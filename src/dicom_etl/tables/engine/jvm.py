@@ -42,7 +42,9 @@ _KEPT_FROM_JVM = re.compile(
 _PATIENCE_SECONDS = 600
 
 # What pyspark calls by its name alone (its `launch_gateway`): that of 4.2, and that of 3.5, whose jars ours fetches.
-_SQL_CLASSES = ("Encoders", "OnSuccessCall", "functions", "classic.*") if pyspark.__version__ >= "4" else ("*",)
+_SQL_CLASSES = (
+    ("*",) if pyspark.__version__.startswith("3.") else ("Encoders", "OnSuccessCall", "functions", "classic.*")
+)
 IMPORTED = (
     "org.apache.spark.SparkConf",
     "org.apache.spark.api.java.*",
