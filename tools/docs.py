@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tools.cli_docs import cli_document
 from tools.exit_code_docs import exit_codes_document
+from tools.log_docs import log_events_document
+from tools.metric_docs import metrics_document
 from tools.settings_docs import settings_document
 from tools.table_docs import tables_document
 
@@ -14,6 +16,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 GENERATED: dict[str, Callable[[], str]] = {
     "cli.md": cli_document,
     "exit-codes.md": exit_codes_document,
+    "log-events.md": log_events_document,
+    "metrics.md": metrics_document,
     "settings.md": settings_document,
     "tables.md": tables_document,
 }

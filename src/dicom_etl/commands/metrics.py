@@ -27,83 +27,137 @@ STEPS = ("start", "fetch", "land", "merge", "rollup")
 
 
 @dataclass(frozen=True, slots=True)
-class _Metric:
-    """One metric; ``values`` by the value of ``label``, or under "" without one. Empty: it is not known."""
+class Metric:
+    """One metric: what `docs/metrics.md` says of it, and how it follows from a status and the whole ledger.
+
+    ``values`` gives them by the value of ``label``, one of ``label_values``, or under "" without a label. It gives
+    none when the metric is not known.
+    """
 
     name: str
     kind: Literal["gauge", "counter"]
-    told: str
-    values: Mapping[str, float]
+    unit: str
+    description: str
+    values: Callable[[Status, Sequence[Run]], Mapping[str, float]]
     label: str = ""
+    label_values: tuple[str, ...] = ()
 
 
-def metrics_text(found: Status, runs: Sequence[Run]) -> str:
-    """The metrics in Prometheus's text format; ``runs`` is the whole ledger, so that counters never fall."""
-    return "".join(_lines(metric) for metric in _metrics(found, runs))
+def _last(runs: Sequence[Run]) -> Run | None:
+    """The newest run that read the feed and succeeded: a `maintain` that succeeds must not hide syncs that fail."""
+    return next((run for run in reversed(runs) if run.status == "succeeded" and run.verb in READING_VERBS), None)
 
 
-def _metrics(found: Status, runs: Sequence[Run]) -> Iterator[_Metric]:
-    yield _Metric(
+def _known(value: float | None) -> Mapping[str, float]:
+    return {} if value is None else {"": value}
+
+
+def _last_success(_status: Status, runs: Sequence[Run]) -> Mapping[str, float]:
+    last = _last(runs)
+    return {"": last.finished_at.timestamp() if last else 0}
+
+
+def _last_steps(_status: Status, runs: Sequence[Run]) -> Mapping[str, float]:
+    last = _last(runs)
+    return {step: getattr(last, f"{step}_seconds") for step in STEPS} if last else {}
+
+
+METRICS = (
+    Metric(
         "dicom_etl_lake_info",
         "gauge",
-        "Always 1; its label is the id of the lake that the other metrics tell of.",
-        {str(found.lake_id): 1},
+        "",
+        "Always 1; its label is the id of the lake that the other metrics describe.",
+        lambda status, _runs: {str(status.lake_id): 1},
         "lake",
-    )
-    reading = [run for run in runs if run.status == "succeeded" and run.verb in READING_VERBS]
-    last = reading[-1] if reading else None
-    yield _gauge("lag_seconds", "How far the tables are behind, when this was written.", found.lag_seconds)
-    yield _gauge(
-        "last_success_timestamp_seconds",
+    ),
+    Metric(
+        "dicom_etl_lag_seconds",
+        "gauge",
+        "seconds",
+        "How far the tables were behind when the file was written; it does not grow while nothing runs.",
+        lambda status, _runs: _known(status.lag_seconds),
+    ),
+    Metric(
+        "dicom_etl_last_success_timestamp_seconds",
+        "gauge",
+        "seconds since 1970",
         "When the newest sync or repair that succeeded ended; 0 before the first.",
-        last.finished_at.timestamp() if last else 0,
-    )
-    yield _gauge(
-        "covered_until_timestamp_seconds",
-        "Everything of the feed before this instant is in the tables.",
-        found.covered_until / TICKS_PER_SECOND,
-    )
-    yield _gauge("windows_due", "Windows that are due and not read yet.", found.windows_due)
-    yield _Metric(
+        _last_success,
+    ),
+    Metric(
+        "dicom_etl_covered_until_timestamp_seconds",
+        "gauge",
+        "seconds since 1970",
+        "Every entry of the feed before this instant is in the tables.",
+        lambda status, _runs: {"": status.covered_until / TICKS_PER_SECOND},
+    ),
+    Metric(
+        "dicom_etl_windows_due",
+        "gauge",
+        "windows",
+        "Windows that are due and not read yet.",
+        lambda status, _runs: {"": status.windows_due},
+    ),
+    Metric(
         "dicom_etl_entries_total",
         "counter",
-        "Entries of the feed that were read, by what became of them.",
-        {outcome: sum(getattr(run, outcome) for run in runs) for outcome in OUTCOMES},
+        "entries",
+        "Entries of the feed that were read, by outcome.",
+        lambda _status, runs: {outcome: sum(getattr(run, outcome) for run in runs) for outcome in OUTCOMES},
         "outcome",
-    )
-    yield _Metric(
+        OUTCOMES,
+    ),
+    Metric(
         "dicom_etl_runs_total",
         "counter",
-        "Runs that have ended, by how.",
-        {state: sum(run.status == state for run in runs) for state in get_args(ledger.Status)},
+        "runs",
+        "Runs that have ended, by status.",
+        lambda _status, runs: {state: sum(run.status == state for run in runs) for state in get_args(ledger.Status)},
         "status",
-    )
-    retries = sum(run.retries for run in runs)
-    yield _Metric("dicom_etl_retries_total", "counter", "Requests that were sent again.", {"": retries})
-    yield _gauge("open_rejects", "Entries that could not be used yet.", found.open_rejects)
-    yield _Metric(
+        get_args(ledger.Status),
+    ),
+    Metric(
+        "dicom_etl_retries_total",
+        "counter",
+        "requests",
+        "Requests that were sent again, by runs that succeeded.",
+        lambda _status, runs: {"": sum(run.retries for run in runs)},
+    ),
+    Metric(
+        "dicom_etl_open_rejects",
+        "gauge",
+        "entries",
+        "Entries that could not be used yet; absent when this user may not read the table rejected.",
+        lambda status, _runs: _known(status.open_rejects),
+    ),
+    Metric(
         "dicom_etl_last_run_seconds",
         "gauge",
-        "What the newest sync or repair that succeeded took, by step; steps may overlap.",
-        {step: getattr(last, f"{step}_seconds") for step in STEPS} if last else {},
+        "seconds",
+        "Duration of the newest sync or repair that succeeded, by step; steps may overlap.",
+        _last_steps,
         "step",
-    )
+        STEPS,
+    ),
+)
 
 
-def _gauge(name: str, told: str, value: float | None) -> _Metric:
-    return _Metric(f"dicom_etl_{name}", "gauge", told, {} if value is None else {"": value})
+def metrics_text(status: Status, runs: Sequence[Run]) -> str:
+    """The metrics in Prometheus's text format; ``runs`` is the whole ledger, so that counters never fall.
+
+    A metric without values is left out: an alert can ask for an absent one, not for a wrong one.
+    """
+    return "".join(_lines(metric, values) for metric in METRICS if (values := metric.values(status, runs)))
 
 
-def _lines(metric: _Metric) -> str:
-    """Nothing for a metric without values: an absent one can be asked for, a wrong one cannot."""
-    if not metric.values:
-        return ""
-    samples = (_sample(metric, of, value) for of, value in metric.values.items())
-    return f"# HELP {metric.name} {metric.told}\n# TYPE {metric.name} {metric.kind}\n" + "".join(samples)
+def _lines(metric: Metric, values: Mapping[str, float]) -> str:
+    samples = (_sample(metric, label_value, value) for label_value, value in values.items())
+    return f"# HELP {metric.name} {metric.description}\n# TYPE {metric.name} {metric.kind}\n" + "".join(samples)
 
 
-def _sample(metric: _Metric, of: str, value: float) -> str:
-    labels = f'{{{metric.label}="{of}"}}' if metric.label else ""
+def _sample(metric: Metric, label_value: str, value: float) -> str:
+    labels = f'{{{metric.label}="{label_value}"}}' if metric.label else ""
     return f"{metric.name}{labels} {value!r}\n"
 
 

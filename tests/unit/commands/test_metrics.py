@@ -180,9 +180,18 @@ def test_the_alerts_of_the_guide_ask_for_metrics_that_are_written() -> None:
     assert "resets(dicom_etl_entries_total[1d]) > 0" in found["DicomLakeReplaced"]
     assert unknown_metrics("".join(found.values())) == set()
     assert unknown_metrics(found["DicomLakeReplaced"].replace("lake_info", "lake_id")) == {"dicom_etl_lake_id"}
-    named = set(re.findall(r"^\| `(dicom_etl_[a-z_]+)", watching, re.MULTILINE))
-    assert len(named) == 10
-    assert unknown_metrics(" ".join(named)) == set()
+
+
+def test_the_reference_page_lists_each_metric_with_its_type_and_label() -> None:
+    """As they are written: the page and the file come from one declaration."""
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(dicom_etl_[a-z_]+)(?:\{([a-z]+)\})?` \| (gauge|counter) \|", page, re.MULTILINE)
+    written = metrics_text(STATUS, RUNS)
+    assert len(listed) == 10
+    assert [(name, kind) for name, _, kind in listed] == re.findall(r"^# TYPE (\S+) (\S+)", written, re.MULTILINE)
+    assert {(name, label) for name, label, _ in listed if label} == set(
+        re.findall(r"^(\w+)\{(\w+)=", written, re.MULTILINE)
+    )
 
 
 # -- the file --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+"""docs/metrics.md, from the metrics that `dicom_etl.commands.metrics` declares."""
+
+from __future__ import annotations
+
+from dicom_etl.commands.metrics import METRICS, Metric
+
+_HEAD = """# Metrics
+
+For people who monitor `dicom-etl`. `make docs` generates this page from the metrics' declarations; do not edit it.
+
+Set `metrics.prometheus_file` to a file that the textfile collector of node_exporter reads. All values come from the
+ledger and from the state of the lake. Counters are sums over the whole ledger, so they never fall while the lake stays
+the same. A metric whose value is not known is absent. When the file is written, and which alerts to set:
+[what to watch](operations.md#what-to-watch).
+
+| metric | type | unit | meaning |
+|---|---|---|---|
+"""
+
+
+def metrics_document() -> str:
+    """The whole of docs/metrics.md."""
+    return _HEAD + "".join(map(_row, METRICS))
+
+
+def _row(metric: Metric) -> str:
+    label = f"{{{metric.label}}}" if metric.label else ""
+    values = f" `{metric.label}` is {_listed(metric.label_values)}." if metric.label_values else ""
+    return f"| `{metric.name}{label}` | {metric.kind} | {metric.unit} | {metric.description}{values} |\n"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:-1]) + f" or `{names[-1]}`"
