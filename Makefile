@@ -40,7 +40,7 @@ test-runtimes: ## the integration tests on the Spark and Delta of others (docs/r
 	  [ -z "$$failed" ] || { echo "test-runtimes: not all passed:$$failed" >&2; exit 1; }
 
 .PHONY: bench compare
-bench: setup ## its speed beside its limits and others, into docs/benchmarks.md (half an hour; BENCH=--quick: 5 minutes)
+bench: setup ## its speed beside its limits and others, into docs/performance-figures.md (half an hour; BENCH=--quick: 5 minutes)
 	@PYTHONPATH=tests $(PY) -m bench $(BENCH)
 
 compare: setup ## one history, played to the Data Factory template's algorithm and to ours

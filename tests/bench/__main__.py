@@ -1,4 +1,4 @@
-"""`python -m bench` (`make bench`): everything side by side in one run, then a table and docs/benchmarks.md."""
+"""`python -m bench` (`make bench`): everything side by side in one run, then a table and docs/performance-figures.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.report import markdown, show, this_machine
 from bench.results import Results, count
 from bench.targets import verdicts
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "performance-figures.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def main() -> int:
     options.add_argument("--full", action="store_true", help="10⁷ instances, deletion vectors, dlt at 10⁶ as well")
     options.add_argument("--sizes", default="", help="sizes of the tables instead, by commas")
     options.add_argument("--only", default="", help="these steps alone, by commas (verify,repair), with the sync")
-    options.add_argument("--output", type=Path, help="where the report goes (a whole run: docs/benchmarks.md)")
+    options.add_argument("--output", type=Path, help="where the report goes (a whole run: docs/performance-figures.md)")
     options.add_argument("--folder", type=Path, help="where lakes are made (default: the temporary folder)")
     given = options.parse_args()
     sizes = [int(size) for size in given.sizes.split(",") if size]

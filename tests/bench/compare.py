@@ -332,7 +332,7 @@ def main() -> int:
     sys.stdout.write(
         "One history in four hourly windows, the second run again in the end; < where the template is wrong.\n\n"
         f"{table(both.lines)}\n\n"
-        "Not played: 9, 10, 12 to 17, 21; what it costs (19, 20, 22) is in docs/benchmarks.md.\n"
+        "Not played: 9, 10, 12 to 17, 21; what it costs (19, 20, 22) is in docs/performance-figures.md.\n"
         f"Ours ({rows} rows): {verdict}.\n"
         f"Time here: template {seconds['template']:.0f} s ({both.pages} pages), ours {seconds['ours']:.0f} s, "
         f"in all {time.monotonic() - began:.0f} s.\n"

@@ -1,4 +1,4 @@
-"""The report of one run: a table on the terminal, and docs/benchmarks.md."""
+"""The report of one run: a table on the terminal, and docs/performance-figures.md."""
 
 from __future__ import annotations
 
@@ -145,14 +145,14 @@ def show(console: Console, rows: Sequence[Measurement], verdicts: Sequence[Verdi
 
 
 def markdown(machine: Machine, rows: Sequence[Measurement], verdicts: Sequence[Verdict], command: str) -> str:
-    """docs/benchmarks.md, whole."""
+    """docs/performance-figures.md, whole."""
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     lines = [
-        "# Benchmarks",
+        "# Performance: the figures of one run",
         "",
-        "For people who size a machine or compare speeds. "
-        f"Written by `{command}` ({datetime.now(UTC):%Y-%m-%d}); run it again on your machine:",
-        "only ratios of one run mean something elsewhere.",
+        f"For people who compare speeds. Written by `{command}` ({datetime.now(UTC):%Y-%m-%d}); run it again on your "
+        "machine: only ratios of one",
+        "run mean something elsewhere. What they mean for a machine: [performance](performance.md).",
         "",
         f"- **Machine**: {machine.cores} cores of {machine.processor}, {machine.memory_bytes / 2**30:.0f} GiB, "
         f"{machine.system}; load before the run {machine.load:.1f}.",
