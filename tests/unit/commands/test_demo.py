@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from dicom_etl.commands.demo import prepare
+from dicom_etl.commands.demo.demo import KILLED_BEHIND
 from dicom_etl.core.errors import ConfigurationError
+from tools.log_docs import log_events
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -93,3 +95,12 @@ def test_the_demo_sets_up_once_and_stops_at_a_step_that_fails(monkeypatch: pytes
     with pytest.raises(ConfigurationError, match="ended with 78 while fetching Spark's jars"):
         prepare.prepare()
     assert ran == list(prepare.STEPS)[:2]
+
+
+def test_the_demo_kills_behind_an_event_that_is_logged() -> None:
+    """Of the merge, once: the demo waits for it. An event of another name, the broken twin, would never come."""
+    merge = (ROOT / "src" / "dicom_etl" / "run" / "merge.py").read_text(encoding="utf-8")
+    events = [one.event for one in log_events(merge, "merge")]
+    assert events
+    assert [KILLED_BEHIND in event for event in events].count(True) == 1
+    assert not any("series merged" in event for event in events)
