@@ -1,11 +1,10 @@
-"""The lake beside the service: which keys differ, how, and the digests of both sides.
+"""The lake beside the service: which keys differ, how, and what the digests of both sides are made of.
 
 design/architecture.md: Comparison and repair.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable
 
 from pyspark.sql import Column, DataFrame
@@ -223,20 +222,9 @@ def rollup_differences(table: Table, rolled_up: DataFrame, summaries: DataFrame)
     )
 
 
-# As many lines come to the driver at a time: Spark sends a whole partition, 20 MB then. With the two partitions of an
-# ordinary sort the driver ran out of its 2 GB at 10^7 rows, and Python waited for it without end.
-_LINES_AT_A_TIME = 100_000
-
-
-def digest(instances: DataFrame, count: int) -> str:
-    """SHA-256 over the sorted lines ``partition TAB study TAB series TAB sop TAB sequence TAB filePath LF``.
-
-    Lines are sorted by their UTF-8 bytes; a null is written as nothing. ``count`` says how many there are.
+def sorted_lines(instances: DataFrame) -> DataFrame:
+    """One ``line`` per instance, sorted by its UTF-8 bytes: ``partition TAB study TAB series TAB sop TAB sequence TAB
+    filePath``, a null written as nothing.
     """
     line = F.concat_ws("\t", *(F.coalesce(F.col(name).cast("string"), F.lit("")) for name in _COMPARED))
-    hashed = hashlib.sha256()
-    lines = instances.select(line.alias("line"))
-    lines = lines.repartitionByRange(count // _LINES_AT_A_TIME + 1, "line").sortWithinPartitions("line")
-    for row in lines.toLocalIterator():
-        hashed.update(row["line"].encode() + b"\n")
-    return hashed.hexdigest()
+    return instances.select(line.alias("line")).orderBy("line")

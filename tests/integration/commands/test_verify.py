@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from delta.tables import DeltaTable
+from fsspec.implementations.local import LocalFileSystem
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.commands.verify.verify import Verification, verify
-from dicom_etl.tables import differences
 from support.oracle import digest
 from support.site import Site, at, ticks_at
 from support.story import Story
@@ -21,10 +22,26 @@ def verified(site: Site) -> Verification:
     return verify(site.settings, spark=site.spark, clock=lambda: at(15))
 
 
+@pytest.fixture
+def six_partitions(spark: SparkSession) -> Iterator[None]:
+    """What is sorted comes in six parts, as the lines of a large lake do."""
+    before = spark.conf.get("spark.sql.shuffle.partitions")
+    spark.conf.set("spark.sql.shuffle.partitions", "6")
+    yield
+    spark.conf.set("spark.sql.shuffle.partitions", before)
+
+
+@pytest.mark.usefixtures("six_partitions")
 def test_an_equal_lake_has_the_digest_of_the_service(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counts and digests of both sides are those computed here from the service's own store; nothing is written."""
-    # The lines come in six parts, as those of a large lake do: the order holds across them.
-    monkeypatch.setattr(differences, "_LINES_AT_A_TIME", 5)
+    """Counts and digests of both sides are those computed here from the service's own store; nothing is written.
+
+    The order of the lines holds across the files that they come in.
+    """
+    files: list[int] = []
+    opened = LocalFileSystem.ls
+    monkeypatch.setattr(
+        LocalFileSystem, "ls", lambda *args, **how: files.append(len(names := opened(*args, **how))) or names
+    )
     site = story.site
     instances = site.expected()["instance"]
     assert len(instances) == 26
@@ -36,6 +53,7 @@ def test_an_equal_lake_has_the_digest_of_the_service(story: Story, monkeypatch: 
     assert (found.pending, found.pending_different, found.open_rejects) == (0, 0, 0)
     assert (found.as_of, found.covered_until) == (ticks_at(15), ticks_at(14))
     assert {table: site.version(table) for table in versions} == versions
+    assert max(files) >= 6
 
 
 def test_every_kind_of_difference_is_found(copy: Site, command: Callable[..., tuple[int, str, str]]) -> None:

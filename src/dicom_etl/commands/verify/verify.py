@@ -14,8 +14,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, comparison_start, snapshot
+from dicom_etl.commands.verify.digest import digest
 from dicom_etl.commands.verify.inventory import Inventory, Service, take_inventory
-from dicom_etl.commands.verify.scratch import scratch
+from dicom_etl.commands.verify.scratch import Scratch, scratch
 from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import Progress, Silent
@@ -129,27 +130,26 @@ def verify(
         inventory = take_inventory(service, folder, comparison_start(lake, settings))
         progress.step("compare")
         found = compare(Comparer(engine.session(lake.rows()), service, folder), snap, inventory)
-        return _verification(settings, snap, inventory, found, metadata)
+        return _verification(service, folder, snap, inventory, found)
 
 
 def _verification(
-    settings: Settings, snap: Snapshot, inventory: Inventory, found: Comparison, metadata: bool
+    service: Service, folder: Scratch, snap: Snapshot, inventory: Inventory, found: Comparison
 ) -> Verification:
     to_come = found.different.where("pending")
     theirs = differences.without(found.live, to_come)
     ours = differences.without(found.instances, to_come)
-    counts = theirs.count(), ours.count()
     differing = {"instance": found.different.where("not pending"), "series": found.series, "study": found.study}
     kinds = {
         (table, kind): n for table, rows in differing.items() for kind, n in differences.counts_by_kind(rows).items()
     }
     return Verification(
         as_of=inventory.as_of,
-        covered_until=max((window.end for window in snap.covered), default=settings.feed.start),
-        service_instances=counts[0],
-        lake_instances=counts[1],
-        service_digest=differences.digest(theirs, counts[0]),
-        lake_digest=differences.digest(ours, counts[1]),
+        covered_until=max((window.end for window in snap.covered), default=service.settings.feed.start),
+        service_instances=theirs.count(),
+        lake_instances=ours.count(),
+        service_digest=digest(folder, theirs),
+        lake_digest=digest(folder, ours),
         pending=found.pending.count(),
         pending_different=to_come.count(),
         open_rejects=len(snap.open_rejects),
@@ -161,7 +161,7 @@ def _verification(
         suspects=None if found.suspects is None else _keys(found.suspects),
         search_refused=found.search.refused,
         search_complete=found.search.complete,
-        attributes=_by_keyword(differing["instance"]) if metadata else None,
+        attributes=_by_keyword(differing["instance"]) if service.metadata else None,
     )
 
 
