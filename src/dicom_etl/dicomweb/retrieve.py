@@ -9,10 +9,10 @@ import msgspec
 
 from dicom_etl.dicomweb.resources import instance_route, is_uid
 from dicom_etl.dicomweb.side_by_side import side_by_side
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import Call
 from dicom_etl.remote.http.response import Answer
 from dicom_etl.remote.http.retry import PATIENT, Failure, Kind, Patience
-from dicom_etl.remote.http.transport import Call
 
 # As stored: without a transfer syntax the service would transcode to Explicit VR Little Endian.
 _AS_STORED = "application/dicom; transfer-syntax=*"
@@ -20,11 +20,11 @@ _METADATA = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 def retrieve_instance(
-    client: DicomClient, study: str, series: str, instance: str, *, partition: str | None = None
+    client: HttpClient, study: str, series: str, instance: str, *, partition: str | None = None
 ) -> bytes | None:
     """The file of one instance, byte for byte as stored; None when the service does not have it.
 
-    Raises as ``DicomClient.send``.
+    Raises as ``HttpClient.send``.
     """
     call = Call(
         instance_route(partition, study, series, instance),
@@ -35,17 +35,17 @@ def retrieve_instance(
 
 
 def retrieve_metadata(
-    client: DicomClient, study: str, series: str, instance: str, *, partition: str | None = None
+    client: HttpClient, study: str, series: str, instance: str, *, partition: str | None = None
 ) -> dict[str, Any] | None:
     """The DICOM JSON data set of one instance; None when the service does not have it.
 
-    Raises as ``DicomClient.send``.
+    Raises as ``HttpClient.send``.
     """
     return client.send(_metadata_call(partition, study, series, instance), _metadata)
 
 
 def instance_exists(
-    client: DicomClient,
+    client: HttpClient,
     study: str,
     series: str,
     instance: str,
@@ -55,14 +55,14 @@ def instance_exists(
 ) -> bool:
     """Whether the service has the instance: 404 for its metadata is the proof that it has not.
 
-    Raises as ``DicomClient.send``: any other answer proves nothing.
+    Raises as ``HttpClient.send``: any other answer proves nothing.
     """
     call = _metadata_call(partition, study, series, instance)
     return client.send(call, lambda answer: answer.status == 200, patience)
 
 
 def gone_instances(
-    client: DicomClient, partition: str | None, keys: Iterable[tuple[str, str, str]], *, connections: int
+    client: HttpClient, partition: str | None, keys: Iterable[tuple[str, str, str]], *, connections: int
 ) -> Iterator[tuple[str, str, str]]:
     """Those of ``keys`` (study, series, SOP instance) that the service proves not to have, in any order.
 
@@ -82,7 +82,7 @@ def _metadata_call(partition: str | None, study: str, series: str, instance: str
         instance_route(partition, study, series, instance) + "/metadata",
         headers={"Accept": "application/dicom+json"},
         expected=frozenset({200, 404}),
-        json=True,
+        expect_json=True,
     )
 
 

@@ -10,10 +10,10 @@ import msgspec
 
 from dicom_etl.core.errors import ProtocolError
 from dicom_etl.dicomweb.resources import route
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import Call
 from dicom_etl.remote.http.response import NOT_JSON, Answer
 from dicom_etl.remote.http.retry import PATIENT, Failure, Kind, Patience
-from dicom_etl.remote.http.transport import Call
 
 PAGE = 200
 _DATASETS = msgspec.json.Decoder(list[dict[str, Any]])
@@ -32,7 +32,7 @@ class SamePage(ProtocolError):
 class Search(Generic[T]):
     """One search: where it is asked, with which filters and further attributes, and what a match is decoded to."""
 
-    client: DicomClient
+    client: HttpClient
     path: str
     decoder: msgspec.json.Decoder[list[T]]
     filters: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Search(Generic[T]):
     patience: Patience = PATIENT
 
     def part(self, offset: int, limit: int) -> list[T]:
-        """Up to ``limit`` matches after the first ``offset``, newest first. Raises as ``DicomClient.send``."""
+        """Up to ``limit`` matches after the first ``offset``, newest first. Raises as ``HttpClient.send``."""
         params = {**self.filters, "limit": str(limit), "offset": str(offset)}
         if self.include:
             params["includefield"] = ",".join(self.include)
@@ -50,7 +50,7 @@ class Search(Generic[T]):
             params=params,
             headers={"Accept": "application/dicom+json"},
             expected=frozenset({200, 204}),
-            json=True,
+            expect_json=True,
         )
         found = self.client.send(call, lambda answer: _decoded(answer, self.decoder), self.patience)
         if len(found) > limit:
@@ -75,7 +75,7 @@ class Search(Generic[T]):
 
 
 def search(
-    client: DicomClient,
+    client: HttpClient,
     level: Literal["studies", "series", "instances"],
     *,
     partition: str | None = None,
@@ -87,16 +87,16 @@ def search(
 
     ``filters`` are keywords or tags with the value to match, ``include`` further attributes to return. The
     service has no snapshot: while others write, a match can come twice or be missed; compare sets, and ask
-    again. Raises as ``DicomClient.send``.
+    again. Raises as ``HttpClient.send``.
     """
     asked = Search(client, route(partition, level), _DATASETS, filters or {}, include, limit)
     for page in asked.pages():
         yield from page
 
 
-def partitions(client: DicomClient, patience: Patience = PATIENT) -> list[str] | None:
+def partitions(client: HttpClient, patience: Patience = PATIENT) -> list[str] | None:
     """The names of the service's partitions; None where it has none (the feature is off)."""
-    call = Call(route(None, "partitions"), expected=frozenset({200, 204, 400}), json=True)
+    call = Call(route(None, "partitions"), expected=frozenset({200, 204, 400}), expect_json=True)
     return client.send(call, lambda answer: None if answer.status == 400 else _partition_names(answer), patience)
 
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import msgspec
 
 from dicom_etl.dicomweb.resources import route
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import Call
 from dicom_etl.remote.http.response import Answer
 from dicom_etl.remote.http.retry import Failure, Kind
-from dicom_etl.remote.http.transport import Call
 
 ALREADY_EXISTS = 45070
 _FAILURES = {
@@ -57,7 +57,7 @@ class Outcome:
         return self.kind == "refused"
 
 
-def store(client: DicomClient, file: bytes, *, partition: str | None = None) -> Outcome:
+def store(client: HttpClient, file: bytes, *, partition: str | None = None) -> Outcome:
     """The outcome of storing the bytes of one DICOM file.
 
     A file that the service refuses is an outcome and no error; an instance that is already there is one of

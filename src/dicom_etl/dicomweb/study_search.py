@@ -20,7 +20,7 @@ from dicom_etl.dicomweb.resources import is_uid, route
 from dicom_etl.dicomweb.search import PAGE, SamePage, Search
 from dicom_etl.dicomweb.side_by_side import side_by_side
 from dicom_etl.dicomweb.study_dates import Part
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.http.retry import Patience
 
 # The service finds a page by counting through all that stands before it.
@@ -71,7 +71,7 @@ class StudyCounts:
 
 
 def study_counts(
-    client: DicomClient,
+    client: HttpClient,
     partition: str | None,
     *,
     connections: int,
@@ -84,7 +84,7 @@ def study_counts(
     StudyDate, halved until they do, and on a day with too many studies ranges of PatientBirthDate. A study may come
     twice, with another count when it changed meanwhile; and while others delete, one may be missed, as in any list of
     pages. Neither is remembered here: ask again for what seems to be missing. ``sink`` is called in this thread.
-    Raises as ``DicomClient.send``.
+    Raises as ``HttpClient.send``.
     """
     name = partition or DEFAULT_PARTITION
     too_large: list[Part] = []
@@ -108,7 +108,7 @@ def study_counts(
 
 
 def instances_of_studies(
-    client: DicomClient,
+    client: HttpClient,
     partition: str | None,
     studies: Iterable[str],
     *,

@@ -15,7 +15,7 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.feed.reader import Reading, read_feed
 from dicom_etl.lake.open import Lake
 from dicom_etl.landing.landing import Landing
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.run.plan import Task
 from dicom_etl.tables.engine.session import QUICK_ROWS, Engine
 from dicom_etl.tables.file_skipping import study_ranges
@@ -52,7 +52,7 @@ def fetch(
     task: Task,
     settings: Settings,
     lake: Lake,
-    client: DicomClient,
+    client: HttpClient,
     engine: Engine,
     landing: Landing,
     progress: Progress,

@@ -18,7 +18,7 @@ from dicom_etl.dicomweb.retrieve import instance_exists
 from dicom_etl.dicomweb.search import partitions
 from dicom_etl.lake.rejected import Reject
 from dicom_etl.landing.rows import STATE_UNKNOWN, rows_of
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.http.retry import Patience
 from dicom_etl.run.plan import Task
 
@@ -36,7 +36,7 @@ _NO_PROOF = (AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable
 class RejectRetry:
     """One run's look at the open rejects; ``gone`` are those of which it finds the instance gone."""
 
-    def __init__(self, client: DicomClient, task: Task) -> None:
+    def __init__(self, client: HttpClient, task: Task) -> None:
         self.gone: list[Reject] = []
         self._client = client
         self._task = task

@@ -21,6 +21,7 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.errors import ProtocolError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed import parallel, waiting
 from dicom_etl.dicomweb.feed.bad_entries import Budget
 from dicom_etl.dicomweb.feed.limit import Cut
@@ -29,7 +30,7 @@ from dicom_etl.dicomweb.feed.paging import Cursor
 from dicom_etl.dicomweb.feed.parallel import SliceReader
 from dicom_etl.dicomweb.feed.reader import Reading, read_again, read_at, read_feed, service_now
 from dicom_etl.remote.http.body import TooLarge
-from dicom_etl.remote.http.client import DicomClient, connect
+from dicom_etl.remote.http.client import HttpClient
 from support.broken import Mutant, assert_caught
 from support.examples import examples
 
@@ -163,7 +164,7 @@ class Clock:
 
 def client_of(
     service: Callable[[httpx.Request], httpx.Response], connections: int = 4, clock: Clock | None = None
-) -> DicomClient:
+) -> HttpClient:
     clock = clock or Clock()
     dicom = Dicom("http://svc.example", 2, "none", "T", connections, 100.0, 300.0)
     transport = httpx.MockTransport(service)

@@ -6,8 +6,10 @@ import gzip
 import logging
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from threading import Thread
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -15,17 +17,19 @@ import pytest
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, DicomEtlError, ProtocolError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import from_datetime
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.remote.http.body import TooLarge
-from dicom_etl.remote.http.client import Cancelled, DicomClient, KeepsFailing, connect
+from dicom_etl.remote.http.client import Cancelled, HttpClient, KeepsFailing
 from dicom_etl.remote.http.connection import tls_context
-from dicom_etl.remote.http.response import Answer
-from dicom_etl.remote.http.retry import Failure, Kind, Patience, Retry, retry_after_seconds, wait_seconds
+from dicom_etl.remote.http.endpoint import Endpoint
+from dicom_etl.remote.http.request import Call
+from dicom_etl.remote.http.response import Answer, raise_if_retryable
+from dicom_etl.remote.http.retry import Failure, Kind, Patience, retry_after_seconds, wait_seconds
 from dicom_etl.remote.http.throttle import Throttle
-from dicom_etl.remote.http.transport import Call
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-GET = Call("/v2/changefeed", json=True)
+GET = Call("/v2/changefeed", expect_json=True)
 
 
 class Clock:
@@ -73,7 +77,7 @@ def settings(**changes: object) -> Dicom:
 
 def client_of(
     script: Script, clock: Clock | None = None, token: Callable[[bool], str] | None = None, **changes: object
-) -> DicomClient:
+) -> HttpClient:
     clock = clock or Clock()
     return connect(
         settings(**changes),
@@ -254,22 +258,21 @@ def test_waits_grow_and_are_jittered() -> None:
         assert len(set(waits)) > 1
 
 
-def test_the_retry_hook_and_the_log_hold_no_values(caplog: pytest.LogCaptureFixture) -> None:
-    """What is told about a retry are constants and numbers: no address, no query, no foreign text."""
-    told: list[Retry] = []
+def test_the_log_of_a_retry_holds_no_values(caplog: pytest.LogCaptureFixture) -> None:
+    """Constants and numbers: no address, no query, no foreign text."""
     clock = Clock()
     transport = httpx.MockTransport(Script(httpx.ReadError("patient DOE"), answer(503), answer()))
-    call = Call("/v2/changefeed", params={"PatientID": "PAT4711"}, json=True)
+    call = Call("/v2/changefeed", params={"PatientID": "PAT4711"}, expect_json=True)
     with (
         caplog.at_level(logging.DEBUG, logger="dicom_etl"),
-        connect(
-            settings(), sleep=clock.sleep, monotonic=clock.monotonic, transport=transport, on_retry=told.append
-        ) as client,
+        connect(settings(), sleep=clock.sleep, monotonic=clock.monotonic, transport=transport) as client,
     ):
         client.send(call, body_of)
-    assert [(t.reason, t.attempt) for t in told] == [("a cut connection", 1), ("status 503", 2)]
     records = [r for r in caplog.records if r.name.startswith("dicom_etl")]
-    assert [r.getMessage() for r in records] == ["the service is asked again"] * 2
+    assert [(r.getMessage(), vars(r)["service"], vars(r)["reason"], vars(r)["attempt"]) for r in records] == [
+        ("retrying request", "the DICOM service", "a cut connection", 1),
+        ("retrying request", "the DICOM service", "status 503", 2),
+    ]
     everything = " ".join(str(r.__dict__) for r in records)
     assert not [word for word in ("DOE", "PAT4711", "PatientID", "https") if word in everything]
 
@@ -392,7 +395,7 @@ def test_requests_go_below_the_base_url_with_gzip_welcome() -> None:
     """The path is put behind the base address; no plus sign stands in a query; gzip is asked for."""
     script = Script(answer())
     with client_of(script) as client:
-        client.send(Call("/v2/changefeed", params={"startTime": "2026-01-01T00:00:00Z"}, json=True), body_of)
+        client.send(Call("/v2/changefeed", params={"startTime": "2026-01-01T00:00:00Z"}, expect_json=True), body_of)
     (request,) = script.requests
     assert request.url.path == "/root/v2/changefeed"
     assert "+" not in str(request.url.query)
@@ -416,8 +419,73 @@ def test_a_body_beyond_the_bound_is_not_read_to_its_end(encoding: str) -> None:
     reply = answer(200, gzip.compress(body) if encoding == "gzip" else body, content_encoding=encoding)
     script = Script(reply)
     with client_of(script) as client, pytest.raises(TooLarge):
-        client.send(Call("/v2/changefeed", json=True, max_bytes=1000), body_of)
+        client.send(Call("/v2/changefeed", expect_json=True, max_bytes=1000), body_of)
     assert len(script.requests) == 1
+
+
+# -- any service
+
+
+def fhir(script: Script, clock: Clock, **changes: Any) -> HttpClient:
+    """A client of a service of another kind: what its statuses mean is handed in."""
+
+    def raise_for_status(request: Call, answer: Answer, host: str) -> NoReturn:
+        raise_if_retryable(answer, str(answer.status))
+        raise ProtocolError(f"{host} refuses a {request.method} with {answer.status}")
+
+    endpoint = Endpoint("the FHIR server", "https://fhir.example/r4", "fhir.base_url", raise_for_status)
+    return HttpClient(
+        replace(endpoint, **changes),
+        sleep=clock.sleep,
+        monotonic=clock.monotonic,
+        transport=httpx.MockTransport(script),
+    )
+
+
+def test_another_service_says_what_its_statuses_mean() -> None:
+    """Its name, its address setting and its errors; nothing of DICOM."""
+    clock = Clock()
+    script = Script(answer(403), answer(503))
+    with fhir(script, clock) as client:
+        with pytest.raises(ProtocolError, match=r"^fhir.example refuses a GET with 403$"):
+            client.send(Call("/Patient"), body_of)
+        with pytest.raises(ServiceUnavailable, match=r"^the FHIR server at fhir.example keeps failing: status 503; "):
+            client.send(Call("/Patient"), body_of)
+    with (
+        fhir(Script(httpx.ConnectError("x")), clock) as client,
+        pytest.raises(ServiceUnavailable, match=r"cannot be reached: no connection; check fhir.base_url and"),
+    ):
+        client.send(Call("/Patient"), body_of)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_a_json_body_and_headers_are_sent_with_any_method(method: Any) -> None:
+    """Encoded, with its type unless the request names another, and with a condition; a 412 is the caller's."""
+    script = Script(answer(412, b'{"issue": 1}', content_type="application/fhir+json"))
+    call = Call(
+        "/Patient/1",
+        method,
+        headers={"If-Match": 'W/"3"', "Content-Type": "application/fhir+json"},
+        json={"id": "1"},
+        expected=frozenset({200, 412}),
+        expect_json=True,
+    )
+    with fhir(script, Clock()) as client:
+        assert client.send(call, body_of) == b'{"issue": 1}'
+        client.send(Call("/Patient/1", method, json=[], expected=frozenset({412})), body_of)
+    (first, second) = script.requests
+    assert (first.method, first.content, first.headers["if-match"]) == (method, b'{"id":"1"}', 'W/"3"')
+    assert [r.headers["content-type"] for r in script.requests] == ["application/fhir+json", "application/json"]
+    assert second.content == b"[]"
+
+
+@pytest.mark.parametrize(("gateways", "last"), [(frozenset(), 300.0), (frozenset({503}), 30.0)])
+def test_an_error_of_what_stands_before_a_service_is_no_first_answer(gateways: frozenset[int], last: float) -> None:
+    """Such a service is given up soon; another's errors prove that it is there."""
+    clock = Clock()
+    with fhir(Script(answer(503)), clock, gateway_statuses=gateways) as client, pytest.raises(ServiceUnavailable):
+        client.send(Call("/metadata"), body_of)
+    assert last / 2 < clock.slept <= last
 
 
 # -- patience

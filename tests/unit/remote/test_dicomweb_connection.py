@@ -100,7 +100,8 @@ def test_a_proxy_whose_name_cannot_be_asked_for_is_said_at_the_first_request(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     refused = pytest.raises(ConfigurationError, match="check the environment's proxies")
-    with http_client("pacs.example", TIMEOUT_SECONDS) as http, refused, callable_address("pacs.example"):
+    named = callable_address("pacs.example", "dicom.base_url")
+    with http_client("pacs.example", TIMEOUT_SECONDS) as http, refused, named:
         http.get("http://pacs.example/")
 
 

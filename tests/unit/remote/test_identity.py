@@ -27,9 +27,10 @@ from dicom_emulator.serve import serve_in_thread
 from dicom_emulator.state.service import DicomService
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable
 from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.remote import identity
-from dicom_etl.remote.http.client import DicomClient, connect
-from dicom_etl.remote.http.transport import Call
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import Call
 from dicom_etl.remote.identity import (
     DICOM_SCOPE,
     TokenSource,
@@ -54,7 +55,7 @@ from support.identity import (
     token_giver,
 )
 
-FEED = Call("/v2/changefeed", json=True)
+FEED = Call("/v2/changefeed", expect_json=True)
 WAYS = {"app service": "app service", "imds": "imds", "service principal": "secret", "workload identity": "assertion"}
 
 
@@ -90,7 +91,7 @@ class World:
     def settings(self) -> Settings:
         return load_settings(None, [f"dicom.base_url={self.base_url}", "dicom.auth=azure"], {}, self.folder)
 
-    def client(self, tokens: TokenSource | None = None) -> DicomClient:
+    def client(self, tokens: TokenSource | None = None) -> HttpClient:
         dicom = self.settings.dicom
         return connect(dicom, tokens or dicom_tokens(dicom), sleep=lambda _seconds: None)
 
@@ -100,7 +101,7 @@ class World:
         return self.service.requests.count(), self.service.tokens.refused, len(self.giver.asked)
 
 
-def read(client: DicomClient) -> bytes:
+def read(client: HttpClient) -> bytes:
     """What one request for the feed brings."""
     return client.send(FEED, lambda answer: answer.body)
 

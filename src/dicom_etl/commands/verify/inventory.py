@@ -17,7 +17,7 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.feed.reader import any_entry, read_feed, service_now
 from dicom_etl.landing.entry_files import EntryFiles
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 
 # Below the id of every run, so that what a run has read since counts as later.
 _FIRST_READING = -1_000_000
@@ -47,7 +47,7 @@ class Inventory:
 class Service:
     """The service, and how it is read for a comparison."""
 
-    client: DicomClient
+    client: HttpClient
     settings: Settings
     clock: Callable[[], datetime]
     progress: Progress

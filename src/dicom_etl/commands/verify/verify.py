@@ -20,9 +20,9 @@ from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUD
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import Progress, Silent
 from dicom_etl.core.settings.model import Settings
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake
-from dicom_etl.remote.http.client import connect
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.tables import differences
 from dicom_etl.tables.engine.session import Engine

@@ -13,7 +13,7 @@ from dicom_etl.core.errors import ProtocolError, ServiceUnavailable
 from dicom_etl.core.reasons import METADATA_NOT_TRIED, METADATA_UNAVAILABLE
 from dicom_etl.dicomweb.feed.page import Ask, Page, request_page
 from dicom_etl.remote.http.body import TooLarge
-from dicom_etl.remote.http.client import DicomClient, KeepsFailing
+from dicom_etl.remote.http.client import HttpClient, KeepsFailing
 from dicom_etl.remote.http.retry import Patience
 
 REQUESTS_PER_RUN = 2000
@@ -89,7 +89,7 @@ class Health:
 class Source:
     """Where pages come from: the client, the budget for poisoned ones, and whether still wanted."""
 
-    client: DicomClient
+    client: HttpClient
     budget: Budget
     cancelled: Callable[[], bool]
     health: Health = field(default_factory=Health)

@@ -12,10 +12,10 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.errors import ProtocolError
 from dicom_etl.core.timerange import format_instant
 from dicom_etl.dicomweb.feed.decode import NotJson, decode_page
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import Call
 from dicom_etl.remote.http.response import Answer
 from dicom_etl.remote.http.retry import Failure, Kind, Patience
-from dicom_etl.remote.http.transport import Call
 
 PATH = "/v2/changefeed"
 # What ``limit`` aims at: 200 headers of 40 KB. Fewer requests are not worth the memory: each connection holds a page.
@@ -46,11 +46,11 @@ class Page:
     size_bytes: int
 
 
-def request_page(client: DicomClient, ask: Ask, patience: Patience) -> Page:
+def request_page(client: HttpClient, ask: Ask, patience: Patience) -> Page:
     """The page, with the client's retries.
 
     Raises body.TooLarge when more than one entry was asked for and the body is over LARGEST_PAGE_BYTES;
-    ProtocolError when the page is not what was asked for; else as ``DicomClient.send``.
+    ProtocolError when the page is not what was asked for; else as ``HttpClient.send``.
     """
     call = Call(
         PATH,
@@ -61,7 +61,7 @@ def request_page(client: DicomClient, ask: Ask, patience: Patience) -> Page:
             "limit": str(ask.limit),
             "includeMetadata": "true" if ask.metadata else "false",
         },
-        json=True,
+        expect_json=True,
         # A single entry cannot be asked for in parts; it is taken whatever its size.
         max_bytes=LARGEST_PAGE_BYTES if ask.limit > 1 else None,
     )

@@ -17,7 +17,7 @@ from dicom_etl.dicomweb.feed.limit import Cut
 from dicom_etl.dicomweb.feed.page import Ask, Page, request_page
 from dicom_etl.dicomweb.feed.paging import Cursor, advance
 from dicom_etl.dicomweb.feed.parallel import SliceReader
-from dicom_etl.remote.http.client import DicomClient, KeepsFailing
+from dicom_etl.remote.http.client import HttpClient, KeepsFailing
 from dicom_etl.remote.http.malloc import return_large_blocks
 from dicom_etl.remote.http.retry import PATIENT, Patience, never
 
@@ -41,7 +41,7 @@ class Reading:
 
 
 def read_feed(
-    client: DicomClient,
+    client: HttpClient,
     window: Window,
     *,
     batch_size: int,
@@ -87,7 +87,7 @@ def read_feed(
     return Reading(Window(window.start, cut.end), cut.entries, reader.repeated, reader.pages, reader.slices)
 
 
-def read_at(client: DicomClient, ticks: int, sequences: Collection[int], *, batch_size: int = 200) -> list[Entry]:
+def read_at(client: HttpClient, ticks: int, sequences: Collection[int], *, batch_size: int = 200) -> list[Entry]:
     """Those of ``sequences`` that the service serves in the microsecond of ``ticks``, without metadata.
 
     In the feed's order. The whole microsecond, because that is what table columns remember of an instant: to see
@@ -97,7 +97,7 @@ def read_at(client: DicomClient, ticks: int, sequences: Collection[int], *, batc
     return [entry for _, entry in served if entry.sequence in sequences]
 
 
-def read_again(client: DicomClient, ticks: int, sequences: Collection[int], budget: Budget) -> list[Entry]:
+def read_again(client: HttpClient, ticks: int, sequences: Collection[int], budget: Budget) -> list[Entry]:
     """Those of ``sequences``, served in the microsecond of ``ticks``, whose metadata can be had by now.
 
     For what failed before: each entry is asked for once, without patience, and one that is no longer Current comes
@@ -144,13 +144,13 @@ def _offsets(entries: list[Entry]) -> Iterator[tuple[int, Entry]]:
         yield from enumerate(tie)
 
 
-def service_now(client: DicomClient) -> int | None:
+def service_now(client: HttpClient) -> int | None:
     """The service's clock in ticks, by the ``Date`` header of one cheap page; None when it sends none."""
     request_page(client, Ask(0, 1, 0, 1, metadata=False), PATIENT)
     return client.service_time
 
 
-def any_entry(client: DicomClient, window: Window) -> bool:
-    """Whether the window holds an entry: one request. Raises as ``DicomClient.send``."""
+def any_entry(client: HttpClient, window: Window) -> bool:
+    """Whether the window holds an entry: one request. Raises as ``HttpClient.send``."""
     page = request_page(client, Ask(window.start, window.end, 0, 1, metadata=False), PATIENT)
     return bool(page.entries)

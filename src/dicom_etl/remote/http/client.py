@@ -1,11 +1,11 @@
-"""Requests to the DICOM service, tried again within bounds (design/architecture.md: Reading the feed)."""
+"""Requests to one service, tried again within bounds (design/architecture.md: Reading the feed)."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from threading import Lock
 from types import TracebackType
 from typing import TypeVar, cast
@@ -13,14 +13,15 @@ from typing import TypeVar, cast
 import httpx
 import tenacity
 
-from dicom_etl.core.errors import ConfigurationError, ServiceUnavailable
-from dicom_etl.core.settings.model import Dicom
-from dicom_etl.remote.http.response import NOT_JSON, Answer, judge
-from dicom_etl.remote.http.retry import MAX_ATTEMPTS, PATIENT, Failure, Kind, Patience, Retry, failure_of, wait_seconds
+from dicom_etl.core.clock import utc_now
+from dicom_etl.core.errors import ServiceUnavailable
+from dicom_etl.remote.http.endpoint import Endpoint
+from dicom_etl.remote.http.request import Call
+from dicom_etl.remote.http.response import NOT_JSON, Answer
+from dicom_etl.remote.http.retry import MAX_ATTEMPTS, PATIENT, Failure, Kind, Patience, failure_of, wait_seconds
 from dicom_etl.remote.http.throttle import Throttle
-from dicom_etl.remote.http.transport import Call, Token, Wire
+from dicom_etl.remote.http.transport import Wire
 
-SECONDS_BEFORE_FIRST_ANSWER = 30.0
 _PAUSE_SLICE_SECONDS = 0.5
 
 T = TypeVar("T")
@@ -35,59 +36,34 @@ class Cancelled(Exception):
     """The caller no longer wants the answer; reaches only the caller that has set ``stop``."""
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+class HttpClient:
+    """Sends requests to one service; safe to share between threads, to be closed at the end.
 
-
-def connect(
-    settings: Dicom,
-    token: Token | None = None,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-    monotonic: Callable[[], float] = time.monotonic,
-    wall_clock: Callable[[], datetime] = utc_now,
-    transport: httpx.BaseTransport | None = None,
-    on_retry: Callable[[Retry], None] | None = None,
-) -> DicomClient:
-    """A client of the service that ``settings`` names; nothing is sent yet.
-
-    ``token`` is None where the service wants none. ``on_retry`` is told before each wait, from any thread.
-    Raises ConfigurationError when no address is set.
-    """
-    if not settings.base_url:
-        raise ConfigurationError("dicom.base_url: is not set; give the address of the DICOM service")
-    wire = Wire(settings, token, monotonic=monotonic, wall_clock=wall_clock, transport=transport)
-    return DicomClient(settings, wire, sleep=sleep, monotonic=monotonic, on_retry=on_retry)
-
-
-class DicomClient:
-    """Sends requests to one DICOM service; safe to share between threads, to be closed at the end.
-
-    ``host`` is its name and port, ``retries`` counts what was tried again.
+    ``host`` is its name and port, ``retries`` counts what was tried again. A request can reach the service twice, when
+    its first answer is lost: what must not happen twice needs a header (such as If-Match) or a policy of the service.
     """
 
     def __init__(
         self,
-        settings: Dicom,
-        wire: Wire,
+        endpoint: Endpoint,
         *,
-        sleep: Callable[[float], None],
-        monotonic: Callable[[], float],
-        on_retry: Callable[[Retry], None] | None,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], datetime] = utc_now,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self.settings = settings
-        self.host = wire.host
         self.monotonic = monotonic
         self.retries = 0
+        self._endpoint = endpoint
+        self._wire = Wire(endpoint, monotonic=monotonic, wall_clock=wall_clock, transport=transport)
+        self.host = self._wire.host
         self._waited_slices = 0
         self._pulse = 0
-        self._wire = wire
         self._sleep = sleep
-        self._on_retry = on_retry
-        self._throttle = Throttle(settings.connections)
+        self._throttle = Throttle(endpoint.connections)
         self._lock = Lock()
 
-    def __enter__(self) -> DicomClient:
+    def __enter__(self) -> HttpClient:
         return self
 
     def __exit__(
@@ -117,17 +93,16 @@ class DicomClient:
     def deadline(self, since: float) -> float:
         """Until when what began at ``since`` is tried again, both on the client's monotonic clock.
 
-        Short before the first answer: a wrong address should be said soon. An error status is no answer yet.
+        Short before the first answer (Endpoint).
         """
-        budget = self.settings.retry_seconds
-        return since + (budget if self._wire.answered else min(budget, SECONDS_BEFORE_FIRST_ANSWER))
+        budget = self._endpoint.retry_seconds
+        return since + (budget if self._wire.answered else min(budget, self._endpoint.first_answer_seconds))
 
     def send(self, call: Call, read: Callable[[Answer], T], patience: Patience = PATIENT) -> T:
         """What ``read`` makes of the answer; ``read`` raises Failure for an answer that is worth a retry.
 
         Raises ServiceUnavailable when time or attempts are over (KeepsFailing when
-        ``patience.failing_attempts`` were), AccessDenied, ConfigurationError and ProtocolError as
-        ``answer.judge`` says, and Cancelled.
+        ``patience.failing_attempts`` were), what the endpoint makes of a status, body.TooLarge, and Cancelled.
         """
         since = self.monotonic() if patience.since is None else patience.since
         failing = 0
@@ -156,7 +131,7 @@ class DicomClient:
             return cast(T, retrying(self._attempt, call, read, patience.cancelled))
         except Failure as failure:
             kind = KeepsFailing if looks_poisoned() else ServiceUnavailable
-            raise kind(_advice(failure, self.host)) from failure
+            raise kind(_advice(failure, self._endpoint, self.host)) from failure
 
     def pause(self, seconds: float, cancelled: Callable[[], bool]) -> None:
         """Sleeps, in slices so that a cancelled caller is not kept."""
@@ -173,35 +148,44 @@ class DicomClient:
                 raise Cancelled
             answer = self._wire.exchange(call)
         try:
-            judge(answer, call.method, call.expected, call.json, self.host)
+            self._check(call, answer)
         except Failure as failure:
             if failure.kind is Kind.THROTTLED or failure.retry_after is not None:
-                closed = min(failure.retry_after or 0.0, self.settings.retry_seconds)
+                closed = min(failure.retry_after or 0.0, self._endpoint.retry_seconds)
                 self._throttle.throttled(self.monotonic() + closed)
             raise
         self._throttle.answered()
         return read(answer)
 
+    def _check(self, call: Call, answer: Answer) -> None:
+        if answer.status not in call.expected:
+            self._endpoint.raise_for_status(call, answer, self.host)
+        if call.expect_json and answer.status == 200 and not answer.is_json:
+            raise Failure(NOT_JSON, Kind.FAILING, answer.retry_after)
+
     def _note_retry(self, state: tenacity.RetryCallState) -> None:
         with self._lock:
             self.retries += 1
-        retry = Retry(failure_of(state).reason, state.attempt_number, round(state.upcoming_sleep, 3))
         # Before the first answer the error itself will say it, in one line: nothing was under way that waits.
         log.log(
             logging.WARNING if self._wire.answered else logging.DEBUG,
-            "the service is asked again",
-            extra={"reason": retry.reason, "attempt": retry.attempt, "wait_seconds": retry.wait_seconds},
+            "retrying request",
+            extra={
+                "service": self._endpoint.name,
+                "reason": failure_of(state).reason,
+                "attempt": state.attempt_number,
+                "wait_seconds": round(state.upcoming_sleep, 3),
+            },
         )
-        if self._on_retry is not None:
-            self._on_retry(retry)
 
 
-def _advice(failure: Failure, host: str) -> str:
+def _advice(failure: Failure, endpoint: Endpoint, host: str) -> str:
     hint = "run again later"
     if failure.kind is Kind.UNREACHABLE:
-        hint = "check dicom.base_url and the network"
+        hint = f"check {endpoint.address_key} and the network"
     elif failure.reason == NOT_JSON:
-        hint = "run again later; if it stays so, something else answers there: check dicom.base_url, and proxies"
+        hint += f"; if it stays so, something else answers there: check {endpoint.address_key}, and proxies"
     elif failure.retry_after is not None:
-        hint = f"it asks to wait {failure.retry_after:.0f} s; run again later or raise dicom.retry_seconds"
-    return f"the DICOM service at {host} {failure.kind.value}: {failure.reason}; {hint}"
+        hint = f"it asks to wait {failure.retry_after:.0f} s; run again later"
+        hint += f" or raise {endpoint.retry_key}" if endpoint.retry_key else ""
+    return f"{endpoint.name} at {host} {failure.kind.value}: {failure.reason}; {hint}"

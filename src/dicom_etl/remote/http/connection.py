@@ -55,14 +55,15 @@ def _not_set_up(error: Exception) -> ConfigurationError:
 
 
 @contextmanager
-def callable_address(host: str) -> Iterator[None]:
-    """Around a request: an address, or a proxy's, that nobody can call is a ConfigurationError without its text."""
+def callable_address(host: str, address_key: str) -> Iterator[None]:
+    """Around a request: an address, or a proxy's, that cannot be called is a ConfigurationError without its text.
+
+    ``address_key`` is the setting of the address.
+    """
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ConfigurationError(
-            f"{host} cannot be called so: check dicom.base_url, for Fabric fabric.api_url"
-        ) from error
+        raise ConfigurationError(f"{host} cannot be called so: check {address_key}") from error
     except UnicodeError as error:
         raise _not_set_up(error) from None
 

@@ -34,7 +34,7 @@ class Failure(Exception):
 
     ``reason`` is a constant text without values. ``retry_after`` is what the service asked for, in seconds.
     ``weight`` says how many quick failures this one counts for: an attempt that took the whole
-    ``dicom.timeout_seconds`` is not tried as often as one that failed at once.
+    timeout is not tried as often as one that failed at once.
     """
 
     def __init__(self, reason: str, kind: Kind, retry_after: float | None = None, weight: int = 1) -> None:
@@ -43,15 +43,6 @@ class Failure(Exception):
         self.kind = kind
         self.retry_after = retry_after
         self.weight = weight
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """What is told before each wait: constant texts and numbers, nothing of the request."""
-
-    reason: str
-    attempt: int
-    wait_seconds: float
 
 
 def never() -> bool:
