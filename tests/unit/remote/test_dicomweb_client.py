@@ -423,6 +423,23 @@ def test_a_body_beyond_the_bound_is_not_read_to_its_end(encoding: str) -> None:
     assert len(script.requests) == 1
 
 
+def test_the_pulse_stops_with_an_answer_that_is_overdue() -> None:
+    """It changes while an answer may still come in time; later another run may take the claim."""
+    clock = Clock()
+    pulses: list[int] = []
+
+    def overdue() -> httpx.Response:
+        pulses.extend([client.pulse(), client.pulse()])
+        clock.now += 100.0
+        pulses.extend([client.pulse(), client.pulse()])
+        return answer()()
+
+    with client_of(Script(overdue), clock) as client:
+        client.send(GET, body_of)
+    assert len(pulses) == 4
+    assert (pulses[0] != pulses[1], pulses[2] != pulses[3]) == (True, False)
+
+
 # -- any service
 
 

@@ -10,9 +10,8 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-import idna
-
 _LONGEST_SECONDS = 86_400
+_LABEL = re.compile(r"[\w-]{1,63}", re.ASCII)
 # Spark asks for 450 MiB of the heap that Java reports, which is less than what it is given.
 _LEAST_MEMORY_BYTES = 512 << 20
 
@@ -97,21 +96,27 @@ def _check_address(address: str, *, versioned: bool = False) -> None:
 
 
 def _is_host(parts: SplitResult) -> bool:
-    """Whether the host can be asked for at all: one that cannot be encoded would end in an error of its own."""
+    """Whether httpx and the resolver can encode the host: one that they cannot would end in an error of their own."""
     name = parts.hostname or ""
-    if "[" in parts.netloc:
-        return re.fullmatch(r"[0-9a-f:.]+:[0-9a-f:.]*(%\w+)?", name) is not None
+    if "[" in parts.netloc or _is_ip(name):
+        return _is_ip(name)
     try:
-        encoded = name if name.isascii() else idna.encode(name).decode()
-        return len(encoded) <= 253 and all(map(_is_label, encoded.removesuffix(".").split(".")))
-    except idna.IDNAError:
+        encoded = name if re.fullmatch(r"[a-z][\w.-]*", name, re.ASCII) and "xn--" not in name else _encoded(name)
+    except UnicodeError:
         return False
+    return len(encoded) <= 253 and all(re.fullmatch(_LABEL, label) for label in encoded.removesuffix(".").split("."))
 
 
-def _is_label(label: str) -> bool:
-    if label.startswith("xn--"):
-        idna.decode(label)
-    return re.fullmatch(r"[\w-]{1,63}", label, re.ASCII) is not None
+def _encoded(name: str) -> str:
+    """A host as httpx sends it. Raises UnicodeError for one that cannot be encoded, or decoded again."""
+    import httpx  # noqa: PLC0415 - a quarter of a second that plain names do not need
+
+    try:
+        url = httpx.URL(scheme="https", host=name)
+        _ = url.host  # decodes xn--
+    except httpx.InvalidURL as error:
+        raise UnicodeError from error
+    return url.raw_host.decode("ascii")
 
 
 def _check_endpoint(value: str) -> None:
@@ -186,9 +191,12 @@ def _is_open_to_others(address: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether the host name stands for this machine."""
-    if host == "localhost":
-        return True
+    return host == "localhost" or (_is_ip(host) and ip_address(host).is_loopback)
+
+
+def _is_ip(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        ip_address(host)
     except ValueError:
         return False
+    return True
