@@ -24,7 +24,7 @@ from bench.report import Machine, markdown
 from bench.results import Results
 from bench.targets import verdicts
 from dicom_etl.core.entry import Entry
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import read_feed, service_now

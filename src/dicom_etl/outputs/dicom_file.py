@@ -25,7 +25,8 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from dicom_etl.core.attributes import DEFAULT_PARTITION, INSTANCE_KEY
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, DataError, StorageError, UsageError
 from dicom_etl.core.logs import quiet_libraries
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.dicomweb.search import partitions

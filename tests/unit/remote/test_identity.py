@@ -26,7 +26,8 @@ from dicom_emulator.options import EmulatorOptions
 from dicom_emulator.serve import serve_in_thread
 from dicom_emulator.state.service import DicomService
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.remote import identity
 from dicom_etl.remote.http.client import HttpClient

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicom_etl.core.errors import AccessDenied, ConfigurationError
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 from dicom_etl.lake.paths import Places, places
 from dicom_etl.remote import identity
 from dicom_etl.remote.identity import AsyncCredential

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.rejected import Reject
