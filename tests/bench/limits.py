@@ -26,7 +26,7 @@ from bench.lakes import settings
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
-from dicom_etl.dicomweb.feed.reader import Reading, read_feed
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_feed
 from dicom_etl.lake.change_schema import change_schema
 from dicom_etl.lake.delta.add_file import NewFile
 from dicom_etl.lake.delta.commit import commit_files
@@ -69,7 +69,7 @@ def _end(feed: Feed, place: int) -> int:
     return feed.event(place + 200).ticks if place + 200 < feed.entries else feed.base_end
 
 
-def land(given: Settings, run_id: int, window: Window, connections: int) -> tuple[Landed, Reading]:
+def land(given: Settings, run_id: int, window: Window, connections: int) -> tuple[Landed, FeedReadResult]:
     """Download, parse and write one range; the files are not committed yet."""
     lake = find_lake(places(given))
     assert lake is not None

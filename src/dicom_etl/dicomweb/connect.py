@@ -18,8 +18,8 @@ from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolErro
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.http.endpoint import Endpoint
-from dicom_etl.remote.http.request import Call
-from dicom_etl.remote.http.response import Answer, raise_if_retryable
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse, raise_if_retryable
 from dicom_etl.remote.identity import TokenSource
 
 
@@ -52,14 +52,14 @@ def connect(
     return HttpClient(endpoint, sleep=sleep, monotonic=monotonic, wall_clock=wall_clock, transport=transport)
 
 
-def raise_for_status(request: Call, answer: Answer, host: str) -> NoReturn:
+def raise_for_status(request: HttpRequest, response: HttpResponse, host: str) -> NoReturn:
     """Raises the error that a status means which the request does not expect.
 
-    Failure for what another attempt may solve, AccessDenied (401, 403), ConfigurationError (a redirect, 404, an unknown
-    version), ServiceUnavailable (424) and ProtocolError for the rest.
+    RetryableError for what another attempt may solve, AccessDenied (401, 403), ConfigurationError (a redirect, 404, an
+    unknown version), ServiceUnavailable (424) and ProtocolError for the rest.
     """
-    status = answer.status
-    raise_if_retryable(answer, str(status))
+    status = response.status
+    raise_if_retryable(response, str(status))
     if status in (401, 403):
         raise AccessDenied(_denied(status, request.method, host))
     if 300 <= status < 400:
@@ -69,7 +69,7 @@ def raise_for_status(request: Call, answer: Answer, host: str) -> NoReturn:
         )
     if status == 404:
         raise ConfigurationError(f"dicom.base_url: there is no DICOM service at this address of {host} (404)")
-    if status == 400 and _is_version_error(answer):
+    if status == 400 and _is_version_error(response):
         raise ConfigurationError(f"dicom.api_version: {host} does not know this version of the API (400)")
     if status == 424:
         raise ServiceUnavailable(
@@ -88,9 +88,9 @@ def _denied(status: int, method: str, host: str) -> str:
     return f"{host} denies access (403); assign the role {role} to this identity"
 
 
-def _is_version_error(answer: Answer) -> bool:
+def _is_version_error(response: HttpResponse) -> bool:
     """The versioning library answers with a JSON object that has ``error``; the service itself with text."""
     try:
-        return "error" in msgspec.json.decode(answer.body, type=dict[str, msgspec.Raw])
+        return "error" in msgspec.json.decode(response.body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False

@@ -21,7 +21,7 @@ from dicom_etl.dicomweb.search import PAGE, SamePage, Search
 from dicom_etl.dicomweb.side_by_side import side_by_side
 from dicom_etl.dicomweb.study_dates import Part
 from dicom_etl.remote.http.client import HttpClient
-from dicom_etl.remote.http.retry import Patience
+from dicom_etl.remote.http.retry import RetryPolicy
 
 # The service finds a page by counting through all that stands before it.
 DEEPEST_OFFSET = 2_000
@@ -89,9 +89,9 @@ def study_counts(
     name = partition or DEFAULT_PARTITION
     too_large: list[Part] = []
 
-    def ask(part: Part, patience: Patience) -> tuple[list[_Match], Iterable[Part]]:
+    def ask(part: Part, retry_policy: RetryPolicy) -> tuple[list[_Match], Iterable[Part]]:
         include = ("NumberOfStudyRelatedInstances",)
-        asked = Search(client, route(partition, "studies"), _MATCHES, part.filters, include, depth.page, patience)
+        asked = Search(client, route(partition, "studies"), _MATCHES, part.filters, include, depth.page, retry_policy)
         found, whole = _as_far(asked, depth, newest=part.exceeds_its_parts)
         if not whole and part.exceeds_its_parts:
             too_large.append(part)
@@ -123,9 +123,9 @@ def instances_of_studies(
     """
     name = partition or DEFAULT_PARTITION
 
-    def ask(part: _Within, patience: Patience) -> tuple[list[tuple[str, ...]], Iterable[_Within]]:
+    def ask(part: _Within, retry_policy: RetryPolicy) -> tuple[list[tuple[str, ...]], Iterable[_Within]]:
         place = route(partition, "studies", part.study, *(("series", part.series) if part.series else ()))
-        asked = Search(client, f"{place}/instances", _MATCHES, page=depth.page, patience=patience)
+        asked = Search(client, f"{place}/instances", _MATCHES, page=depth.page, retry_policy=retry_policy)
         if part.series:
             found = asked.part(part.offset, depth.page)
             first = _uid(found[0].sop) if found else None
@@ -135,7 +135,7 @@ def instances_of_studies(
             more = [next_page] if len(found) == depth.page else []
         else:
             found, whole = _as_far(asked, depth, newest=False)
-            series = Search(client, f"{place}/series", _MATCHES, page=depth.page, patience=patience)
+            series = Search(client, f"{place}/series", _MATCHES, page=depth.page, retry_policy=retry_policy)
             pages = () if whole else series.pages()
             more = [_Within(part.study, _uid(match.series)) for page in pages for match in page]
         return [(name, part.study, part.series or _uid(match.series), _uid(match.sop)) for match in found], more

@@ -18,7 +18,7 @@ from dicom_etl import __version__
 from dicom_etl.core.errors import DataError, Superseded
 from dicom_etl.core.progress import Progress
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.dicomweb.feed.reader import Reading
+from dicom_etl.dicomweb.feed.reader import FeedReadResult
 from dicom_etl.lake.coverage import coverage_end
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import Lake
@@ -45,7 +45,7 @@ class Read:
     ``gone`` are the open rejects of which the instance is gone.
     """
 
-    reading: Reading
+    reading: FeedReadResult
     landed: Landed
     met_again: tuple[Reject, ...]
     gone: tuple[Reject, ...]

@@ -22,7 +22,7 @@ from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window, parse_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.reader import Reading, read_again, read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, read_feed, service_now
 from dicom_etl.dicomweb.retrieve import retrieve_instance, retrieve_metadata
 from dicom_etl.dicomweb.search import partitions, search
 from dicom_etl.dicomweb.store import store
@@ -72,7 +72,7 @@ def fill(emulator: Emulator, count: int, tie: int = 7) -> list[tuple[int, int]]:
     return sorted(rows)
 
 
-def read(client: HttpClient, window: Window = DAY, **options: object) -> tuple[Reading, list[Entry]]:
+def read(client: HttpClient, window: Window = DAY, **options: object) -> tuple[FeedReadResult, list[Entry]]:
     got: list[Entry] = []
     chosen = {"batch_size": 200, "connections": 4, **options}
     return read_feed(client, window, sink=got.extend, **chosen), got

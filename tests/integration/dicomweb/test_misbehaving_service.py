@@ -34,7 +34,7 @@ from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window, parse_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.reader import Reading, read_again, read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, read_feed, service_now
 from dicom_etl.lake.delta.folder import local_folder
 from dicom_etl.landing.landing import Landed, Landing
 from dicom_etl.remote.http.client import HttpClient
@@ -100,7 +100,7 @@ def connected(base_url: str, clock: Clock | None = None, token: Any = None, **ch
 class Result:
     """What one run would have landed; `rows` as they stand in the files, by sequence."""
 
-    reading: Reading
+    reading: FeedReadResult
     landed: Landed
     rows: dict[int, Row]
 

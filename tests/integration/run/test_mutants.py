@@ -25,7 +25,7 @@ from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window, format_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed import page, paging, parallel
-from dicom_etl.dicomweb.feed.page import Ask, Page
+from dicom_etl.dicomweb.feed.page import Page, PageRequest
 from dicom_etl.dicomweb.feed.paging import Cursor
 from dicom_etl.dicomweb.feed.reader import read_feed
 from dicom_etl.landing import rows as landed_rows
@@ -267,7 +267,7 @@ def _reading(goes_on: Callable[[list[Entry], list[Entry], int], bool]) -> Callab
     """Keyset paging that goes on by another rule: of the page, of what is new in it, and of the limit."""
 
     def advance(cursor: Cursor, fetch: Any, emit: Any) -> bool:
-        page = fetch(Ask(cursor.ticks, cursor.end, len(cursor.seen), cursor.limit, cursor.metadata)).entries
+        page = fetch(PageRequest(cursor.ticks, cursor.end, len(cursor.seen), cursor.limit, cursor.metadata)).entries
         new = list({item.sequence: item for item in page if item.sequence not in cursor.seen}.values())
         if new:
             if new[-1].ticks != cursor.ticks:

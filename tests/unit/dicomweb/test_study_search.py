@@ -24,7 +24,7 @@ from dicom_etl.dicomweb.side_by_side import side_by_side
 from dicom_etl.dicomweb.study_dates import Part
 from dicom_etl.dicomweb.study_search import Depth, StudyCounts, instances_of_studies, study_counts
 from dicom_etl.remote.http.client import HttpClient
-from dicom_etl.remote.http.retry import Patience
+from dicom_etl.remote.http.retry import RetryPolicy
 from support.broken import Mutant, assert_caught
 
 P = "Microsoft.Default"
@@ -221,7 +221,7 @@ def test_questions_are_taken_as_they_are_needed() -> None:
             taken.append(get_ident())
             yield number
 
-    def ask(number: int, _: Patience) -> tuple[int, list[int]]:
+    def ask(number: int, _: RetryPolicy) -> tuple[int, list[int]]:
         asked.append(number)
         return number, [number + 1_000_000] if number < 1_000_000 else []
 

@@ -31,7 +31,7 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.remote import identity
 from dicom_etl.remote.http.client import HttpClient
-from dicom_etl.remote.http.request import Call
+from dicom_etl.remote.http.request import HttpRequest
 from dicom_etl.remote.identity import (
     DICOM_SCOPE,
     TokenSource,
@@ -56,7 +56,7 @@ from support.identity import (
     token_giver,
 )
 
-FEED = Call("/v2/changefeed", expect_json=True)
+FEED = HttpRequest("/v2/changefeed", expect_json=True)
 WAYS = {"app service": "app service", "imds": "imds", "service principal": "secret", "workload identity": "assertion"}
 
 
@@ -275,7 +275,7 @@ def test_a_reader_may_read_and_not_store(make_world: Callable[..., World]) -> No
     """What upload needs more is said by name."""
     world = make_world("imds")
     nothing = {"Content-Type": "multipart/related; boundary=b"}
-    store = Call("/v2/studies", method="POST", content=b"", headers=nothing, expected=frozenset({204}))
+    store = HttpRequest("/v2/studies", method="POST", content=b"", headers=nothing, expected=frozenset({204}))
     with world.client() as client:
         assert read(client) == b"[]"
         with pytest.raises(AccessDenied, match=r"role DICOM Data Owner to this identity$"):
@@ -417,7 +417,7 @@ def test_a_busy_login_is_told_by_the_answer_that_decided(
         def get_token(self, *_scopes: str, **_options: object) -> AccessToken:
             raise ClientAuthenticationError("refused")
 
-    credential = identity._StatusKept(Refused, lambda: now[0])
+    credential = identity.BusyAwareCredential(Refused, lambda: now[0])
     with pytest.raises(ServiceUnavailable if busy else AccessDenied):
         identity.access_token(credential, "scope", "the DICOM service")
 

@@ -26,7 +26,7 @@ from dicom_etl.commands.verify.compare import (
     gone_entries,
     snapshot,
 )
-from dicom_etl.commands.verify.inventory import Inventory, Service, take_inventory
+from dicom_etl.commands.verify.inventory import Service, ServiceInventory, take_inventory
 from dicom_etl.commands.verify.scratch import scratch
 from dicom_etl.commands.verify.search_result import KeyFile, SearchResult, proven_gone
 from dicom_etl.core.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
@@ -156,7 +156,7 @@ def _task(settings: Settings, lake: Lake, client: HttpClient, run_id: int, start
     return Task(run_id, "repair", Window(min(comparison_start(lake, settings), now), now), True, now, started)
 
 
-def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired:
+def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> Repaired:
     task, retries = work.task, work.client.retries
     found = compare(work.one, before, inventory)
     removed = _removed(work, found)
@@ -276,7 +276,7 @@ def _voids(plan: _Plan, task: Task) -> list[Reject]:
     ]
 
 
-def _left(work: _Repair, inventory: Inventory) -> tuple[dict[str, int], dict[str, int]]:
+def _left(work: _Repair, inventory: ServiceInventory) -> tuple[dict[str, int], dict[str, int]]:
     """How many rows of each table still differ, and instances by kind, by what was listed and read again."""
     change = read_table(work.one.spark, work.lake.path("change"))
     again = change.where(F.col("runId") == work.task.run_id)

@@ -19,8 +19,8 @@ from dicom_etl.outputs.fabric.responses import Shortcut, page, raise_for_status
 from dicom_etl.remote.http.body import TooLarge
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.http.endpoint import Endpoint
-from dicom_etl.remote.http.request import Call
-from dicom_etl.remote.http.response import Answer
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse
 from dicom_etl.remote.identity import TokenSource
 
 _LARGEST_BYTES = 16 << 20
@@ -59,7 +59,7 @@ class LakehouseShortcuts:
         found: dict[str, Shortcut] = {}
         params: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
-            shortcuts, token = page(self._send(Call(self._path, params=params, max_bytes=_LARGEST_BYTES)))
+            shortcuts, token = page(self._send(HttpRequest(self._path, params=params, max_bytes=_LARGEST_BYTES)))
             found |= {shortcut.place: shortcut for shortcut in shortcuts}
             if not token:
                 return found
@@ -81,7 +81,7 @@ class LakehouseShortcuts:
             raise TypeError("only shortcuts to Azure storage are made")
         adls = {"location": target.location, "subpath": target.subpath, "connectionId": target.connection}
         body = {"path": shortcut.path, "name": shortcut.name, "target": {"adlsGen2": adls}}
-        call = Call(
+        request = HttpRequest(
             self._path,
             "POST",
             params={"shortcutConflictPolicy": policy},
@@ -89,10 +89,10 @@ class LakehouseShortcuts:
             expected=frozenset({200, 201}),
             max_bytes=_LARGEST_BYTES,
         )
-        self._send(call)
+        self._send(request)
 
-    def _send(self, call: Call) -> Answer:
+    def _send(self, request: HttpRequest) -> HttpResponse:
         try:
-            return self._client.send(call, lambda answer: answer)
+            return self._client.send(request, lambda response: response)
         except TooLarge as error:
             raise ProtocolError("Fabric's answer is longer than any list of shortcuts") from error

@@ -9,8 +9,8 @@ from typing import NoReturn
 import msgspec
 
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolError
-from dicom_etl.remote.http.request import Call
-from dicom_etl.remote.http.response import Answer, raise_if_retryable
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse, raise_if_retryable
 
 _CODE = re.compile(r"[A-Za-z0-9]{1,64}")
 _ROLE = "assign this identity the role Contributor in the workspace"
@@ -71,10 +71,10 @@ class _Error(msgspec.Struct, rename="camel"):
     error_code: str = ""
 
 
-def page(answer: Answer) -> tuple[list[Shortcut], str | None]:
+def page(response: HttpResponse) -> tuple[list[Shortcut], str | None]:
     """The shortcuts of one page of the list, and the token of the next page as Fabric wrote it."""
     try:
-        decoded = msgspec.json.decode(answer.body, type=_Page)
+        decoded = msgspec.json.decode(response.body, type=_Page)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError("Fabric's list of shortcuts is not what its API describes") from error
     return [_shortcut(listed) for listed in decoded.value], decoded.continuation_token
@@ -91,10 +91,10 @@ def as_target(location: str, subpath: str, connection: str) -> Target:
     return Target(location.rstrip("/").lower(), "/" + subpath.strip("/"), connection.lower())
 
 
-def raise_for_status(request: Call, answer: Answer, _host: str) -> NoReturn:
-    """Raises the error that a status means which was not expected: Failure for what another attempt may solve."""
-    status, said = answer.status, _said(answer)
-    raise_if_retryable(answer, said)
+def raise_for_status(request: HttpRequest, response: HttpResponse, _host: str) -> NoReturn:
+    """Raises the error that an unexpected status means: RetryableError where another attempt may help."""
+    status, said = response.status, _said(response)
+    raise_if_retryable(response, said)
     if status == 401:
         raise AccessDenied(
             f"Fabric does not accept the token ({said}); sign in (az login) or renew the token in the variable of "
@@ -119,10 +119,10 @@ def raise_for_status(request: Call, answer: Answer, _host: str) -> NoReturn:
     raise ProtocolError(f"Fabric answered status {said} to a {request.method} request")
 
 
-def _said(answer: Answer) -> str:
+def _said(response: HttpResponse) -> str:
     """The status, with Fabric's own code for the error where it is a plain word; never its message."""
     try:
-        code = msgspec.json.decode(answer.body, type=_Error).error_code
+        code = msgspec.json.decode(response.body, type=_Error).error_code
     except (msgspec.DecodeError, UnicodeDecodeError):
         code = ""
-    return f"{answer.status}, {code}" if _CODE.fullmatch(code) else str(answer.status)
+    return f"{response.status}, {code}" if _CODE.fullmatch(code) else str(response.status)

@@ -16,11 +16,19 @@ import tenacity
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import ServiceUnavailable
 from dicom_etl.remote.http.endpoint import Endpoint
-from dicom_etl.remote.http.request import Call
-from dicom_etl.remote.http.response import NOT_JSON, Answer
-from dicom_etl.remote.http.retry import MAX_ATTEMPTS, PATIENT, Failure, Kind, Patience, failure_of, wait_seconds
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import NOT_JSON, HttpResponse
+from dicom_etl.remote.http.retry import (
+    DEFAULT_RETRY,
+    MAX_ATTEMPTS,
+    FailureKind,
+    RetryableError,
+    RetryPolicy,
+    failure_of,
+    wait_seconds,
+)
 from dicom_etl.remote.http.throttle import Throttle
-from dicom_etl.remote.http.transport import Wire
+from dicom_etl.remote.http.transport import Transport
 
 _PAUSE_SLICE_SECONDS = 0.5
 
@@ -33,7 +41,7 @@ class KeepsFailing(ServiceUnavailable):
 
 
 class Cancelled(Exception):
-    """The caller no longer wants the answer; reaches only the caller that has set ``stop``."""
+    """The caller no longer wants the answer; reaches only the caller that has set ``cancelled``."""
 
 
 class HttpClient:
@@ -55,8 +63,8 @@ class HttpClient:
         self.monotonic = monotonic
         self.retries = 0
         self._endpoint = endpoint
-        self._wire = Wire(endpoint, monotonic=monotonic, wall_clock=wall_clock, transport=transport)
-        self.host = self._wire.host
+        self._transport = Transport(endpoint, monotonic=monotonic, wall_clock=wall_clock, transport=transport)
+        self.host = self._transport.host
         self._waited_slices = 0
         self._pulse = 0
         self._sleep = sleep
@@ -72,23 +80,23 @@ class HttpClient:
         self.close()
 
     def close(self) -> None:
-        self._wire.close()
+        self._transport.close()
 
     @property
     def requests(self) -> int:
         """How many requests were sent, retries included."""
-        return self._wire.requests
+        return self._transport.requests
 
     def pulse(self) -> int:
         """A number that changes as long as requests go out, are answered within their time, or wait as told."""
-        if self._wire.waiting_in_time:
+        if self._transport.waiting_in_time:
             self._pulse += 1
-        return self._pulse + self._wire.requests + self._waited_slices
+        return self._pulse + self._transport.requests + self._waited_slices
 
     @property
     def service_time(self) -> int | None:
         """The ``Date`` of the newest answer in ticks; None before the first."""
-        return self._wire.service_time
+        return self._transport.service_time
 
     def deadline(self, since: float) -> float:
         """Until when what began at ``since`` is tried again, both on the client's monotonic clock.
@@ -96,40 +104,42 @@ class HttpClient:
         Short before the first answer (Endpoint).
         """
         budget = self._endpoint.retry_seconds
-        return since + (budget if self._wire.answered else min(budget, self._endpoint.first_answer_seconds))
+        return since + (budget if self._transport.answered else min(budget, self._endpoint.first_answer_seconds))
 
-    def send(self, call: Call, read: Callable[[Answer], T], patience: Patience = PATIENT) -> T:
-        """What ``read`` makes of the answer; ``read`` raises Failure for an answer that is worth a retry.
+    def send(
+        self, request: HttpRequest, read: Callable[[HttpResponse], T], retry_policy: RetryPolicy = DEFAULT_RETRY
+    ) -> T:
+        """What ``read`` makes of the answer; ``read`` raises RetryableError for an answer that is worth a retry.
 
         Raises ServiceUnavailable when time or attempts are over (KeepsFailing when
-        ``patience.failing_attempts`` were), what the endpoint makes of a status, body.TooLarge, and Cancelled.
+        ``retry_policy.failing_attempts`` were), what the endpoint makes of a status, body.TooLarge, and Cancelled.
         """
-        since = self.monotonic() if patience.since is None else patience.since
+        since = self.monotonic() if retry_policy.since is None else retry_policy.since
         failing = 0
 
         def looks_poisoned() -> bool:
-            return patience.failing_attempts is not None and failing >= patience.failing_attempts
+            return retry_policy.failing_attempts is not None and failing >= retry_policy.failing_attempts
 
         def stop(state: tenacity.RetryCallState) -> bool:
             nonlocal failing
             failure = failure_of(state)
-            failing += failure.weight if failure.kind is Kind.FAILING else 0
+            failing += failure.weight if failure.kind is FailureKind.FAILING else 0
             too_late = self.monotonic() + state.upcoming_sleep > self.deadline(since)
             too_often = state.attempt_number >= MAX_ATTEMPTS
-            return looks_poisoned() or too_late or too_often or patience.cancelled()
+            return looks_poisoned() or too_late or too_often or retry_policy.cancelled()
 
         # tenacity, and not the shell stamina round it: that sleeps and tells the time by its own.
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(Failure),
+            retry=tenacity.retry_if_exception_type(RetryableError),
             wait=lambda state: wait_seconds(failure_of(state), state.attempt_number),
             stop=stop,
-            sleep=lambda seconds: self.pause(float(seconds), patience.cancelled),
+            sleep=lambda seconds: self.pause(float(seconds), retry_policy.cancelled),
             before_sleep=self._note_retry,
             reraise=True,
         )
         try:
-            return cast(T, retrying(self._attempt, call, read, patience.cancelled))
-        except Failure as failure:
+            return cast(T, retrying(self._attempt, request, read, retry_policy.cancelled))
+        except RetryableError as failure:
             kind = KeepsFailing if looks_poisoned() else ServiceUnavailable
             raise kind(_advice(failure, self._endpoint, self.host)) from failure
 
@@ -140,35 +150,35 @@ class HttpClient:
             seconds -= _PAUSE_SLICE_SECONDS
             self._waited_slices += 1
 
-    def _attempt(self, call: Call, read: Callable[[Answer], T], cancelled: Callable[[], bool]) -> T:
+    def _attempt(self, request: HttpRequest, read: Callable[[HttpResponse], T], cancelled: Callable[[], bool]) -> T:
         # What the service asked of one connection holds for all of them.
         self.pause(self._throttle.closed_until - self.monotonic(), cancelled)
         with self._throttle.slot(cancelled):
             if cancelled():
                 raise Cancelled
-            answer = self._wire.exchange(call)
+            response = self._transport.exchange(request)
         try:
-            self._check(call, answer)
-        except Failure as failure:
-            if failure.kind is Kind.THROTTLED or failure.retry_after is not None:
+            self._check(request, response)
+        except RetryableError as failure:
+            if failure.kind is FailureKind.THROTTLED or failure.retry_after is not None:
                 closed = min(failure.retry_after or 0.0, self._endpoint.retry_seconds)
                 self._throttle.throttled(self.monotonic() + closed)
             raise
         self._throttle.answered()
-        return read(answer)
+        return read(response)
 
-    def _check(self, call: Call, answer: Answer) -> None:
-        if answer.status not in call.expected:
-            self._endpoint.raise_for_status(call, answer, self.host)
-        if call.expect_json and answer.status == 200 and not answer.is_json:
-            raise Failure(NOT_JSON, Kind.FAILING, answer.retry_after)
+    def _check(self, request: HttpRequest, response: HttpResponse) -> None:
+        if response.status not in request.expected:
+            self._endpoint.raise_for_status(request, response, self.host)
+        if request.expect_json and response.status == 200 and not response.is_json:
+            raise RetryableError(NOT_JSON, FailureKind.FAILING, response.retry_after)
 
     def _note_retry(self, state: tenacity.RetryCallState) -> None:
         with self._lock:
             self.retries += 1
         # Before the first answer the error itself will say it, in one line: nothing was under way that waits.
         log.log(
-            logging.WARNING if self._wire.answered else logging.DEBUG,
+            logging.WARNING if self._transport.answered else logging.DEBUG,
             "retrying request",
             extra={
                 "service": self._endpoint.name,
@@ -179,9 +189,9 @@ class HttpClient:
         )
 
 
-def _advice(failure: Failure, endpoint: Endpoint, host: str) -> str:
+def _advice(failure: RetryableError, endpoint: Endpoint, host: str) -> str:
     hint = "run again later"
-    if failure.kind is Kind.UNREACHABLE:
+    if failure.kind is FailureKind.UNREACHABLE:
         hint = f"check {endpoint.address_key} and the network"
     elif failure.reason == NOT_JSON:
         hint += f"; if it stays so, something else answers there: check {endpoint.address_key}, and proxies"

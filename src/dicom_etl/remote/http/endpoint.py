@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from dicom_etl.remote.http.request import Call
-from dicom_etl.remote.http.response import Answer
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse
 from dicom_etl.remote.http.retry import RETRYABLE_STATUSES
 
 if TYPE_CHECKING:  # it loads azure-identity's core
     from dicom_etl.remote.identity import TokenSource
 
-RaiseForStatus = Callable[[Call, Answer, str], NoReturn]
-"""Raises the error that an unexpected status means: Failure where another attempt may help. Takes the host, too."""
+RaiseForStatus = Callable[[HttpRequest, HttpResponse, str], NoReturn]
+"""Raises the error that an unexpected status means: RetryableError where another attempt may help. Takes the host."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import httpx
 import msgspec
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class HttpRequest:
     """One request, without the address of the service.
 
     ``json`` is sent as the body, encoded, and needs no ``content``; its Content-Type is application/json unless
@@ -28,8 +29,10 @@ class Call:
     expect_json: bool = False
     max_bytes: int | None = None
 
-    def encoded(self) -> tuple[dict[str, str], bytes | None]:
+    def encoded(self) -> tuple[httpx.Headers, bytes | None]:
         """The headers and the body as they are sent."""
         if self.json is None:
-            return dict(self.headers), self.content
-        return {"Content-Type": "application/json", **self.headers}, msgspec.json.encode(self.json)
+            return httpx.Headers(self.headers), self.content
+        headers = httpx.Headers({"Content-Type": "application/json"})
+        headers.update(self.headers)
+        return headers, msgspec.json.encode(self.json)

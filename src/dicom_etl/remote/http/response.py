@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import httpx
 
-from dicom_etl.remote.http.retry import RETRYABLE_STATUSES, Failure, Kind
+from dicom_etl.remote.http.retry import RETRYABLE_STATUSES, FailureKind, RetryableError
 
 NOT_JSON = "an answer that is not JSON"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """One answer with its whole body; ``retry_after`` in seconds."""
 
     status: int
@@ -28,12 +28,12 @@ class Answer:
         return media_type == "application/json" or media_type.endswith("+json")
 
 
-def raise_if_retryable(answer: Answer, status_text: str) -> None:
-    """Raises Failure for a status that another attempt may solve; ``status_text`` has no values in it.
+def raise_if_retryable(response: HttpResponse, status_text: str) -> None:
+    """Raises RetryableError for a status that another attempt may solve; ``status_text`` has no values in it.
 
     A 5xx may lie in what was asked for even when it says when to come back: its wait is honoured, and it counts as
     failing (design/service-protocol.md: Pages that fail).
     """
-    if answer.status in RETRYABLE_STATUSES:
-        kind = Kind.THROTTLED if answer.status == 429 else Kind.FAILING
-        raise Failure(f"status {status_text}", kind, answer.retry_after)
+    if response.status in RETRYABLE_STATUSES:
+        kind = FailureKind.THROTTLED if response.status == 429 else FailureKind.FAILING
+        raise RetryableError(f"status {status_text}", kind, response.retry_after)

@@ -15,15 +15,15 @@ from dicom_etl.core.timerange import from_datetime
 from dicom_etl.remote.http.body import read_body
 from dicom_etl.remote.http.connection import callable_address, http_client
 from dicom_etl.remote.http.endpoint import Endpoint
-from dicom_etl.remote.http.request import Call
-from dicom_etl.remote.http.response import Answer
-from dicom_etl.remote.http.retry import Failure, Kind, http_date, retry_after_seconds
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse
+from dicom_etl.remote.http.retry import FailureKind, RetryableError, http_date, retry_after_seconds
 
 # An error's text is not worth more than this; only what was asked for may be large.
 _LARGEST_ERROR_BYTES = 1 << 20
 
 
-class Wire:
+class Transport:
     """The connections to one service; safe to share between threads, to be closed at the end.
 
     ``requests`` counts what was sent, ``answered`` tells whether the service ever was there and well,
@@ -61,19 +61,19 @@ class Wire:
         """Whether an answer is awaited whose time is not over yet."""
         return self._in_flight > 0 and self._monotonic() < self._in_time_until
 
-    def exchange(self, call: Call) -> Answer:
+    def exchange(self, request: HttpRequest) -> HttpResponse:
         """The answer, whatever its status; a refused token is renewed and the request repeated, once.
 
-        Raises Failure when no whole answer came, body.TooLarge, and what the token's source raises.
+        Raises RetryableError when no whole answer came, body.TooLarge, and what the token's source raises.
         """
         source = self._endpoint.token
         if source is None:
-            return self._send(call, None)
+            return self._send(request, None)
         token = source(False)
-        answer = self._send(call, token)
-        if answer.status == 401:
-            answer = self._send(call, self._renewed(source, token))
-        return answer
+        response = self._send(request, token)
+        if response.status == 401:
+            response = self._send(request, self._renewed(source, token))
+        return response
 
     def _renewed(self, source: Callable[[bool], str], refused: str) -> str:
         """A token other than the refused one; of many threads that were refused at once, one renews."""
@@ -81,8 +81,8 @@ class Wire:
             current = source(False)
             return current if current != refused else source(True)
 
-    def _send(self, call: Call, token: str | None) -> Answer:
-        headers, content = call.encoded()
+    def _send(self, request: HttpRequest, token: str | None) -> HttpResponse:
+        headers, content = request.encoded()
         if token is not None:
             headers["Authorization"] = f"Bearer {printable(token)}"
         give_up_at = self._monotonic() + self._endpoint.timeout_seconds
@@ -90,26 +90,26 @@ class Wire:
             self.requests += 1
             self._in_flight += 1
             self._in_time_until = give_up_at
-        url = self._base_url + call.path
+        url = self._base_url + request.path
         try:
             with (
                 callable_address(self.host, self._endpoint.address_key),
                 self._http.stream(
-                    call.method, url, params=dict(call.params), headers=headers, content=content
+                    request.method, url, params=dict(request.params), headers=headers, content=content
                 ) as response,
             ):
                 self._note(response)
-                wanted = response.status_code in call.expected
-                most = call.max_bytes if wanted else _LARGEST_ERROR_BYTES
+                wanted = response.status_code in request.expected
+                most = request.max_bytes if wanted else _LARGEST_ERROR_BYTES
                 body = read_body(response, give_up_at, self._monotonic, most)
         except httpx.RequestError as error:
-            raise _failure(error) from error
+            raise _retryable_error(error) from error
         finally:
             with self._lock:
                 self._in_flight -= 1
         now = http_date(response.headers.get("date")) or self._wall_clock()
         wait = retry_after_seconds(response.headers.get("retry-after"), now)
-        return Answer(response.status_code, response.headers, body, wait)
+        return HttpResponse(response.status_code, response.headers, body, wait)
 
     def _note(self, response: httpx.Response) -> None:
         moment = http_date(response.headers.get("date"))
@@ -119,17 +119,19 @@ class Wire:
                 self.service_time = from_datetime(moment)
 
 
-def _failure(error: httpx.RequestError) -> Failure:
+def _retryable_error(error: httpx.RequestError) -> RetryableError:
     """httpx's error in a word of ours: its own text may quote what was sent."""
-    if isinstance(_cause(error), ssl.SSLError) and not isinstance(_cause(error), ssl.SSLCertVerificationError):
-        return Failure("no TLS 1.2 or newer", Kind.UNREACHABLE)
-    if isinstance(_cause(error), ssl.SSLError):
-        return Failure("a certificate that this machine does not trust (see SSL_CERT_FILE)", Kind.UNREACHABLE)
+    cause = _cause(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason = "a certificate that this machine does not trust (see SSL_CERT_FILE)"
+        return RetryableError(reason, FailureKind.UNREACHABLE)
+    if isinstance(cause, ssl.SSLError):
+        return RetryableError("no TLS 1.2 or newer", FailureKind.UNREACHABLE)
     if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
-        return Failure("an answer that took too long", Kind.FAILING, weight=2)
+        return RetryableError("an answer that took too long", FailureKind.FAILING, weight=2)
     if isinstance(error, httpx.TimeoutException | httpx.ConnectError | httpx.ProxyError):
-        return Failure("no connection", Kind.UNREACHABLE)
-    return Failure("a cut connection", Kind.FAILING)
+        return RetryableError("no connection", FailureKind.UNREACHABLE)
+    return RetryableError("a cut connection", FailureKind.FAILING)
 
 
 def _cause(error: BaseException) -> BaseException:
