@@ -26,7 +26,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from dicom_etl.commands.query import answer
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 
 # %% [markdown]
 # ## Open the lake

@@ -31,7 +31,7 @@ from pydicom import Dataset
 from pydicom.pixels import apply_rescale
 
 from dicom_etl import open_instance
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 from dicom_etl.lake.delta.table import read_rows
 from dicom_etl.lake.open import existing_lake
 

@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """The one session of the test process: ours, or the one that another runtime hands in."""
-    from dicom_etl.core.settings.model import load_settings
+    from dicom_etl.core.settings.load import load_settings
     from dicom_etl.tables.engine.session import cluster_session, local_session
     from support import runtime
 

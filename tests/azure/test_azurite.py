@@ -25,7 +25,7 @@ from dicom_etl.commands.sync import sync
 from dicom_etl.commands.sync_request import Request
 from dicom_etl.commands.upload import upload
 from dicom_etl.core.errors import AnotherWriter, DicomEtlError, Superseded
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 from dicom_etl.lake.claims.claim import claim
 from dicom_etl.lake.claims.file import ClaimFolder
 from dicom_etl.lake.claims.process import Process

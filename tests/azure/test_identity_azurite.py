@@ -120,7 +120,7 @@ def trusting_java(environment: dict[str, str], certificate: Certificate, folder:
 def python(code: str, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     """A program with the storage that the settings in its arguments name."""
     start = (
-        "import sys\nfrom dicom_etl.core.settings.model import load_settings\n"
+        "import sys\nfrom dicom_etl.core.settings.load import load_settings\n"
         "from dicom_etl.remote.storage import storage_of\n"
         "settings = load_settings(None, sys.argv[1:], {})\nstorage = storage_of(settings)\nroot = settings.lake.root\n"
     )

@@ -23,7 +23,7 @@ from bench import template
 from dicom_emulator.options import EmulatorOptions
 from dicom_emulator.serve import serve_in_thread
 from dicom_emulator.state.service import DicomService
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 from dicom_etl.tables.engine.session import local_session
 from support.oracle import KEYS, Row, Tables
 from support.site import Site, at, table_rows, text_at, ticks_at

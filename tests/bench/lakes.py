@@ -15,7 +15,8 @@ from deltalake import DeltaTable
 from bench.archive import append_by_hand, archive_rows, whole_rounds
 from bench.feed import START, Feed, instant
 from bench.processes import Ended, Server, run_process
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
 from dicom_etl.tables.file_skipping import study_ranges
 from dicom_etl.tables.schema import TABLES, statistics_columns
 

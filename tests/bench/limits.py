@@ -25,7 +25,8 @@ from bench.feed import START, Feed, instant
 from bench.lakes import settings
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
-from dicom_etl.dicomweb.feed.reader import Reading, read_feed
+from dicom_etl.dicomweb.connect import connect
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_feed
 from dicom_etl.lake.change_schema import change_schema
 from dicom_etl.lake.delta.add_file import NewFile
 from dicom_etl.lake.delta.commit import commit_files
@@ -34,7 +35,6 @@ from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import find_lake, highest_run_id, make_lake, make_private_tables
 from dicom_etl.lake.paths import places
 from dicom_etl.landing.landing import Landed, Landing
-from dicom_etl.remote.http.client import connect
 
 CONNECTIONS = 10
 _READ_AT = datetime(2024, 5, 1, tzinfo=UTC)
@@ -69,7 +69,7 @@ def _end(feed: Feed, place: int) -> int:
     return feed.event(place + 200).ticks if place + 200 < feed.entries else feed.base_end
 
 
-def land(given: Settings, run_id: int, window: Window, connections: int) -> tuple[Landed, Reading]:
+def land(given: Settings, run_id: int, window: Window, connections: int) -> tuple[Landed, FeedReadResult]:
     """Download, parse and write one range; the files are not committed yet."""
     lake = find_lake(places(given))
     assert lake is not None

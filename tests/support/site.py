@@ -18,7 +18,8 @@ from dicom_emulator.serve import Emulator
 from dicom_emulator.state.service import DicomService
 from dicom_etl.commands.sync import sync
 from dicom_etl.commands.sync_request import request
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.table import open_table
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.ledger import Run

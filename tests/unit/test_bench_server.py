@@ -24,13 +24,13 @@ from bench.report import Machine, markdown
 from bench.results import Results
 from bench.targets import verdicts
 from dicom_etl.core.entry import Entry
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.timerange import Window
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import read_feed, service_now
 from dicom_etl.dicomweb.retrieve import gone_instances
 from dicom_etl.dicomweb.search import partitions
 from dicom_etl.dicomweb.study_search import StudyCounts, instances_of_studies, study_counts
-from dicom_etl.remote.http.client import connect
 
 ROUND = 720  # four studies of 180
 _FOLDER = "AHDS/bench/dicom/bench/Microsoft.Default"

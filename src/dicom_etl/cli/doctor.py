@@ -12,7 +12,7 @@ from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.options import json_option, settings_options
 from dicom_etl.commands.doctor.check import Finding, exit_code
 from dicom_etl.core.logs import LogFormat, configure_logging
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 
 
 # Not `cli_options.common`: that ends with the first thing wrong in the settings, and hides the rest.

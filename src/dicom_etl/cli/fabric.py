@@ -10,8 +10,7 @@ import msgspec
 from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.options import common, json_option
 from dicom_etl.core.errors import UsageError
-from dicom_etl.core.settings.model import Settings
-from dicom_etl.core.settings.rules import check_meaning
+from dicom_etl.core.settings.model import DECLARED, Settings
 
 
 @click.group(invoke_without_command=True)
@@ -56,7 +55,7 @@ def _with_ids(settings: Settings, **given: str | None) -> Settings:
     ids = {name: value for name, value in given.items() if value is not None}
     for name, value in ids.items():
         try:
-            check_meaning(f"fabric.{name}", value)
+            DECLARED[f"fabric.{name}"].check(value)
         except ValueError as error:
             raise UsageError(f"--{name}: {error}") from error
     return msgspec.structs.replace(settings, fabric=msgspec.structs.replace(settings.fabric, **ids))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.logs import configure_as_asked, configure_logging
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from dicom_etl.core.logs import configure_logging
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 
 _OPTIONS = (
     click.option("--config", type=click.Path(path_type=Path), help="Settings file."),

@@ -20,6 +20,7 @@ from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import Progress, Silent
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import service_now
 from dicom_etl.lake import coverage, ledger
 from dicom_etl.lake.claims.claim import Claim
@@ -36,7 +37,7 @@ from dicom_etl.lake.open import (
     refuse_restored,
 )
 from dicom_etl.lake.paths import Places, places
-from dicom_etl.remote.http.client import DicomClient, connect
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.run.feed_continuity import refuse_a_feed_that_went_back
 from dicom_etl.run.pipeline import Read, run
@@ -111,7 +112,7 @@ class _Tools:
     settings: Settings
     where: Places
     service: str
-    client: DicomClient
+    client: HttpClient
     engine: Engine
     ahead: ReadAhead
     progress: Progress
@@ -225,7 +226,7 @@ def planned(settings: Settings, request: Request, *, clock: Callable[[], datetim
         return _stretches(settings, request, lake, _now(client, clock))
 
 
-def _now(client: DicomClient, clock: Callable[[], datetime]) -> int:
+def _now(client: HttpClient, clock: Callable[[], datetime]) -> int:
     """The earlier of our clock and the service's, in ticks: neither may run ahead.
 
     design/architecture.md: Coverage and the ledger.

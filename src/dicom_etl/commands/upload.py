@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.store import Outcome, store
-from dicom_etl.remote.http.client import connect
 from dicom_etl.remote.identity import dicom_tokens
 
 _PREAMBLE = 128

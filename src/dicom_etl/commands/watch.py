@@ -71,7 +71,7 @@ def watch(
             except (TemporaryError, StorageError) as error:
                 failures += 1
                 log.warning(
-                    "will be tried again",
+                    "sync failed, retrying",
                     extra={"error": type(error).__name__, "failures": failures, "seconds": _patience(failures)},
                 )
                 # A JVM that has ended, or one whose disk was full, is of no use any more.

@@ -46,7 +46,7 @@ class Entry(msgspec.Struct, rename="camel", frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Unusable:
+class InvalidEntry:
     """An entry that can be neither merged nor told to be harmless by itself; ``reason`` is a code.
 
     ``ticks`` is its time in 100 ns since 1970. The UIDs are null where the entry has none.

@@ -9,10 +9,10 @@ import msgspec
 
 from dicom_etl.dicomweb.resources import instance_route, is_uid
 from dicom_etl.dicomweb.side_by_side import side_by_side
-from dicom_etl.remote.http.client import DicomClient
-from dicom_etl.remote.http.response import Answer
-from dicom_etl.remote.http.retry import PATIENT, Failure, Kind, Patience
-from dicom_etl.remote.http.transport import Call
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse
+from dicom_etl.remote.http.retry import DEFAULT_RETRY, FailureKind, RetryableError, RetryPolicy
 
 # As stored: without a transfer syntax the service would transcode to Explicit VR Little Endian.
 _AS_STORED = "application/dicom; transfer-syntax=*"
@@ -20,49 +20,49 @@ _METADATA = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 def retrieve_instance(
-    client: DicomClient, study: str, series: str, instance: str, *, partition: str | None = None
+    client: HttpClient, study: str, series: str, instance: str, *, partition: str | None = None
 ) -> bytes | None:
     """The file of one instance, byte for byte as stored; None when the service does not have it.
 
-    Raises as ``DicomClient.send``.
+    Raises as ``HttpClient.send``.
     """
-    call = Call(
+    request = HttpRequest(
         instance_route(partition, study, series, instance),
         headers={"Accept": _AS_STORED},
         expected=frozenset({200, 404}),
     )
-    return client.send(call, lambda answer: None if answer.status == 404 else answer.body)
+    return client.send(request, lambda response: None if response.status == 404 else response.body)
 
 
 def retrieve_metadata(
-    client: DicomClient, study: str, series: str, instance: str, *, partition: str | None = None
+    client: HttpClient, study: str, series: str, instance: str, *, partition: str | None = None
 ) -> dict[str, Any] | None:
     """The DICOM JSON data set of one instance; None when the service does not have it.
 
-    Raises as ``DicomClient.send``.
+    Raises as ``HttpClient.send``.
     """
     return client.send(_metadata_call(partition, study, series, instance), _metadata)
 
 
 def instance_exists(
-    client: DicomClient,
+    client: HttpClient,
     study: str,
     series: str,
     instance: str,
     *,
     partition: str | None = None,
-    patience: Patience = PATIENT,
+    retry_policy: RetryPolicy = DEFAULT_RETRY,
 ) -> bool:
     """Whether the service has the instance: 404 for its metadata is the proof that it has not.
 
-    Raises as ``DicomClient.send``: any other answer proves nothing.
+    Raises as ``HttpClient.send``: any other answer proves nothing.
     """
-    call = _metadata_call(partition, study, series, instance)
-    return client.send(call, lambda answer: answer.status == 200, patience)
+    request = _metadata_call(partition, study, series, instance)
+    return client.send(request, lambda response: response.status == 200, retry_policy)
 
 
 def gone_instances(
-    client: DicomClient, partition: str | None, keys: Iterable[tuple[str, str, str]], *, connections: int
+    client: HttpClient, partition: str | None, keys: Iterable[tuple[str, str, str]], *, connections: int
 ) -> Iterator[tuple[str, str, str]]:
     """Those of ``keys`` (study, series, SOP instance) that the service proves not to have, in any order.
 
@@ -70,27 +70,27 @@ def gone_instances(
     no path can hold is not asked for, and so nothing is proven. Raises as ``instance_exists``.
     """
 
-    def ask(key: tuple[str, str, str], patience: Patience) -> tuple[tuple[str, str, str] | None, tuple[()]]:
-        return None if instance_exists(client, *key, partition=partition, patience=patience) else key, ()
+    def ask(key: tuple[str, str, str], retry_policy: RetryPolicy) -> tuple[tuple[str, str, str] | None, tuple[()]]:
+        return None if instance_exists(client, *key, partition=partition, retry_policy=retry_policy) else key, ()
 
     possible = (key for key in keys if all(map(is_uid, key)))
     return (key for key in side_by_side(ask, possible, connections=connections) if key is not None)
 
 
-def _metadata_call(partition: str | None, study: str, series: str, instance: str) -> Call:
-    return Call(
+def _metadata_call(partition: str | None, study: str, series: str, instance: str) -> HttpRequest:
+    return HttpRequest(
         instance_route(partition, study, series, instance) + "/metadata",
         headers={"Accept": "application/dicom+json"},
         expected=frozenset({200, 404}),
-        json=True,
+        expect_json=True,
     )
 
 
-def _metadata(answer: Answer) -> dict[str, Any] | None:
-    if answer.status == 404:
+def _metadata(response: HttpResponse) -> dict[str, Any] | None:
+    if response.status == 404:
         return None
     try:
-        datasets = _METADATA.decode(answer.body)
+        datasets = _METADATA.decode(response.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Failure("an answer that is not JSON", Kind.FAILING) from error
+        raise RetryableError("an answer that is not JSON", FailureKind.FAILING) from error
     return datasets[0] if datasets else None

@@ -10,10 +10,10 @@ import msgspec
 
 from dicom_etl.core.errors import ProtocolError
 from dicom_etl.dicomweb.resources import route
-from dicom_etl.remote.http.client import DicomClient
-from dicom_etl.remote.http.response import NOT_JSON, Answer
-from dicom_etl.remote.http.retry import PATIENT, Failure, Kind, Patience
-from dicom_etl.remote.http.transport import Call
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import NOT_JSON, HttpResponse
+from dicom_etl.remote.http.retry import DEFAULT_RETRY, FailureKind, RetryableError, RetryPolicy
 
 PAGE = 200
 _DATASETS = msgspec.json.Decoder(list[dict[str, Any]])
@@ -32,27 +32,27 @@ class SamePage(ProtocolError):
 class Search(Generic[T]):
     """One search: where it is asked, with which filters and further attributes, and what a match is decoded to."""
 
-    client: DicomClient
+    client: HttpClient
     path: str
     decoder: msgspec.json.Decoder[list[T]]
     filters: Mapping[str, str] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     page: int = PAGE
-    patience: Patience = PATIENT
+    retry_policy: RetryPolicy = DEFAULT_RETRY
 
     def part(self, offset: int, limit: int) -> list[T]:
-        """Up to ``limit`` matches after the first ``offset``, newest first. Raises as ``DicomClient.send``."""
+        """Up to ``limit`` matches after the first ``offset``, newest first. Raises as ``HttpClient.send``."""
         params = {**self.filters, "limit": str(limit), "offset": str(offset)}
         if self.include:
             params["includefield"] = ",".join(self.include)
-        call = Call(
+        request = HttpRequest(
             self.path,
             params=params,
             headers={"Accept": "application/dicom+json"},
             expected=frozenset({200, 204}),
-            json=True,
+            expect_json=True,
         )
-        found = self.client.send(call, lambda answer: _decoded(answer, self.decoder), self.patience)
+        found = self.client.send(request, lambda response: _decoded(response, self.decoder), self.retry_policy)
         if len(found) > limit:
             raise ProtocolError("the search sent a page longer than its limit")
         return found
@@ -75,7 +75,7 @@ class Search(Generic[T]):
 
 
 def search(
-    client: DicomClient,
+    client: HttpClient,
     level: Literal["studies", "series", "instances"],
     *,
     partition: str | None = None,
@@ -87,29 +87,31 @@ def search(
 
     ``filters`` are keywords or tags with the value to match, ``include`` further attributes to return. The
     service has no snapshot: while others write, a match can come twice or be missed; compare sets, and ask
-    again. Raises as ``DicomClient.send``.
+    again. Raises as ``HttpClient.send``.
     """
     asked = Search(client, route(partition, level), _DATASETS, filters or {}, include, limit)
     for page in asked.pages():
         yield from page
 
 
-def partitions(client: DicomClient, patience: Patience = PATIENT) -> list[str] | None:
+def partitions(client: HttpClient, retry_policy: RetryPolicy = DEFAULT_RETRY) -> list[str] | None:
     """The names of the service's partitions; None where it has none (the feature is off)."""
-    call = Call(route(None, "partitions"), expected=frozenset({200, 204, 400}), json=True)
-    return client.send(call, lambda answer: None if answer.status == 400 else _partition_names(answer), patience)
+    request = HttpRequest(route(None, "partitions"), expected=frozenset({200, 204, 400}), expect_json=True)
+    return client.send(request, _partition_names, retry_policy)
 
 
-def _decoded(answer: Answer, decoder: msgspec.json.Decoder[list[T]]) -> list[T]:
-    if answer.status == 204:
+def _decoded(response: HttpResponse, decoder: msgspec.json.Decoder[list[T]]) -> list[T]:
+    if response.status == 204:
         return []
     try:
-        return decoder.decode(answer.body)
+        return decoder.decode(response.body)
     except msgspec.ValidationError as error:
         raise ProtocolError("the search sent a match that is not a data set with its UIDs and counts") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Failure(NOT_JSON, Kind.FAILING) from error
+        raise RetryableError(NOT_JSON, FailureKind.FAILING) from error
 
 
-def _partition_names(answer: Answer) -> list[str]:
-    return [str(found["partitionName"]) for found in _decoded(answer, _DATASETS) if "partitionName" in found]
+def _partition_names(response: HttpResponse) -> list[str] | None:
+    if response.status == 400:
+        return None
+    return [str(found["partitionName"]) for found in _decoded(response, _DATASETS) if "partitionName" in found]

@@ -11,14 +11,14 @@ from itertools import islice
 from threading import Event
 from typing import TypeVar
 
-from dicom_etl.remote.http.retry import Patience
+from dicom_etl.remote.http.retry import RetryPolicy
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def side_by_side(
-    ask: Callable[[T, Patience], tuple[R, Iterable[T]]], items: Iterable[T], *, connections: int
+    ask: Callable[[T, RetryPolicy], tuple[R, Iterable[T]]], items: Iterable[T], *, connections: int
 ) -> Iterator[R]:
     """The results of ``ask`` in any order; what it returns besides is asked next.
 
@@ -26,7 +26,7 @@ def side_by_side(
     time. An error of ``ask`` is raised here; then, and when the caller stops early, no further request is sent.
     """
     stop = Event()
-    patience = Patience(cancelled=stop.is_set)
+    retry_policy = RetryPolicy(cancelled=stop.is_set)
     rest = iter(items)
     found: list[T] = []
     under_way: set[Future[tuple[R, Iterable[T]]]] = set()
@@ -35,7 +35,7 @@ def side_by_side(
         while True:
             # What was found first: else the questions still to be asked would pile up.
             while len(under_way) < 2 * connections and (next_one := [found.pop()] if found else list(islice(rest, 1))):
-                under_way.add(pool.submit(ask, next_one[0], patience))
+                under_way.add(pool.submit(ask, next_one[0], retry_policy))
             if not under_way:
                 return
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import msgspec
 
 from dicom_etl.dicomweb.resources import route
-from dicom_etl.remote.http.client import DicomClient
-from dicom_etl.remote.http.response import Answer
-from dicom_etl.remote.http.retry import Failure, Kind
-from dicom_etl.remote.http.transport import Call
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse
+from dicom_etl.remote.http.retry import FailureKind, RetryableError
 
 ALREADY_EXISTS = 45070
 _FAILURES = {
@@ -57,29 +57,29 @@ class Outcome:
         return self.kind == "refused"
 
 
-def store(client: DicomClient, file: bytes, *, partition: str | None = None) -> Outcome:
+def store(client: HttpClient, file: bytes, *, partition: str | None = None) -> Outcome:
     """The outcome of storing the bytes of one DICOM file.
 
     A file that the service refuses is an outcome and no error; an instance that is already there is one of
     its own (it may be our own request that was sent again after its answer got lost). Raises AccessDenied,
     ServiceUnavailable, ConfigurationError, ProtocolError.
     """
-    call = Call(
+    request = HttpRequest(
         route(partition, "studies"),
         method="POST",
         headers={"Content-Type": "application/dicom", "Accept": "application/dicom+json"},
         content=file,
         expected=frozenset({200, 202, *_STATUSES}),
     )
-    return client.send(call, _outcome)
+    return client.send(request, _outcome)
 
 
-def _outcome(answer: Answer) -> Outcome:
-    stored, failed = _items(answer)
+def _outcome(response: HttpResponse) -> Outcome:
+    stored, failed = _items(response)
     if failed:
         return _refused(failed[0])
-    if answer.status not in (200, 202) or not stored:
-        return Outcome("refused", None, _STATUSES.get(answer.status, _NOT_NAMED))
+    if response.status not in (200, 202) or not stored:
+        return Outcome("refused", None, _STATUSES.get(response.status, _NOT_NAMED))
     code = _number(stored[0], "00081196")
     if code is None:
         return Outcome("stored")
@@ -92,13 +92,13 @@ def _refused(item: dict[str, Any]) -> Outcome:
     return Outcome("already there" if code == ALREADY_EXISTS else "refused", code, reason, _tags(item))
 
 
-def _items(answer: Answer) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _items(response: HttpResponse) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The items of ReferencedSOPSequence and FailedSOPSequence; none where the answer has no data set."""
     try:
-        body = msgspec.json.decode(answer.body)
+        body = msgspec.json.decode(response.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        if answer.status in (200, 202):
-            raise Failure("an answer that is not JSON", Kind.FAILING) from error
+        if response.status in (200, 202):
+            raise RetryableError("an answer that is not JSON", FailureKind.FAILING) from error
         return [], []
     return _values(body, "00081199"), _values(body, "00081198")
 

@@ -20,8 +20,8 @@ from dicom_etl.dicomweb.resources import is_uid, route
 from dicom_etl.dicomweb.search import PAGE, SamePage, Search
 from dicom_etl.dicomweb.side_by_side import side_by_side
 from dicom_etl.dicomweb.study_dates import Part
-from dicom_etl.remote.http.client import DicomClient
-from dicom_etl.remote.http.retry import Patience
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.retry import RetryPolicy
 
 # The service finds a page by counting through all that stands before it.
 DEEPEST_OFFSET = 2_000
@@ -71,7 +71,7 @@ class StudyCounts:
 
 
 def study_counts(
-    client: DicomClient,
+    client: HttpClient,
     partition: str | None,
     *,
     connections: int,
@@ -84,14 +84,14 @@ def study_counts(
     StudyDate, halved until they do, and on a day with too many studies ranges of PatientBirthDate. A study may come
     twice, with another count when it changed meanwhile; and while others delete, one may be missed, as in any list of
     pages. Neither is remembered here: ask again for what seems to be missing. ``sink`` is called in this thread.
-    Raises as ``DicomClient.send``.
+    Raises as ``HttpClient.send``.
     """
     name = partition or DEFAULT_PARTITION
     too_large: list[Part] = []
 
-    def ask(part: Part, patience: Patience) -> tuple[list[_Match], Iterable[Part]]:
+    def ask(part: Part, retry_policy: RetryPolicy) -> tuple[list[_Match], Iterable[Part]]:
         include = ("NumberOfStudyRelatedInstances",)
-        asked = Search(client, route(partition, "studies"), _MATCHES, part.filters, include, depth.page, patience)
+        asked = Search(client, route(partition, "studies"), _MATCHES, part.filters, include, depth.page, retry_policy)
         found, whole = _as_far(asked, depth, newest=part.exceeds_its_parts)
         if not whole and part.exceeds_its_parts:
             too_large.append(part)
@@ -108,7 +108,7 @@ def study_counts(
 
 
 def instances_of_studies(
-    client: DicomClient,
+    client: HttpClient,
     partition: str | None,
     studies: Iterable[str],
     *,
@@ -123,9 +123,9 @@ def instances_of_studies(
     """
     name = partition or DEFAULT_PARTITION
 
-    def ask(part: _Within, patience: Patience) -> tuple[list[tuple[str, ...]], Iterable[_Within]]:
+    def ask(part: _Within, retry_policy: RetryPolicy) -> tuple[list[tuple[str, ...]], Iterable[_Within]]:
         place = route(partition, "studies", part.study, *(("series", part.series) if part.series else ()))
-        asked = Search(client, f"{place}/instances", _MATCHES, page=depth.page, patience=patience)
+        asked = Search(client, f"{place}/instances", _MATCHES, page=depth.page, retry_policy=retry_policy)
         if part.series:
             found = asked.part(part.offset, depth.page)
             first = _uid(found[0].sop) if found else None
@@ -135,7 +135,7 @@ def instances_of_studies(
             more = [next_page] if len(found) == depth.page else []
         else:
             found, whole = _as_far(asked, depth, newest=False)
-            series = Search(client, f"{place}/series", _MATCHES, page=depth.page, patience=patience)
+            series = Search(client, f"{place}/series", _MATCHES, page=depth.page, retry_policy=retry_policy)
             pages = () if whole else series.pages()
             more = [_Within(part.study, _uid(match.series)) for page in pages for match in page]
         return [(name, part.study, part.series or _uid(match.series), _uid(match.sop)) for match in found], more

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from dicom_etl.core.attributes import DEFAULT_PARTITION
-from dicom_etl.core.entry import Entry, Unusable
+from dicom_etl.core.entry import Entry, InvalidEntry
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND
 from dicom_etl.lake.change_schema import TIMESTAMP, change_schema
 from dicom_etl.landing.extract import METADATA_MISSING, METADATA_NOT_UTF8, kept_values
@@ -43,7 +43,7 @@ class Rows:
     """The rows of some entries, one each, in their order, and the unusable ones among them."""
 
     batch: pa.RecordBatch
-    unusable: tuple[Unusable, ...]
+    unusable: tuple[InvalidEntry, ...]
 
 
 def rows_of(entries: Sequence[Entry], *, run_id: int, read_at: datetime, keep_metadata: bool = True) -> Rows:
@@ -54,13 +54,13 @@ def rows_of(entries: Sequence[Entry], *, run_id: int, read_at: datetime, keep_me
     ``keep_metadata = False`` leaves the column ``metadata`` null. An Entry's ``ticks`` must be set.
     """
     rows: list[tuple[Any, ...]] = []
-    unusable: list[Unusable] = []
+    unusable: list[InvalidEntry] = []
     for entry in entries:
         row, reason = _row(entry, keep_metadata)
         rows.append(row)
         if reason:
             partition, study, series, sop = row[3:7]
-            unusable.append(Unusable(entry.sequence, entry.ticks, partition, study, series, sop, reason))
+            unusable.append(InvalidEntry(entry.sequence, entry.ticks, partition, study, series, sop, reason))
     *columns, metadata = list(zip(*rows, strict=True)) or [()] * len(_ROW_FIELDS)
     arrays = [pa.repeat(pa.scalar(run_id), len(rows)), pa.repeat(pa.scalar(read_at, TIMESTAMP), len(rows))]
     arrays += [pa.array(values, field.type) for values, field in zip(columns, _ROW_FIELDS[:-1], strict=True)]

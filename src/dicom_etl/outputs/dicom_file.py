@@ -25,10 +25,12 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from dicom_etl.core.attributes import DEFAULT_PARTITION, INSTANCE_KEY
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, DataError, StorageError, UsageError
 from dicom_etl.core.logs import quiet_libraries
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.dicomweb.search import partitions
-from dicom_etl.remote.http.client import DicomClient, connect
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.remote.storage import FilesystemOf, Storage, storage_of
 from dicom_etl.remote.uri import is_remote
@@ -67,7 +69,7 @@ def open_instance(
     settings: Settings | None = None,
     *,
     stop_before_pixels: bool = False,
-    client: DicomClient | None = None,
+    client: HttpClient | None = None,
     filesystem_of: FilesystemOf | None = None,
 ) -> Dataset:
     """The data set of the instance that a row of ``instance`` names.
@@ -80,7 +82,7 @@ def open_instance(
 
     Raises UsageError for a row without these columns; DataError when the file is another instance's, cannot be read,
     is nowhere, or must not be followed; StorageError when the lake fails; ConfigurationError without any address;
-    for the service as ``DicomClient.send``.
+    for the service as ``HttpClient.send``.
     """
     quiet_libraries()
     settings = load_settings() if settings is None else settings
@@ -171,10 +173,10 @@ def _why_not(error: Exception) -> str | None:
     return None
 
 
-def _from_service(named: _Named, settings: Settings, client: DicomClient | None, why: str) -> bytes:
+def _from_service(named: _Named, settings: Settings, client: HttpClient | None, why: str) -> bytes:
     if client is None and not settings.dicom.base_url:
         raise ConfigurationError(f"{why}, and dicom.base_url is not set, so the service cannot be asked either")
-    connection: AbstractContextManager[DicomClient]
+    connection: AbstractContextManager[HttpClient]
     connection = nullcontext(client) if client else connect(settings.dicom, dicom_tokens(settings.dicom))
     with connection as service:
         content = retrieve_instance(service, *named.uids, partition=_segment(service, named.partition))
@@ -183,7 +185,7 @@ def _from_service(named: _Named, settings: Settings, client: DicomClient | None,
     return content
 
 
-def _segment(client: DicomClient, partition: str) -> str | None:
+def _segment(client: HttpClient, partition: str) -> str | None:
     """The partition as the address needs it; the default one is named only where the service has partitions."""
     if partition == DEFAULT_PARTITION and partitions(client) is None:
         return None

@@ -53,7 +53,7 @@ def azure_credential() -> Credential:
     from azure.identity import DefaultAzureCredential  # noqa: PLC0415 - half a second that a local lake does not need
 
     try:
-        return _StatusKept(lambda hook: DefaultAzureCredential(**_BOUNDS, raw_response_hook=hook))
+        return BusyAwareCredential(lambda hook: DefaultAzureCredential(**_BOUNDS, raw_response_hook=hook))
     except (ValueError, OSError) as error:
         raise ConfigurationError(
             f"the environment's AZURE_ variables cannot be an identity ({type(error).__name__}): check those that are "
@@ -61,7 +61,7 @@ def azure_credential() -> Credential:
         ) from error
 
 
-class _StatusKept:
+class BusyAwareCredential:
     """A credential that tells a login, or a managed identity, that is busy from one that refuses.
 
     The error's text does not: of 429 and 503, once the tries are over, azure-identity says the same as of a 400. A busy

@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dicom_etl.core.errors import ConfigurationError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.remote.identity import STORAGE_SCOPE, AsyncCredential, Credential, access_token, azure_credential
-from dicom_etl.remote.uri import Address, address, is_remote
+from dicom_etl.remote.uri import AbfsUri, is_remote, parse_abfs_uri
 
 FilesystemOf = Callable[[str], tuple[AbstractFileSystem, str]]
 """The filesystem on which a place lies, and the place's path on it."""
@@ -69,14 +69,14 @@ class Storage:
         """The filesystem on which a place lies, and the place's path on it."""
         if not is_remote(place):
             return LocalFileSystem(), str(LocalFileSystem._strip_protocol(place))
-        where = address(place)
+        where = parse_abfs_uri(place)
         return self._azure_filesystem(where), where.key
 
     def delta(self, place: str) -> dict[str, str] | None:
         """What delta-rs needs to open a table there; None for a local one. A token in it is new enough for one use."""
         if not is_remote(place):
             return None
-        where = address(place)
+        where = parse_abfs_uri(place)
         options = {
             **_DELTA_BOUNDED,
             "account_name": where.account,
@@ -96,7 +96,7 @@ class Storage:
 
     def hadoop(self, places: tuple[str, ...], token_address: str = "") -> dict[str, str]:
         """Hadoop's settings for these places; ``token_address`` is where the JVM gets its tokens."""
-        accounts = {address(place).dfs_host for place in places if is_remote(place)}
+        accounts = {parse_abfs_uri(place).dfs_host for place in places if is_remote(place)}
         options = dict(_BOUNDED) if accounts else {}
         if accounts and self.endpoint:
             options |= _like_azurite(self.endpoint)
@@ -115,7 +115,7 @@ class Storage:
             f"fs.azure.account.oauth2.client.id.{host}": "",
         }
 
-    def _azure_filesystem(self, where: Address) -> AbstractFileSystem:
+    def _azure_filesystem(self, where: AbfsUri) -> AbstractFileSystem:
         return _own_identity()(
             **self._adlfs_identity(where),
             # A listing that is remembered would hide a claim made elsewhere meanwhile.
@@ -124,7 +124,7 @@ class Storage:
             read_timeout=_READ_TIMEOUT_SECONDS,
         )
 
-    def _adlfs_identity(self, where: Address) -> dict[str, Any]:
+    def _adlfs_identity(self, where: AbfsUri) -> dict[str, Any]:
         if self.credential is not None:
             host = self.endpoint.partition("://")[2]
             account_host = f"{host}/{where.account}" if host else where.blob_host

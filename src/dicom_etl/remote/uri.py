@@ -14,7 +14,7 @@ _SUFFIXES = ("core.windows.net", "fabric.microsoft.com")
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class AbfsUri:
     """One folder of a container: ``path`` without slashes at its ends, empty for the container itself.
 
     A OneLake address has a workspace where others have a container. ``scheme`` is abfss, or abfs, over which Hadoop
@@ -49,7 +49,7 @@ def is_remote(place: str) -> bool:
     return "://" in place and not place.startswith("file://")
 
 
-def address(text: str) -> Address:
+def parse_abfs_uri(text: str) -> AbfsUri:
     """The address that ``text`` says. Raises ValueError, in the words of a message, when it is none."""
     found = _ABFSS.fullmatch(text.strip())
     if found is None:
@@ -59,4 +59,4 @@ def address(text: str) -> Address:
     path = (found["path"] or "").strip("/")
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
         raise ValueError("expected a path without empty parts, . and ..")
-    return Address(found["scheme"], found["container"], found["account"], found["suffix"], path)
+    return AbfsUri(found["scheme"], found["container"], found["account"], found["suffix"], path)

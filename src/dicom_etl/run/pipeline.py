@@ -18,14 +18,14 @@ from dicom_etl import __version__
 from dicom_etl.core.errors import DataError, Superseded
 from dicom_etl.core.progress import Progress
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.dicomweb.feed.reader import Reading
+from dicom_etl.dicomweb.feed.reader import FeedReadResult
 from dicom_etl.lake.coverage import coverage_end
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import Lake
 from dicom_etl.lake.rejected import Reject, append_rejects, new_rejects, read_open, settled
 from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.landing import Landed
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.run.late_rows import find_late_rows
 from dicom_etl.run.merge import Outcome, check_shared_tables, make_shared_tables, merge_landed
 from dicom_etl.run.plan import Task
@@ -45,7 +45,7 @@ class Read:
     ``gone`` are the open rejects of which the instance is gone.
     """
 
-    reading: Reading
+    reading: FeedReadResult
     landed: Landed
     met_again: tuple[Reject, ...]
     gone: tuple[Reject, ...]
@@ -59,7 +59,7 @@ def run(
     task: Task,
     settings: Settings,
     lake: Lake,
-    client: DicomClient,
+    client: HttpClient,
     engine: Engine,
     *,
     clock: Callable[[], datetime],
@@ -101,7 +101,7 @@ def _read_and_land(
     task: Task,
     settings: Settings,
     lake: Lake,
-    client: DicomClient,
+    client: HttpClient,
     engine: Engine,
     progress: Progress,
     begun: Future[Fetched] | None = None,
@@ -114,7 +114,7 @@ def _read_and_land(
         return _land(task, settings, lake, client, fetched)
 
 
-def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetched: Fetched) -> Read:
+def _land(task: Task, settings: Settings, lake: Lake, client: HttpClient, fetched: Fetched) -> Read:
     """Add what other windows owe, and make it all part of ``change``."""
     began, retries = time.monotonic(), client.retries
     reading, landing = fetched.reading, fetched.landing

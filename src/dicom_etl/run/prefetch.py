@@ -54,7 +54,7 @@ class ReadAhead:
             try:
                 held = stack.enter_context(claimed)
             except DicomEtlError as error:
-                log.info("not read ahead", extra={"error": type(error).__name__})
+                log.info("prefetch skipped", extra={"error": type(error).__name__})
                 return
             task = task_of(held.run_id)
             landing = stack.enter_context(landing_of(task))

@@ -12,10 +12,10 @@ from threading import Event
 from dicom_etl.core.entry import Entry
 from dicom_etl.core.progress import Progress
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.dicomweb.feed.reader import Reading, read_feed
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_feed
 from dicom_etl.lake.open import Lake
 from dicom_etl.landing.landing import Landing
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.run.plan import Task
 from dicom_etl.tables.engine.session import QUICK_ROWS, Engine
 from dicom_etl.tables.file_skipping import study_ranges
@@ -31,7 +31,7 @@ _REWRITTEN = 2
 class Fetched:
     """What the feed gave: the reading, its files, which can still be added to, the work they mean, and what it took."""
 
-    reading: Reading
+    reading: FeedReadResult
     landing: Landing
     rows: int
     seconds: float
@@ -52,7 +52,7 @@ def fetch(
     task: Task,
     settings: Settings,
     lake: Lake,
-    client: DicomClient,
+    client: HttpClient,
     engine: Engine,
     landing: Landing,
     progress: Progress,

@@ -18,8 +18,8 @@ from dicom_etl.dicomweb.retrieve import instance_exists
 from dicom_etl.dicomweb.search import partitions
 from dicom_etl.lake.rejected import Reject
 from dicom_etl.landing.rows import STATE_UNKNOWN, rows_of
-from dicom_etl.remote.http.client import DicomClient
-from dicom_etl.remote.http.retry import Patience
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.retry import RetryPolicy
 from dicom_etl.run.plan import Task
 
 # Thousands of bad entries must not cost thousands of requests in every run: so many for those that stay bad,
@@ -29,14 +29,14 @@ MOST_REJECTS_RETRIED = 1000
 # The next run begins so many further on; no more of them use the requests up than stand at one instant.
 REJECTS_A_TURN = 100
 
-_ONE_TRY = Patience(None, 1)
+_ONE_TRY = RetryPolicy(None, 1)
 _NO_PROOF = (AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable)
 
 
 class RejectRetry:
     """One run's look at the open rejects; ``gone`` are those of which it finds the instance gone."""
 
-    def __init__(self, client: DicomClient, task: Task) -> None:
+    def __init__(self, client: HttpClient, task: Task) -> None:
         self.gone: list[Reject] = []
         self._client = client
         self._task = task
@@ -83,7 +83,7 @@ class RejectRetry:
             return False
         where = partition if self._has_partitions else None
         try:
-            return not instance_exists(self._client, study, series, sop, partition=where, patience=_ONE_TRY)
+            return not instance_exists(self._client, study, series, sop, partition=where, retry_policy=_ONE_TRY)
         except _NO_PROOF:
             return False
 

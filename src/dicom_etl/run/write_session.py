@@ -18,7 +18,7 @@ from dicom_etl.lake.claims.claim import Claim, claim
 from dicom_etl.lake.ledger import Run, Status
 from dicom_etl.lake.open import Lake
 from dicom_etl.lake.paths import Places
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.run.pipeline import row_origin
 from dicom_etl.tables.engine.session import Engine
 
@@ -30,7 +30,7 @@ def writing(
     where: Places,
     verb: str,
     floor: int,
-    client: DicomClient,
+    client: HttpClient,
     engine: Engine,
     clock: Callable[[], datetime],
     sleep: Callable[[float], None],

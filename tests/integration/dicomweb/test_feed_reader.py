@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from io import BytesIO
@@ -19,13 +20,13 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.errors import ConfigurationError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window, parse_instant
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.reader import Reading, read_again, read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, read_feed, service_now
 from dicom_etl.dicomweb.retrieve import retrieve_instance, retrieve_metadata
 from dicom_etl.dicomweb.search import partitions, search
 from dicom_etl.dicomweb.store import store
-from dicom_etl.remote.http.client import DicomClient, connect
-from dicom_etl.remote.http.retry import Retry
+from dicom_etl.remote.http.client import HttpClient
 
 START = parse_instant("2026-03-01T10:00:00Z")
 HOUR = 36_000_000_000
@@ -41,7 +42,7 @@ def emulator() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def client(emulator: Emulator) -> Iterator[DicomClient]:
+def client(emulator: Emulator) -> Iterator[HttpClient]:
     with connect(dicom(emulator.base_url), sleep=lambda seconds: time.sleep(min(seconds, 0.01))) as connected:
         yield connected
 
@@ -71,7 +72,7 @@ def fill(emulator: Emulator, count: int, tie: int = 7) -> list[tuple[int, int]]:
     return sorted(rows)
 
 
-def read(client: DicomClient, window: Window = DAY, **options: object) -> tuple[Reading, list[Entry]]:
+def read(client: HttpClient, window: Window = DAY, **options: object) -> tuple[FeedReadResult, list[Entry]]:
     got: list[Entry] = []
     chosen = {"batch_size": 200, "connections": 4, **options}
     return read_feed(client, window, sink=got.extend, **chosen), got
@@ -82,7 +83,7 @@ def rows_of(entries: list[Entry]) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("batch_size", [200, 3])
-def test_a_feed_with_ties_is_read_completely(emulator: Emulator, client: DicomClient, batch_size: int) -> None:
+def test_a_feed_with_ties_is_read_completely(emulator: Emulator, client: HttpClient, batch_size: int) -> None:
     """Some thousand entries in ties of seven, each once, with their metadata, in few requests."""
     rows = fill(emulator, 3000 if batch_size == 200 else 400)
     reading, got = read(client, batch_size=batch_size)
@@ -94,7 +95,7 @@ def test_a_feed_with_ties_is_read_completely(emulator: Emulator, client: DicomCl
     assert client.retries == 0
 
 
-def test_a_reading_is_cut_at_an_edge_of_the_grid(emulator: Emulator, client: DicomClient) -> None:
+def test_a_reading_is_cut_at_an_edge_of_the_grid(emulator: Emulator, client: HttpClient) -> None:
     """Of 3 000 entries at most 1 000, in whole hours, and then the rest."""
     rows = fill(emulator, 3000)
     first, _ = read(client, max_entries=1000, grid_ticks=HOUR)
@@ -106,7 +107,7 @@ def test_a_reading_is_cut_at_an_edge_of_the_grid(emulator: Emulator, client: Dic
     assert rows_of(got) == [row for row in rows if row[0] >= first.window.end]
 
 
-def test_a_poisoned_entry_is_alone_without_metadata(emulator: Emulator, client: DicomClient) -> None:
+def test_a_poisoned_entry_is_alone_without_metadata(emulator: Emulator, client: HttpClient) -> None:
     """Bad for good: the entry comes with its reason, the others whole, at a bounded number of requests."""
     rows = fill(emulator, 1200)
     emulator.service.faults.add(Fault(sequences=(17, 18, 600)))
@@ -119,7 +120,7 @@ def test_a_poisoned_entry_is_alone_without_metadata(emulator: Emulator, client: 
     assert client.requests <= reading.pages + 3 * 30
 
 
-def test_poison_that_heals_leaves_no_trace(emulator: Emulator, client: DicomClient) -> None:
+def test_poison_that_heals_leaves_no_trace(emulator: Emulator, client: HttpClient) -> None:
     """Bad for a while: everything is read whole; and an entry read again later is whole when it has healed."""
     fill(emulator, 1200)
     passing = emulator.service.faults.add(Fault(sequences=(17,), times=2))
@@ -136,17 +137,18 @@ def test_poison_that_heals_leaves_no_trace(emulator: Emulator, client: DicomClie
 
 
 @pytest.mark.parametrize("as_date", [False, True])
-def test_a_busy_service_is_waited_for(emulator: Emulator, as_date: bool) -> None:
+def test_a_busy_service_is_waited_for(emulator: Emulator, caplog: pytest.LogCaptureFixture, as_date: bool) -> None:
     """503 and 429 with Retry-After, in seconds and as a date by the service's own clock, cost only their time."""
     rows = fill(emulator, 1000)
     for status in (503, 429):
         emulator.service.faults.add(Fault(status=status, times=1, retry_after=1, retry_after_as_date=as_date))
-    told: list[Retry] = []
-    with connect(dicom(emulator.base_url), sleep=lambda _: None, on_retry=told.append) as client:
+    caplog.set_level(logging.DEBUG, "dicom_etl")
+    with connect(dicom(emulator.base_url), sleep=lambda _: None) as client:
         _, got = read(client)
     assert rows_of(got) == rows
-    assert [(retry.reason, retry.attempt) for retry in told] == [("status 503", 1), ("status 429", 2)]
-    assert all(1.0 <= retry.wait_seconds <= 1.05 for retry in told)
+    retries = [vars(record) for record in caplog.records if record.message == "retrying request"]
+    assert [(retry["reason"], retry["attempt"]) for retry in retries] == [("status 503", 1), ("status 429", 2)]
+    assert all(1.0 <= retry["wait_seconds"] <= 1.05 for retry in retries)
 
 
 def test_a_service_that_is_down_to_the_end_is_unavailable(emulator: Emulator) -> None:
@@ -175,14 +177,14 @@ def test_a_wrong_path_is_a_wrong_address(emulator: Emulator) -> None:
         read(client)
 
 
-def test_the_service_tells_the_time(emulator: Emulator, client: DicomClient) -> None:
+def test_the_service_tells_the_time(emulator: Emulator, client: HttpClient) -> None:
     """The Date header is by the service's clock, to the second."""
     assert emulator.service.clock.now_ticks() == parse_instant("2026-03-02T12:00:00Z")
     assert service_now(client) == parse_instant("2026-03-02T12:00:00Z")
 
 
 @pytest.mark.parametrize("digits", range(8))
-def test_timestamps_of_any_number_of_digits(emulator: Emulator, client: DicomClient, digits: int) -> None:
+def test_timestamps_of_any_number_of_digits(emulator: Emulator, client: HttpClient, digits: int) -> None:
     """0 to 7 fraction digits page without loss."""
     emulator.service.clock.freeze("2026-03-01T10:00:00.1234567Z", step=1_234_567)
     emulator.service.clock.set_digits(digits)
@@ -194,7 +196,7 @@ def test_timestamps_of_any_number_of_digits(emulator: Emulator, client: DicomCli
     assert all(e.ticks % 10 ** (7 - digits) == 0 for e in got)
 
 
-def test_real_files_go_in_and_come_back(client: DicomClient) -> None:
+def test_real_files_go_in_and_come_back(client: HttpClient) -> None:
     """pydicom's files are stored, found, retrieved byte for byte and stand in the feed."""
     names = ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "JPEG2000.dcm")
     files = {}

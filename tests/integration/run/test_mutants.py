@@ -23,12 +23,12 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.errors import ProtocolError
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window, format_instant
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed import page, paging, parallel
-from dicom_etl.dicomweb.feed.page import Ask, Page
+from dicom_etl.dicomweb.feed.page import Page, PageRequest
 from dicom_etl.dicomweb.feed.paging import Cursor
 from dicom_etl.dicomweb.feed.reader import read_feed
 from dicom_etl.landing import rows as landed_rows
-from dicom_etl.remote.http.client import connect
 from dicom_etl.tables import fold, rollup
 from support.broken import Mutant, assert_caught, checks
 from support.frames import NOON, changes_frame, collected, entry, instance, instances_frame
@@ -267,7 +267,7 @@ def _reading(goes_on: Callable[[list[Entry], list[Entry], int], bool]) -> Callab
     """Keyset paging that goes on by another rule: of the page, of what is new in it, and of the limit."""
 
     def advance(cursor: Cursor, fetch: Any, emit: Any) -> bool:
-        page = fetch(Ask(cursor.ticks, cursor.end, len(cursor.seen), cursor.limit, cursor.metadata)).entries
+        page = fetch(PageRequest(cursor.ticks, cursor.end, len(cursor.seen), cursor.limit, cursor.metadata)).entries
         new = list({item.sequence: item for item in page if item.sequence not in cursor.seen}.values())
         if new:
             if new[-1].ticks != cursor.ticks:

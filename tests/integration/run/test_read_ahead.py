@@ -20,8 +20,9 @@ from dicom_etl.commands import sync
 from dicom_etl.commands.sync_request import Request
 from dicom_etl.core.errors import ProtocolError, StorageError
 from dicom_etl.core.timerange import Window
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import read_feed
-from dicom_etl.remote.http.client import Cancelled, connect
+from dicom_etl.remote.http.client import Cancelled
 from dicom_etl.run import read as fetching
 from dicom_etl.tables.engine import session
 from support.due import strays

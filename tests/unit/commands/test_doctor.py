@@ -58,7 +58,8 @@ from dicom_etl.core.errors import (
     StorageError,
     UnknownIdentity,
 )
-from dicom_etl.core.settings.model import Settings, Spark, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings, Spark
 from dicom_etl.lake.lake_id import new_identity
 from dicom_etl.lake.ledger import create_ledger
 from dicom_etl.lake.paths import places

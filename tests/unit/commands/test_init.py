@@ -21,7 +21,7 @@ from dicom_etl.cli.process import ended
 from dicom_etl.commands.metrics import metrics_text
 from dicom_etl.commands.watch import watch
 from dicom_etl.core.errors import ConfigurationError
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 from dicom_etl.lake import open as open_lake
 from dicom_etl.lake.delta.table import properties
 from dicom_etl.lake.lake_id import LAKE_ID

@@ -19,11 +19,12 @@ from dicom_etl.commands.verify.inventory import Service, read_again, take_invent
 from dicom_etl.commands.verify.scratch import Scratch, scratch
 from dicom_etl.commands.verify.search_result import search_studies
 from dicom_etl.core.progress import Progress, Silent
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.delta.folder import local_folder
 from dicom_etl.lake.paths import places
-from dicom_etl.remote.http.client import connect
 from support.site import at, metadata, ticks_at
 
 P = "Microsoft.Default"

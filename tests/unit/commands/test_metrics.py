@@ -24,7 +24,8 @@ from dicom_etl.cli.main import cli
 from dicom_etl.commands import watch as watch_module
 from dicom_etl.commands.metrics import metrics_after, metrics_text, write_metrics
 from dicom_etl.core.errors import AccessDenied, ConfigurationError
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import from_datetime
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.status import Status

@@ -23,7 +23,8 @@ from dicom_etl.core.errors import (
     ServiceUnavailable,
     StorageError,
 )
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import format_instant, parse_instant
 
 NOON = datetime(2024, 5, 1, 12, 20, tzinfo=UTC)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from dicom_etl.core.errors import ConfigurationError
-from dicom_etl.core.settings.model import Settings, flat, load_settings, shown
+from dicom_etl.core.settings import rules
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import DECLARED, Settings, flat, shown
 from dicom_etl.core.settings.rules import is_loopback
 from dicom_etl.core.timerange import format_duration, parse_duration
 
@@ -101,6 +103,15 @@ def test_default_toml_is_complete_and_in_the_same_order(tmp_path: Path) -> None:
     for section in document:
         block = lines[lines.index(f"[{section}]") + 1 :]
         assert block[0].startswith("# ")
+
+
+def test_every_check_guards_a_setting() -> None:
+    """It is declared at the field; one that no field names would guard nothing."""
+    checks = {name for name in vars(rules) if name.startswith("check_")}
+    used = {check.__name__ for declared in DECLARED.values() for check in declared.checks}
+
+    assert len(checks) > 8
+    assert used == checks
 
 
 def test_of_four_layers_the_later_wins(tmp_path: Path) -> None:

@@ -21,15 +21,16 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.errors import ProtocolError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed import parallel, waiting
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.limit import Cut
-from dicom_etl.dicomweb.feed.page import Ask, Page
+from dicom_etl.dicomweb.feed.limit import EntryLimit
+from dicom_etl.dicomweb.feed.page import Page, PageRequest
 from dicom_etl.dicomweb.feed.paging import Cursor
 from dicom_etl.dicomweb.feed.parallel import SliceReader
-from dicom_etl.dicomweb.feed.reader import Reading, read_again, read_at, read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, read_at, read_feed, service_now
 from dicom_etl.remote.http.body import TooLarge
-from dicom_etl.remote.http.client import DicomClient, connect
+from dicom_etl.remote.http.client import HttpClient
 from support.broken import Mutant, assert_caught
 from support.examples import examples
 
@@ -163,7 +164,7 @@ class Clock:
 
 def client_of(
     service: Callable[[httpx.Request], httpx.Response], connections: int = 4, clock: Clock | None = None
-) -> DicomClient:
+) -> HttpClient:
     clock = clock or Clock()
     dicom = Dicom("http://svc.example", 2, "none", "T", connections, 100.0, 300.0)
     transport = httpx.MockTransport(service)
@@ -172,7 +173,7 @@ def client_of(
 
 def read(
     feed: Callable[[httpx.Request], httpx.Response], window: Window, **options: object
-) -> tuple[Reading, list[Entry]]:
+) -> tuple[FeedReadResult, list[Entry]]:
     """The reading and what the sink got, checked to have come from the calling thread."""
     got: list[Entry] = []
     caller = threading.get_ident()
@@ -210,7 +211,7 @@ def test_every_row_comes_exactly_once(rows: list[Row], batch_size: int, connecti
     feed = Feed(rows)
     reading, got = read(feed, Window(NOON, NOON + HOUR), batch_size=batch_size, connections=connections)
     assert rows_of(got) == rows
-    assert reading == Reading(Window(NOON, NOON + HOUR), len(rows), 0, len(feed.asked), reading.slices)
+    assert reading == FeedReadResult(Window(NOON, NOON + HOUR), len(rows), 0, len(feed.asked), reading.slices)
     assert reading.pages <= len(rows) / batch_size + reading.slices
     assert reading.slices <= 1 + connections * (len(rows) // batch_size)
     tie = max(Counter(ticks for ticks, _ in rows).values(), default=0)
@@ -455,7 +456,7 @@ def _check_large_headers() -> None:
     sizes: list[int] = []
     refused: list[int] = []
 
-    def fetch(ask: Ask) -> Page:
+    def fetch(ask: PageRequest) -> Page:
         page = [row for row in rows if ask.start <= row.ticks < ask.end][ask.offset : ask.offset + ask.limit]
         size = len(page) * 300_000
         with lock:
@@ -466,7 +467,13 @@ def _check_large_headers() -> None:
 
     window = Window(NOON, NOON + HOUR)
     reader = SliceReader(
-        fetch, NOON, Cut(window, None, None), stop=threading.Event(), connections=10, batch_size=200, metadata=True
+        fetch,
+        NOON,
+        EntryLimit(window, None, None),
+        stop=threading.Event(),
+        connections=10,
+        batch_size=200,
+        metadata=True,
     )
     got: list[int] = []
     with reader:

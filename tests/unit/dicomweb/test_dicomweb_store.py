@@ -10,15 +10,16 @@ import pytest
 
 from dicom_etl.core.errors import AccessDenied, ProtocolError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.retrieve import retrieve_instance, retrieve_metadata
 from dicom_etl.dicomweb.search import partitions, search
 from dicom_etl.dicomweb.store import Outcome, store
-from dicom_etl.remote.http.client import DicomClient, connect
+from dicom_etl.remote.http.client import HttpClient
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
-def client_of(handler: Handler) -> DicomClient:
+def client_of(handler: Handler) -> HttpClient:
     dicom = Dicom("http://svc.example", 2, "none", "T", 4, 100.0, 300.0)
     return connect(dicom, sleep=lambda _: None, transport=httpx.MockTransport(handler))
 

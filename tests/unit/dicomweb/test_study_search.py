@@ -18,12 +18,13 @@ from dicom_emulator.testing.faults import Fault
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.dicomweb import study_search
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.retrieve import gone_instances, instance_exists
 from dicom_etl.dicomweb.side_by_side import side_by_side
 from dicom_etl.dicomweb.study_dates import Part
 from dicom_etl.dicomweb.study_search import Depth, StudyCounts, instances_of_studies, study_counts
-from dicom_etl.remote.http.client import DicomClient, connect
-from dicom_etl.remote.http.retry import Patience
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.retry import RetryPolicy
 from support.broken import Mutant, assert_caught
 
 P = "Microsoft.Default"
@@ -40,7 +41,7 @@ def emulator() -> Iterator[Emulator]:
 
 
 @pytest.fixture
-def client(emulator: Emulator) -> Iterator[DicomClient]:
+def client(emulator: Emulator) -> Iterator[HttpClient]:
     with connect(Dicom(emulator.base_url, 2, "none", "T", 4, 20.0, 20.0), sleep=lambda _: None) as connected:
         yield connected
 
@@ -58,7 +59,7 @@ def fill(emulator: Emulator, study: str, instances: int = 1, series: int = 1, **
     return study, instances
 
 
-def counted(client: DicomClient, partition: str | None = None, depth: Depth = SMALL) -> tuple[StudyCounts, pa.Table]:
+def counted(client: HttpClient, partition: str | None = None, depth: Depth = SMALL) -> tuple[StudyCounts, pa.Table]:
     batches: list[pa.RecordBatch] = []
     counts = study_counts(client, partition, connections=4, sink=batches.append, depth=depth)
     return counts, pa.Table.from_batches(batches, study_search.STUDY_COUNTS)
@@ -69,7 +70,7 @@ def pairs(table: pa.Table) -> list[tuple[str, int]]:
     return sorted(set(zip(table["studyInstanceUid"].to_pylist(), table["instances"].to_pylist(), strict=True)))
 
 
-def listed(client: DicomClient, studies: Iterable[str], depth: Depth = SMALL) -> list[tuple[str, ...]]:
+def listed(client: HttpClient, studies: Iterable[str], depth: Depth = SMALL) -> list[tuple[str, ...]]:
     batches = list(instances_of_studies(client, None, studies, connections=4, depth=depth))
     return sorted(tuple(row.values()) for row in pa.Table.from_batches(batches, study_search.INSTANCE_KEYS).to_pylist())
 
@@ -78,7 +79,7 @@ def offsets(emulator: Emulator, path: str = "/v2/studies") -> list[int]:
     return [int(one.query["offset"] or 0) for one in emulator.service.requests.all() if one.path == path]
 
 
-def test_one_search_lists_what_fits_into_it(emulator: Emulator, client: DicomClient) -> None:
+def test_one_search_lists_what_fits_into_it(emulator: Emulator, client: HttpClient) -> None:
     """All studies with their counts, those without a date too, and nothing is said to be missing."""
     filled = [fill(emulator, f"1.{n}", instances=n % 3 + 1, day=None if n % 2 else DAY) for n in range(23)]
     counts, table = counted(client)
@@ -90,7 +91,7 @@ def test_one_search_lists_what_fits_into_it(emulator: Emulator, client: DicomCli
     assert offsets(emulator) == [0, 4, 8, 12, 16, 20]
 
 
-def _check_ranges(emulator: Emulator, client: DicomClient) -> None:
+def _check_ranges(emulator: Emulator, client: HttpClient) -> None:
     days = [DAY + timedelta(days=number // 5) for number in range(100)]
     days += [date(1, 1, 1), date(1582, 10, 4), date(1899, 12, 31), date(1900, 1, 1), date(9999, 12, 31)]
     filled = [fill(emulator, f"1.{number}", day=day) for number, day in enumerate(days)]
@@ -101,12 +102,12 @@ def _check_ranges(emulator: Emulator, client: DicomClient) -> None:
     assert counts == StudyCounts(complete=False, incomplete_dates=()), "what is known"
 
 
-def test_more_studies_are_asked_by_ranges_of_their_date(emulator: Emulator, client: DicomClient) -> None:
+def test_more_studies_are_asked_by_ranges_of_their_date(emulator: Emulator, client: HttpClient) -> None:
     """Any date that a study can have; no page stands deeper than the bound; studies without a date may be missing."""
     _check_ranges(emulator, client)
 
 
-def test_a_study_without_a_date_is_listed_while_it_is_among_the_newest(emulator: Emulator, client: DicomClient) -> None:
+def test_a_study_without_a_date_is_listed_while_it_is_among_the_newest(emulator: Emulator, client: HttpClient) -> None:
     """An older one is found by no search; the result says so."""
     fill(emulator, "1.1")
     dated = [fill(emulator, f"2.{number}", day=DAY + timedelta(days=number)) for number in range(50)]
@@ -116,7 +117,7 @@ def test_a_study_without_a_date_is_listed_while_it_is_among_the_newest(emulator:
     assert not counts.complete
 
 
-def _check_one_day(emulator: Emulator, client: DicomClient) -> None:
+def _check_one_day(emulator: Emulator, client: HttpClient) -> None:
     births = [date(1950, 1, 1) + timedelta(days=400 * number) for number in range(40)]
     filled = [fill(emulator, f"1.{number}", day=DAY, birth=birth) for number, birth in enumerate(births)]
     filled += [fill(emulator, f"2.{number}", day=DAY + timedelta(days=1)) for number in range(10)]
@@ -127,12 +128,12 @@ def _check_one_day(emulator: Emulator, client: DicomClient) -> None:
     assert max(offsets(emulator)) == 20, "no deep offset"
 
 
-def test_a_day_with_too_many_studies_is_asked_by_birth_dates(emulator: Emulator, client: DicomClient) -> None:
+def test_a_day_with_too_many_studies_is_asked_by_birth_dates(emulator: Emulator, client: HttpClient) -> None:
     """And stays incomplete: a patient may have no date of birth. A day that fits does not."""
     _check_one_day(emulator, client)
 
 
-def test_one_date_for_all_gives_the_newest_and_says_which_day(emulator: Emulator, client: DicomClient) -> None:
+def test_one_date_for_all_gives_the_newest_and_says_which_day(emulator: Emulator, client: HttpClient) -> None:
     """As in a de-identified archive: one StudyDate and one PatientBirthDate; the search ends, with bounded offsets."""
     filled = [fill(emulator, f"1.{number}", day=DAY, birth=date(1900, 1, 1)) for number in range(60)]
     counts, table = counted(client)
@@ -151,7 +152,7 @@ def test_one_date_for_all_gives_the_newest_and_says_which_day(emulator: Emulator
     ],
     ids=lambda mutant: mutant.rule,
 )  # fmt: skip
-def test_a_broken_search_is_caught(emulator: Emulator, client: DicomClient, mutant: Mutant) -> None:
+def test_a_broken_search_is_caught(emulator: Emulator, client: HttpClient, mutant: Mutant) -> None:
     """Broken twins of the rules above."""
     assert_caught(mutant, emulator, client)
 
@@ -175,7 +176,7 @@ def test_each_partition_is_searched_by_its_name() -> None:
     assert set(batches[0]["partitionName"].to_pylist()) == {"b-c"}
 
 
-def test_the_instances_of_studies_are_listed(emulator: Emulator, client: DicomClient) -> None:
+def test_the_instances_of_studies_are_listed(emulator: Emulator, client: HttpClient) -> None:
     """All of the studies that are asked for; a study that is not there, or can be none, has none."""
     for number in range(12):
         fill(emulator, f"1.{number}", instances=number, series=2)
@@ -186,7 +187,7 @@ def test_the_instances_of_studies_are_listed(emulator: Emulator, client: DicomCl
     assert len({row[3] for row in found}) == 14
 
 
-def test_a_large_study_is_asked_series_by_series(emulator: Emulator, client: DicomClient) -> None:
+def test_a_large_study_is_asked_series_by_series(emulator: Emulator, client: HttpClient) -> None:
     """No page of the whole study stands deeper than the bound; a series is read to its end."""
     fill(emulator, "1.1", instances=80, series=2)
     fill(emulator, "1.2", instances=3)
@@ -198,7 +199,7 @@ def test_a_large_study_is_asked_series_by_series(emulator: Emulator, client: Dic
     assert offsets(emulator, "/v2/studies/1.2/instances") == [0]
 
 
-def test_a_service_that_passes_over_the_offset_ends_the_list(emulator: Emulator, client: DicomClient) -> None:
+def test_a_service_that_passes_over_the_offset_ends_the_list(emulator: Emulator, client: HttpClient) -> None:
     """Of a series with more instances than a page: the first page again, and so on without end."""
     fill(emulator, "1.1", instances=80, series=2)
     first = json.dumps([{
@@ -220,7 +221,7 @@ def test_questions_are_taken_as_they_are_needed() -> None:
             taken.append(get_ident())
             yield number
 
-    def ask(number: int, _: Patience) -> tuple[int, list[int]]:
+    def ask(number: int, _: RetryPolicy) -> tuple[int, list[int]]:
         asked.append(number)
         return number, [number + 1_000_000] if number < 1_000_000 else []
 
@@ -234,7 +235,7 @@ def test_questions_are_taken_as_they_are_needed() -> None:
     assert len(asked) <= 70
 
 
-def test_what_answers_404_is_gone(emulator: Emulator, client: DicomClient) -> None:
+def test_what_answers_404_is_gone(emulator: Emulator, client: HttpClient) -> None:
     """One request for each key; a key that no path can hold proves nothing."""
     fill(emulator, "1.1", instances=3)
     keys = [("1.1", "1.1.0", f"1.1.0.{number}") for number in range(5)]
@@ -249,7 +250,7 @@ def test_what_answers_404_is_gone(emulator: Emulator, client: DicomClient) -> No
     [(403, AccessDenied), (400, ProtocolError), (500, ServiceUnavailable), (302, ConfigurationError)],
 )
 def test_any_other_answer_is_an_error(
-    emulator: Emulator, client: DicomClient, status: int, error: type[Exception]
+    emulator: Emulator, client: HttpClient, status: int, error: type[Exception]
 ) -> None:
     """Nothing is called gone, nothing is called listed."""
     fill(emulator, "1.1")
@@ -266,7 +267,7 @@ def test_any_other_answer_is_an_error(
 
 
 @pytest.mark.parametrize("body", [b"[{}]", b'[{"0020000D":{"vr":"UI","Value":["1.1"]}}]', b"[1]", b"{}", NO_COUNT])
-def test_a_study_without_uid_or_count_breaks_the_protocol(emulator: Emulator, client: DicomClient, body: bytes) -> None:
+def test_a_study_without_uid_or_count_breaks_the_protocol(emulator: Emulator, client: HttpClient, body: bytes) -> None:
     """What cannot be compared is not left out silently."""
     fill(emulator, "1.1")
     emulator.service.faults.add(Fault(path="/v2/studies", rewrite=lambda _: body))

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dicom_etl.core import reasons
-from dicom_etl.core.entry import Entry, Unusable
+from dicom_etl.core.entry import Entry, InvalidEntry
 from dicom_etl.core.timerange import parse_instant
 from dicom_etl.lake.change_schema import CHANGE_PROPERTIES, STATISTICS_COLUMNS, change_schema
 from dicom_etl.landing import extract as kept
@@ -47,7 +47,7 @@ def entry(metadata: str | bytes | None = METADATA, **changes: Any) -> Entry:
     return Entry(**fields)
 
 
-def land(*entries: Entry, keep_metadata: bool = True) -> tuple[list[dict[str, Any]], tuple[Unusable, ...]]:
+def land(*entries: Entry, keep_metadata: bool = True) -> tuple[list[dict[str, Any]], tuple[InvalidEntry, ...]]:
     landed = rows_of(entries, run_id=3, read_at=READ_AT, keep_metadata=keep_metadata)
     landed.batch.validate(full=True)
     assert landed.batch.schema == change_schema()
@@ -216,7 +216,7 @@ def test_an_unusable_entry_carries_what_a_reject_needs() -> None:
     """Sequence, time and key, the missing parts null."""
     _, unusable = land(entry(series_instance_uid=None, study_instance_uid="1.2 ", partition_name=None, state="x"))
     assert unusable == (
-        Unusable(
+        InvalidEntry(
             sequence=7,
             ticks=16693658530243471,
             partition="Microsoft.Default",

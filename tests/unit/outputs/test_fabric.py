@@ -23,7 +23,8 @@ from dicom_etl.core.errors import (
     ProtocolError,
     ServiceUnavailable,
 )
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
 from dicom_etl.outputs.fabric import api, responses, shortcuts
 from dicom_etl.outputs.fabric.api import LakehouseShortcuts
 from dicom_etl.remote import identity

@@ -32,10 +32,11 @@ from dicom_emulator.serve import Emulator, serve_in_thread
 from dicom_etl import open_instance
 from dicom_etl.commands.upload import upload
 from dicom_etl.core.errors import AccessDenied, DicomEtlError, StorageError
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.outputs import dicom_file
 from dicom_etl.outputs.dicom_file import files_root
-from dicom_etl.remote.http.client import connect
 from support.broken import Mutant, assert_caught, checks
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"

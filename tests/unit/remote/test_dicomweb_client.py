@@ -6,8 +6,10 @@ import gzip
 import logging
 import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from threading import Thread
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -15,17 +17,19 @@ import pytest
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, DicomEtlError, ProtocolError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import from_datetime
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.remote.http.body import TooLarge
-from dicom_etl.remote.http.client import Cancelled, DicomClient, KeepsFailing, connect
+from dicom_etl.remote.http.client import Cancelled, HttpClient, KeepsFailing
 from dicom_etl.remote.http.connection import tls_context
-from dicom_etl.remote.http.response import Answer
-from dicom_etl.remote.http.retry import Failure, Kind, Patience, Retry, retry_after_seconds, wait_seconds
+from dicom_etl.remote.http.endpoint import Endpoint
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse, raise_if_retryable
+from dicom_etl.remote.http.retry import FailureKind, RetryableError, RetryPolicy, retry_after_seconds, wait_seconds
 from dicom_etl.remote.http.throttle import Throttle
-from dicom_etl.remote.http.transport import Call
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-GET = Call("/v2/changefeed", json=True)
+GET = HttpRequest("/v2/changefeed", expect_json=True)
 
 
 class Clock:
@@ -73,7 +77,7 @@ def settings(**changes: object) -> Dicom:
 
 def client_of(
     script: Script, clock: Clock | None = None, token: Callable[[bool], str] | None = None, **changes: object
-) -> DicomClient:
+) -> HttpClient:
     clock = clock or Clock()
     return connect(
         settings(**changes),
@@ -90,7 +94,7 @@ def answer(status: int = 200, body: bytes = b"[]", **headers: str) -> Callable[[
     return lambda: httpx.Response(status, headers={**JSON, **named}, stream=httpx.ByteStream(body))
 
 
-def body_of(got: Answer) -> bytes:
+def body_of(got: HttpResponse) -> bytes:
     return got.body
 
 
@@ -247,29 +251,28 @@ def test_retries_are_bounded_in_count() -> None:
 
 def test_waits_grow_and_are_jittered() -> None:
     """Waits double from a quarter of a second to 30 s, and no two connections wait alike."""
-    failure = Failure("x", Kind.FAILING)
+    failure = RetryableError("x", FailureKind.FAILING)
     for attempt, longest in [(1, 0.25), (2, 0.5), (5, 4.0), (8, 30.0), (20, 30.0)]:
         waits = [wait_seconds(failure, attempt) for _ in range(50)]
         assert all(longest / 2 <= wait <= longest for wait in waits)
         assert len(set(waits)) > 1
 
 
-def test_the_retry_hook_and_the_log_hold_no_values(caplog: pytest.LogCaptureFixture) -> None:
-    """What is told about a retry are constants and numbers: no address, no query, no foreign text."""
-    told: list[Retry] = []
+def test_the_log_of_a_retry_holds_no_values(caplog: pytest.LogCaptureFixture) -> None:
+    """Constants and numbers: no address, no query, no foreign text."""
     clock = Clock()
     transport = httpx.MockTransport(Script(httpx.ReadError("patient DOE"), answer(503), answer()))
-    call = Call("/v2/changefeed", params={"PatientID": "PAT4711"}, json=True)
+    call = HttpRequest("/v2/changefeed", params={"PatientID": "PAT4711"}, expect_json=True)
     with (
         caplog.at_level(logging.DEBUG, logger="dicom_etl"),
-        connect(
-            settings(), sleep=clock.sleep, monotonic=clock.monotonic, transport=transport, on_retry=told.append
-        ) as client,
+        connect(settings(), sleep=clock.sleep, monotonic=clock.monotonic, transport=transport) as client,
     ):
         client.send(call, body_of)
-    assert [(t.reason, t.attempt) for t in told] == [("a cut connection", 1), ("status 503", 2)]
     records = [r for r in caplog.records if r.name.startswith("dicom_etl")]
-    assert [r.getMessage() for r in records] == ["the service is asked again"] * 2
+    assert [(r.getMessage(), vars(r)["service"], vars(r)["reason"], vars(r)["attempt"]) for r in records] == [
+        ("retrying request", "the DICOM service", "a cut connection", 1),
+        ("retrying request", "the DICOM service", "status 503", 2),
+    ]
     everything = " ".join(str(r.__dict__) for r in records)
     assert not [word for word in ("DOE", "PAT4711", "PatientID", "https") if word in everything]
 
@@ -308,7 +311,7 @@ def test_statuses_become_named_errors_at_once(
 def test_a_denied_upload_names_the_writing_role() -> None:
     """Who may only read is told the role that may write."""
     with client_of(Script(answer(403))) as client, pytest.raises(AccessDenied, match="the role DICOM Data Owner"):
-        client.send(Call("/v2/studies", method="POST", content=b"x"), body_of)
+        client.send(HttpRequest("/v2/studies", method="POST", content=b"x"), body_of)
 
 
 def test_no_address_is_a_configuration_error() -> None:
@@ -392,7 +395,9 @@ def test_requests_go_below_the_base_url_with_gzip_welcome() -> None:
     """The path is put behind the base address; no plus sign stands in a query; gzip is asked for."""
     script = Script(answer())
     with client_of(script) as client:
-        client.send(Call("/v2/changefeed", params={"startTime": "2026-01-01T00:00:00Z"}, json=True), body_of)
+        client.send(
+            HttpRequest("/v2/changefeed", params={"startTime": "2026-01-01T00:00:00Z"}, expect_json=True), body_of
+        )
     (request,) = script.requests
     assert request.url.path == "/root/v2/changefeed"
     assert "+" not in str(request.url.query)
@@ -416,18 +421,100 @@ def test_a_body_beyond_the_bound_is_not_read_to_its_end(encoding: str) -> None:
     reply = answer(200, gzip.compress(body) if encoding == "gzip" else body, content_encoding=encoding)
     script = Script(reply)
     with client_of(script) as client, pytest.raises(TooLarge):
-        client.send(Call("/v2/changefeed", json=True, max_bytes=1000), body_of)
+        client.send(HttpRequest("/v2/changefeed", expect_json=True, max_bytes=1000), body_of)
     assert len(script.requests) == 1
 
 
-# -- patience
+def test_the_pulse_stops_with_an_answer_that_is_overdue() -> None:
+    """It changes while an answer may still come in time; later another run may take the claim."""
+    clock = Clock()
+    pulses: list[int] = []
+
+    def overdue() -> httpx.Response:
+        pulses.extend([client.pulse(), client.pulse()])
+        clock.now += 100.0
+        pulses.extend([client.pulse(), client.pulse()])
+        return answer()()
+
+    with client_of(Script(overdue), clock) as client:
+        client.send(GET, body_of)
+    assert len(pulses) == 4
+    assert (pulses[0] != pulses[1], pulses[2] != pulses[3]) == (True, False)
+
+
+# -- any service
+
+
+def fhir(script: Script, clock: Clock, **changes: Any) -> HttpClient:
+    """A client of a service of another kind: what its statuses mean is handed in."""
+
+    def raise_for_status(request: HttpRequest, answer: HttpResponse, host: str) -> NoReturn:
+        raise_if_retryable(answer, str(answer.status))
+        raise ProtocolError(f"{host} refuses a {request.method} with {answer.status}")
+
+    endpoint = Endpoint("the FHIR server", "https://fhir.example/r4", "fhir.base_url", raise_for_status)
+    return HttpClient(
+        replace(endpoint, **changes),
+        sleep=clock.sleep,
+        monotonic=clock.monotonic,
+        transport=httpx.MockTransport(script),
+    )
+
+
+def test_another_service_says_what_its_statuses_mean() -> None:
+    """Its name, its address setting and its errors; nothing of DICOM."""
+    clock = Clock()
+    script = Script(answer(403), answer(503))
+    with fhir(script, clock) as client:
+        with pytest.raises(ProtocolError, match=r"^fhir.example refuses a GET with 403$"):
+            client.send(HttpRequest("/Patient"), body_of)
+        with pytest.raises(ServiceUnavailable, match=r"^the FHIR server at fhir.example keeps failing: status 503; "):
+            client.send(HttpRequest("/Patient"), body_of)
+    with (
+        fhir(Script(httpx.ConnectError("x")), clock) as client,
+        pytest.raises(ServiceUnavailable, match=r"cannot be reached: no connection; check fhir.base_url and"),
+    ):
+        client.send(HttpRequest("/Patient"), body_of)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_a_json_body_and_headers_are_sent_with_any_method(method: Any) -> None:
+    """Encoded, with its type unless the request names another, and with a condition; a 412 is the caller's."""
+    script = Script(answer(412, b'{"issue": 1}', content_type="application/fhir+json"))
+    call = HttpRequest(
+        "/Patient/1",
+        method,
+        headers={"If-Match": 'W/"3"', "content-type": "application/fhir+json"},
+        json={"id": "1"},
+        expected=frozenset({200, 412}),
+        expect_json=True,
+    )
+    with fhir(script, Clock()) as client:
+        assert client.send(call, body_of) == b'{"issue": 1}'
+        client.send(HttpRequest("/Patient/1", method, json=[], expected=frozenset({412})), body_of)
+    (first, second) = script.requests
+    assert (first.method, first.content, first.headers["if-match"]) == (method, b'{"id":"1"}', 'W/"3"')
+    assert [r.headers["content-type"] for r in script.requests] == ["application/fhir+json", "application/json"]
+    assert second.content == b"[]"
+
+
+@pytest.mark.parametrize(("gateways", "last"), [(frozenset(), 300.0), (frozenset({503}), 30.0)])
+def test_an_error_of_what_stands_before_a_service_is_no_first_answer(gateways: frozenset[int], last: float) -> None:
+    """Such a service is given up soon; another's errors prove that it is there."""
+    clock = Clock()
+    with fhir(Script(answer(503)), clock, gateway_statuses=gateways) as client, pytest.raises(ServiceUnavailable):
+        client.send(HttpRequest("/metadata"), body_of)
+    assert last / 2 < clock.slept <= last
+
+
+# -- the retry policy
 
 
 def test_quick_patience_ends_with_its_own_error() -> None:
     """A caller that wants to look closer gets KeepsFailing after so many failures; 429 does not count, 503 does."""
     script = Script(answer(429), answer(503, retry_after="1"), answer(503))
     with client_of(script) as client, pytest.raises(KeepsFailing, match="status 503"):
-        client.send(GET, body_of, Patience(failing_attempts=2))
+        client.send(GET, body_of, RetryPolicy(failing_attempts=2))
     assert len(script.requests) == 3
 
 
@@ -435,7 +522,7 @@ def test_a_slow_answer_counts_for_two_failures() -> None:
     """An attempt that took the whole timeout is not repeated as often as one that failed at once."""
     script = Script(httpx.ReadTimeout("x"))
     with client_of(script) as client, pytest.raises(KeepsFailing):
-        client.send(GET, body_of, Patience(failing_attempts=4))
+        client.send(GET, body_of, RetryPolicy(failing_attempts=4))
     assert len(script.requests) == 2
 
 
@@ -444,7 +531,7 @@ def test_a_cancelled_caller_is_not_kept_waiting() -> None:
     clock = Clock()
     script = Script(answer(503, retry_after="20"))
     with client_of(script, clock) as client, pytest.raises(Cancelled):
-        client.send(GET, body_of, Patience(cancelled=lambda: clock.slept >= 3.0))
+        client.send(GET, body_of, RetryPolicy(cancelled=lambda: clock.slept >= 3.0))
     assert len(script.requests) == 1
     assert clock.slept == 3.0
 
@@ -456,7 +543,7 @@ def test_one_connections_retry_after_holds_for_all() -> None:
     with client_of(script, clock) as client:
         client.send(GET, body_of)
         with pytest.raises(ServiceUnavailable):
-            client.send(GET, body_of, Patience(since=clock.now - 280))
+            client.send(GET, body_of, RetryPolicy(since=clock.now - 280))
         assert clock.slept == 0.0
         client.send(GET, body_of)
     assert clock.slept == 25.0

@@ -26,10 +26,12 @@ from dicom_emulator.options import EmulatorOptions
 from dicom_emulator.serve import serve_in_thread
 from dicom_emulator.state.service import DicomService
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable
-from dicom_etl.core.settings.model import Settings, load_settings
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.remote import identity
-from dicom_etl.remote.http.client import DicomClient, connect
-from dicom_etl.remote.http.transport import Call
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import HttpRequest
 from dicom_etl.remote.identity import (
     DICOM_SCOPE,
     TokenSource,
@@ -54,7 +56,7 @@ from support.identity import (
     token_giver,
 )
 
-FEED = Call("/v2/changefeed", json=True)
+FEED = HttpRequest("/v2/changefeed", expect_json=True)
 WAYS = {"app service": "app service", "imds": "imds", "service principal": "secret", "workload identity": "assertion"}
 
 
@@ -90,7 +92,7 @@ class World:
     def settings(self) -> Settings:
         return load_settings(None, [f"dicom.base_url={self.base_url}", "dicom.auth=azure"], {}, self.folder)
 
-    def client(self, tokens: TokenSource | None = None) -> DicomClient:
+    def client(self, tokens: TokenSource | None = None) -> HttpClient:
         dicom = self.settings.dicom
         return connect(dicom, tokens or dicom_tokens(dicom), sleep=lambda _seconds: None)
 
@@ -100,7 +102,7 @@ class World:
         return self.service.requests.count(), self.service.tokens.refused, len(self.giver.asked)
 
 
-def read(client: DicomClient) -> bytes:
+def read(client: HttpClient) -> bytes:
     """What one request for the feed brings."""
     return client.send(FEED, lambda answer: answer.body)
 
@@ -273,7 +275,7 @@ def test_a_reader_may_read_and_not_store(make_world: Callable[..., World]) -> No
     """What upload needs more is said by name."""
     world = make_world("imds")
     nothing = {"Content-Type": "multipart/related; boundary=b"}
-    store = Call("/v2/studies", method="POST", content=b"", headers=nothing, expected=frozenset({204}))
+    store = HttpRequest("/v2/studies", method="POST", content=b"", headers=nothing, expected=frozenset({204}))
     with world.client() as client:
         assert read(client) == b"[]"
         with pytest.raises(AccessDenied, match=r"role DICOM Data Owner to this identity$"):
@@ -415,7 +417,7 @@ def test_a_busy_login_is_told_by_the_answer_that_decided(
         def get_token(self, *_scopes: str, **_options: object) -> AccessToken:
             raise ClientAuthenticationError("refused")
 
-    credential = identity._StatusKept(Refused, lambda: now[0])
+    credential = identity.BusyAwareCredential(Refused, lambda: now[0])
     with pytest.raises(ServiceUnavailable if busy else AccessDenied):
         identity.access_token(credential, "scope", "the DICOM service")
 

@@ -242,7 +242,7 @@ def test_spark_is_let_to_the_storage_by_an_address_that_lasts_as_long_as_the_eng
     credential: FakeCredential, tmp_path: Path
 ) -> None:
     """After the session has started, and for the accounts of both roots; at the end the address is closed."""
-    from dicom_etl.core.settings.model import load_settings
+    from dicom_etl.core.settings.load import load_settings
     from dicom_etl.lake.paths import places
 
     roots = [

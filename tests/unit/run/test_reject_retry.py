@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dicom_etl.core.settings.model import load_settings
+from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.timerange import Window
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.rejected import Reject
-from dicom_etl.remote.http.client import connect
 from dicom_etl.run.plan import Task
 from dicom_etl.run.rejects import RejectRetry
 

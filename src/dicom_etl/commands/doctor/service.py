@@ -19,8 +19,8 @@ from dicom_etl.core.errors import AccessDenied, ConfigurationError, ServiceUnava
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.settings.rules import is_loopback
 from dicom_etl.core.timerange import TICKS_PER_SECOND, format_duration, from_datetime
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import service_now
-from dicom_etl.remote.http.client import connect
 from dicom_etl.remote.http.connection import callable_address, http_client
 from dicom_etl.remote.http.retry import http_date
 from dicom_etl.remote.http.transport import printable
@@ -87,7 +87,7 @@ def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseT
     try:
         with (
             http_client(host, _TIMEOUT_SECONDS, transport=transport) as http,
-            callable_address(host),
+            callable_address(host, "dicom.base_url"),
             http.stream("GET", base_url) as answer,
         ):
             moment = http_date(answer.headers.get("date"))

@@ -26,7 +26,7 @@ from dicom_etl.commands.verify.compare import (
     gone_entries,
     snapshot,
 )
-from dicom_etl.commands.verify.inventory import Inventory, Service, take_inventory
+from dicom_etl.commands.verify.inventory import Service, ServiceInventory, take_inventory
 from dicom_etl.commands.verify.scratch import scratch
 from dicom_etl.commands.verify.search_result import KeyFile, SearchResult, proven_gone
 from dicom_etl.core.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
@@ -34,12 +34,13 @@ from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import Progress, Silent
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import service_now
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import Lake, existing_lake, highest_run_id, make_private_tables
 from dicom_etl.lake.rejected import Reject, settled
 from dicom_etl.lake.voids import Key, new_voids, void_until
-from dicom_etl.remote.http.client import DicomClient, connect
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.run.feed_continuity import feed_went_back, went_back_error
 from dicom_etl.run.merge import Beyond, Outcome, Removed, merge_landed
@@ -88,7 +89,7 @@ class _Repair:
     allowed: int | None
 
     @property
-    def client(self) -> DicomClient:
+    def client(self) -> HttpClient:
         return self.one.service.client
 
     @property
@@ -145,7 +146,7 @@ def repair(
             return _repaired(_Repair(task, settings, lake, one, allow_removals), before, inventory)
 
 
-def _task(settings: Settings, lake: Lake, client: DicomClient, run_id: int, started: datetime) -> Task:
+def _task(settings: Settings, lake: Lake, client: HttpClient, run_id: int, started: datetime) -> Task:
     """From where the lake is compared up to now, by the slower clock.
 
     design/architecture.md: Coverage and the ledger.
@@ -155,7 +156,7 @@ def _task(settings: Settings, lake: Lake, client: DicomClient, run_id: int, star
     return Task(run_id, "repair", Window(min(comparison_start(lake, settings), now), now), True, now, started)
 
 
-def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired:
+def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> Repaired:
     task, retries = work.task, work.client.retries
     found = compare(work.one, before, inventory)
     removed = _removed(work, found)
@@ -275,7 +276,7 @@ def _voids(plan: _Plan, task: Task) -> list[Reject]:
     ]
 
 
-def _left(work: _Repair, inventory: Inventory) -> tuple[dict[str, int], dict[str, int]]:
+def _left(work: _Repair, inventory: ServiceInventory) -> tuple[dict[str, int], dict[str, int]]:
     """How many rows of each table still differ, and instances by kind, by what was listed and read again."""
     change = read_table(work.one.spark, work.lake.path("change"))
     again = change.where(F.col("runId") == work.task.run_id)

@@ -25,7 +25,7 @@ from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import Lake
 from dicom_etl.lake.rejected import Reject, read_open
 from dicom_etl.landing.landing import Landed
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.run.merge import Outcome
 from dicom_etl.run.pipeline import commit_landing, row_origin, row_results
 from dicom_etl.run.plan import Task
@@ -80,7 +80,7 @@ def reread(
     task: Task,
     settings: Settings,
     lake: Lake,
-    client: DicomClient,
+    client: HttpClient,
     progress: Progress,
     wanted: Wanted | None = None,
 ) -> Reread:

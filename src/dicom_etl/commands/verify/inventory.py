@@ -17,14 +17,14 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.feed.reader import any_entry, read_feed, service_now
 from dicom_etl.landing.entry_files import EntryFiles
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 
 # Below the id of every run, so that what a run has read since counts as later.
 _FIRST_READING = -1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
+class ServiceInventory:
     """What the service showed between two instants.
 
     ``files`` hold the entries of the feed from ``start`` on, with the columns of ``change``: all of those before
@@ -47,7 +47,7 @@ class Inventory:
 class Service:
     """The service, and how it is read for a comparison."""
 
-    client: DicomClient
+    client: HttpClient
     settings: Settings
     clock: Callable[[], datetime]
     progress: Progress
@@ -79,7 +79,7 @@ class Service:
         self.read(Window(max(0, since - delay), self.now() + delay), sink)
 
 
-def take_inventory(service: Service, folder: Scratch, start: int) -> Inventory:
+def take_inventory(service: Service, folder: Scratch, start: int) -> ServiceInventory:
     """The feed from ``start`` (ticks), then the search, then the end of the feed once more.
 
     The second look tells what changed while the search was asked: such keys have an entry by then that no run
@@ -94,7 +94,7 @@ def take_inventory(service: Service, folder: Scratch, start: int) -> Inventory:
         search = search_studies(service.client, folder, service.connections)
         files.next_reading()
         service.read_end(as_of, files.add)
-    return Inventory(
+    return ServiceInventory(
         start=window.start,
         as_of=as_of,
         complete=window.start <= 0 or not any_entry(service.client, Window(0, window.start)),
@@ -105,7 +105,9 @@ def take_inventory(service: Service, folder: Scratch, start: int) -> Inventory:
     )
 
 
-def read_again(service: Service, folder: Scratch, inventory: Inventory, windows: Iterable[Window]) -> Inventory:
+def read_again(
+    service: Service, folder: Scratch, inventory: ServiceInventory, windows: Iterable[Window]
+) -> ServiceInventory:
     """The inventory with another reading of these windows and of the end of the feed, in files of their own."""
     with EntryFiles(folder.folder, service.clock(), inventory.next_reading, metadata=service.metadata) as files:
         for window in windows:

@@ -20,7 +20,7 @@ from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolErro
 from dicom_etl.dicomweb.retrieve import gone_instances
 from dicom_etl.dicomweb.search import partitions
 from dicom_etl.dicomweb.study_search import INSTANCE_KEYS, STUDY_COUNTS, instances_of_studies, study_counts
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.tables.engine.frames import local_rows
 from dicom_etl.tables.engine.location import read_parquet
 
@@ -57,7 +57,7 @@ class SearchResult:
         return name if self.named else None
 
 
-def search_studies(client: DicomClient, folder: Scratch, connections: int) -> SearchResult:
+def search_studies(client: HttpClient, folder: Scratch, connections: int) -> SearchResult:
     """The studies of all partitions, or why the search cannot be asked."""
     try:
         names = partitions(client)
@@ -76,7 +76,7 @@ def search_studies(client: DicomClient, folder: Scratch, connections: int) -> Se
 
 
 def held_instances(
-    client: DicomClient, folder: Scratch, search: SearchResult, studies: DataFrame, *, connections: int
+    client: HttpClient, folder: Scratch, search: SearchResult, studies: DataFrame, *, connections: int
 ) -> tuple[SearchResult, DataFrame]:
     """The keys of the instances that the search holds of these studies, each study asked by itself.
 
@@ -115,7 +115,7 @@ class KeyFile:
 
 
 def proven_gone(
-    client: DicomClient, folder: Scratch, search: SearchResult, keys: DataFrame, *, connections: int
+    client: HttpClient, folder: Scratch, search: SearchResult, keys: DataFrame, *, connections: int
 ) -> KeyFile:
     """Those of the distinct ``keys`` whose metadata the service answers with 404: it does not have them.
 

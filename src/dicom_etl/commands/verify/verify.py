@@ -15,15 +15,15 @@ from pyspark.sql import functions as F
 
 from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, comparison_start, snapshot
 from dicom_etl.commands.verify.digest import digest
-from dicom_etl.commands.verify.inventory import Inventory, Service, take_inventory
+from dicom_etl.commands.verify.inventory import Service, ServiceInventory, take_inventory
 from dicom_etl.commands.verify.scratch import Scratch, scratch
 from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import Progress, Silent
 from dicom_etl.core.settings.model import Settings
+from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake
-from dicom_etl.remote.http.client import connect
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.tables import differences
 from dicom_etl.tables.engine.session import Engine
@@ -134,7 +134,7 @@ def verify(
 
 
 def _verification(
-    service: Service, folder: Scratch, snap: Snapshot, inventory: Inventory, found: Comparison
+    service: Service, folder: Scratch, snap: Snapshot, inventory: ServiceInventory, found: Comparison
 ) -> Verification:
     to_come = found.different.where("pending")
     theirs = differences.without(found.live, to_come)

@@ -1,43 +1,34 @@
-"""What a setting must mean, beyond having the right type."""
+"""What a setting must mean, beyond having the right type: each check raises ValueError in the words of a message."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-import idna
-
-_LONGEST_SECONDS = 86_400
+_LABEL = re.compile(r"[\w-]{1,63}", re.ASCII)
 # Spark asks for 450 MiB of the heap that Java reports, which is less than what it is given.
 _LEAST_MEMORY_BYTES = 512 << 20
 
 
-def check_meaning(key: str, value: Any) -> None:
-    """Raise ValueError, in the words of a message, when a setting of the right type makes no sense."""
-    if value == math.inf:
-        raise ValueError("expected a finite number")
-    if key in _CHECKS:
-        _CHECKS[key](value)
+def check_token_variable(name: str) -> None:
+    _check_variable(name, "token")
 
 
-def _check_variable(value: str, held: str) -> None:
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", value):
+def check_key_variable(name: str) -> None:
+    _check_variable(name, "key")
+
+
+def _check_variable(name: str, held: str) -> None:
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
         raise ValueError(f"expected the name of a variable in capitals, not the {held} itself")
 
 
-def _check_window(ticks: int) -> None:
+def check_above_zero(ticks: int) -> None:
     if ticks <= 0:
         raise ValueError("expected a duration above 0")
-
-
-def _check_seconds(seconds: float) -> None:
-    if seconds > _LONGEST_SECONDS:
-        raise ValueError(f"expected at most {_LONGEST_SECONDS} seconds")
 
 
 # Our own JVM listens on loopback only, and its jars and log settings are files of this host: executors elsewhere would
@@ -45,7 +36,7 @@ def _check_seconds(seconds: float) -> None:
 _MASTER = re.compile(r"local(\[(\*|0*[1-9]\d*)(\s*,\s*\d+)?\])?", re.ASCII)
 
 
-def _check_master(value: str) -> None:
+def check_master(value: str) -> None:
     if not _MASTER.fullmatch(value):
         raise ValueError(
             "expected local[*] or local[2]; a cluster hands its session in: run jobs/sync.py there by spark-submit"
@@ -60,24 +51,30 @@ def memory_bytes(value: str) -> int:
     return int(size[1]) << 10 * (1 + "kmgt".index(size[2].lower()))
 
 
-def _check_memory(value: str) -> None:
+def check_memory(value: str) -> None:
     if memory_bytes(value) < _LEAST_MEMORY_BYTES:
         raise ValueError("expected at least 512m, with less Spark does not start")
 
 
-def _check_name(value: str) -> None:
+def check_name(value: str) -> None:
     if not re.fullmatch(r"(\w[\w-]{0,99})?", value, re.ASCII):
         raise ValueError("expected a name of letters, digits, _ and -")
 
 
-def _check_id(value: str) -> None:
+def check_id(value: str) -> None:
     if value and not re.fullmatch(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", value):
         raise ValueError("expected an id such as cfafbeb1-8037-4d0c-896e-a46fb27ff229")
 
 
-def _check_address(address: str, *, versioned: bool = False) -> None:
-    if not address and not versioned:
+def check_service_root(address: str) -> None:
+    if not address:
         return
+    check_address(address)
+    if re.search(r"/v\d[^/]*/?$", urlsplit(address).path):
+        raise ValueError("expected the service root, without the version")
+
+
+def check_address(address: str) -> None:
     # urlsplit takes blanks, and drops line ends without a word.
     if re.search(r"[\s\x00-\x1f\x7f]", address):
         raise ValueError("expected an address without blanks")
@@ -92,34 +89,38 @@ def _check_address(address: str, *, versioned: bool = False) -> None:
         raise ValueError("expected an address with the name of a host")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("expected an address without user, password, query or fragment")
-    if not versioned and re.search(r"/v\d[^/]*/?$", parts.path):
-        raise ValueError("expected the service root, without the version")
 
 
 def _is_host(parts: SplitResult) -> bool:
-    """Whether the host can be asked for at all: one that cannot be encoded would end in an error of its own."""
+    """Whether httpx and the resolver can encode the host: one that they cannot would end in an error of their own."""
     name = parts.hostname or ""
-    if "[" in parts.netloc:
-        return re.fullmatch(r"[0-9a-f:.]+:[0-9a-f:.]*(%\w+)?", name) is not None
+    if "[" in parts.netloc or _is_ip(name):
+        return _is_ip(name)
     try:
-        encoded = name if name.isascii() else idna.encode(name).decode()
-        return len(encoded) <= 253 and all(map(_is_label, encoded.removesuffix(".").split(".")))
-    except idna.IDNAError:
+        encoded = name if re.fullmatch(r"[a-z][\w.-]*", name, re.ASCII) and "xn--" not in name else _encoded(name)
+    except UnicodeError:
         return False
+    return len(encoded) <= 253 and all(re.fullmatch(_LABEL, label) for label in encoded.removesuffix(".").split("."))
 
 
-def _is_label(label: str) -> bool:
-    if label.startswith("xn--"):
-        idna.decode(label)
-    return re.fullmatch(r"[\w-]{1,63}", label, re.ASCII) is not None
+def _encoded(name: str) -> str:
+    """A host as httpx sends it. Raises UnicodeError for one that cannot be encoded, or decoded again."""
+    import httpx  # noqa: PLC0415 - a quarter of a second that plain names do not need
+
+    try:
+        url = httpx.URL(scheme="https", host=name)
+        _ = url.host  # decodes xn--
+    except httpx.InvalidURL as error:
+        raise UnicodeError from error
+    return url.raw_host.decode("ascii")
 
 
-def _check_endpoint(value: str) -> None:
+def check_endpoint(value: str) -> None:
     if re.search(r"[?#@\s]", value):
         raise ValueError("expected an address such as http://127.0.0.1:10000, without the account's name")
 
 
-def _check_place(place: str) -> None:
+def check_folder(place: str) -> None:
     """A secret in an address would be shown by `config`: only the storage's identity opens it."""
     if "\0" in place:
         raise ValueError("expected a folder, or abfss://container@account.dfs.core.windows.net/path")
@@ -128,38 +129,12 @@ def _check_place(place: str) -> None:
         raise ValueError("expected an address without password, query or fragment")
 
 
-def _check_table_path(path: str) -> None:
+def check_table_path(path: str) -> None:
     parts = path.split("/")
     if not path or path.startswith("/") or any(p in ("", ".", "..") for p in parts) or "://" in path:
         raise ValueError("expected a path below lake.root, such as instance")
     if not re.fullmatch(r"[A-Za-z0-9_./=-]+", path) or parts[0].startswith("_"):
         raise ValueError("expected letters, digits, _ - . / only, and no leading _")
-
-
-_CHECKS: dict[str, Callable[[Any], None]] = {
-    "dicom.base_url": _check_address,
-    "dicom.timeout_seconds": _check_seconds,
-    "dicom.retry_seconds": _check_seconds,
-    "dicom.token_env": partial(_check_variable, held="token"),
-    "fabric.api_url": partial(_check_address, versioned=True),
-    "fabric.workspace": _check_id,
-    "fabric.lakehouse": _check_id,
-    "fabric.connection": _check_id,
-    "fabric.schema": _check_name,
-    "fabric.files_name": _check_name,
-    "fabric.token_env": partial(_check_variable, held="token"),
-    "feed.window": _check_window,
-    "files.root": _check_place,
-    "lake.root": _check_place,
-    "lake.private_root": _check_place,
-    "lake.instance_path": _check_table_path,
-    "lake.series_path": _check_table_path,
-    "lake.study_path": _check_table_path,
-    "spark.driver_memory": _check_memory,
-    "spark.master": _check_master,
-    "storage.endpoint": _check_endpoint,
-    "storage.key_env": partial(_check_variable, held="key"),
-}
 
 
 def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
@@ -186,9 +161,12 @@ def _is_open_to_others(address: str) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether the host name stands for this machine."""
-    if host == "localhost":
-        return True
+    return host == "localhost" or (_is_ip(host) and ip_address(host).is_loopback)
+
+
+def _is_ip(host: str) -> bool:
     try:
-        return ip_address(host).is_loopback
+        ip_address(host)
     except ValueError:
         return False
+    return True

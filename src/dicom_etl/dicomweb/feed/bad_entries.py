@@ -11,10 +11,10 @@ from threading import Lock
 from dicom_etl.core.entry import ABSENT, Entry
 from dicom_etl.core.errors import ProtocolError, ServiceUnavailable
 from dicom_etl.core.reasons import METADATA_NOT_TRIED, METADATA_UNAVAILABLE
-from dicom_etl.dicomweb.feed.page import Ask, Page, request_page
+from dicom_etl.dicomweb.feed.page import Page, PageRequest, request_page
 from dicom_etl.remote.http.body import TooLarge
-from dicom_etl.remote.http.client import DicomClient, KeepsFailing
-from dicom_etl.remote.http.retry import Patience
+from dicom_etl.remote.http.client import HttpClient, KeepsFailing
+from dicom_etl.remote.http.retry import RetryPolicy
 
 REQUESTS_PER_RUN = 2000
 _QUICK_ATTEMPTS = 4
@@ -60,7 +60,7 @@ class Health:
     """
 
     def __init__(self) -> None:
-        self._good: Ask | None = None
+        self._good: PageRequest | None = None
         self._unread_in_a_row = 0
         self._lock = Lock()
 
@@ -69,7 +69,7 @@ class Health:
         with self._lock:
             for before, entry in pairwise(entries):
                 if entry.ticks != before.ticks and entry.has_metadata:
-                    self._good = Ask(entry.ticks, entry.ticks + 1, 0, 1)
+                    self._good = PageRequest(entry.ticks, entry.ticks + 1, 0, 1)
             if any(entry.has_metadata for entry in entries):
                 self._unread_in_a_row = 0
 
@@ -80,16 +80,16 @@ class Health:
             return before // _DOUBTFUL < self._unread_in_a_row // _DOUBTFUL
 
     @property
-    def good(self) -> Ask | None:
+    def good(self) -> PageRequest | None:
         with self._lock:
             return self._good
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PageSource:
     """Where pages come from: the client, the budget for poisoned ones, and whether still wanted."""
 
-    client: DicomClient
+    client: HttpClient
     budget: Budget
     cancelled: Callable[[], bool]
     health: Health = field(default_factory=Health)
@@ -99,7 +99,7 @@ class _Shifted(Exception):
     """A part of the page holds other entries than it did a moment ago."""
 
 
-def fetch_page(source: Source, ask: Ask) -> Page:
+def fetch_page(source: PageSource, page_request: PageRequest) -> Page:
     """The page that was asked for, complete; entries whose metadata cannot be had carry a code.
 
     When the service fails with metadata and answers without, the page is bisected, in at most two requests
@@ -107,16 +107,16 @@ def fetch_page(source: Source, ask: Ask) -> Page:
     metadata too, that is an outage: both are tried until the client's time is over (ServiceUnavailable).
     Raises else as ``page.request_page``.
     """
-    if not ask.metadata:
-        return request_page(source.client, ask, Patience(cancelled=source.cancelled))
+    if not page_request.metadata:
+        return request_page(source.client, page_request, RetryPolicy(cancelled=source.cancelled))
     for _ in range(_READINGS):
-        page, complete = _with_or_without(source, ask, _QUICK_ATTEMPTS)
+        page, complete = _with_or_without(source, page_request, _QUICK_ATTEMPTS)
         if complete:
             source.health.read(page.entries)
             return page
         log.warning("a page of the change feed fails with metadata; looking for the entry")
         try:
-            entries = _bisected(_Poisoned(source, ask, page.entries))
+            entries = _bisected(_Poisoned(source, page_request, page.entries))
         except _Shifted:
             continue
         _refuse_an_outage(source, entries)
@@ -124,7 +124,7 @@ def fetch_page(source: Source, ask: Ask) -> Page:
     raise ProtocolError("the change feed shows other entries each time the same page is asked for")
 
 
-def _refuse_an_outage(source: Source, entries: list[Entry]) -> None:
+def _refuse_an_outage(source: PageSource, entries: list[Entry]) -> None:
     """Raise ServiceUnavailable when the service cannot give the metadata of anything.
 
     Else a failure of its store, which the feed without metadata does not show, would turn every entry of a run
@@ -136,7 +136,7 @@ def _refuse_an_outage(source: Source, entries: list[Entry]) -> None:
         return
     good = source.health.good
     try:
-        well = good is not None and bool(request_page(source.client, good, Patience(None, _SINGLE_ATTEMPTS)).entries)
+        well = good is not None and bool(request_page(source.client, good, RetryPolicy(None, _SINGLE_ATTEMPTS)).entries)
     except KeepsFailing:
         well = False
     if not well:
@@ -146,43 +146,43 @@ def _refuse_an_outage(source: Source, entries: list[Entry]) -> None:
         )
 
 
-def _with_or_without(source: Source, ask: Ask, attempts: int) -> tuple[Page, bool]:
+def _with_or_without(source: PageSource, page_request: PageRequest, attempts: int) -> tuple[Page, bool]:
     """The page and whether it came with metadata; through an outage, until the client's time is over."""
     client = source.client
     since = client.monotonic()
-    patience = Patience(since, attempts, source.cancelled)
-    patience_bare = Patience(since, _BARE_ATTEMPTS, source.cancelled)
+    retry_policy = RetryPolicy(since, attempts, source.cancelled)
+    bare_policy = RetryPolicy(since, _BARE_ATTEMPTS, source.cancelled)
     pause_seconds = 1.0
     for _ in range(_MOST_ROUNDS):
         try:
-            return request_page(client, ask, patience), True
+            return request_page(client, page_request, retry_policy), True
         except KeepsFailing:
             pass
         try:
-            return request_page(client, ask.bare(), patience_bare), False
+            return request_page(client, page_request.bare(), bare_policy), False
         except KeepsFailing:
             if source.cancelled() or client.monotonic() + pause_seconds > client.deadline(since):
                 raise
         client.pause(pause_seconds, source.cancelled)
         pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
-    return request_page(client, ask, Patience(since, cancelled=source.cancelled)), True
+    return request_page(client, page_request, RetryPolicy(since, cancelled=source.cancelled)), True
 
 
 @dataclass(frozen=True, slots=True)
 class _Poisoned:
     """A page that fails, and what it holds as the answer without metadata tells."""
 
-    source: Source
-    ask: Ask
+    source: PageSource
+    page_request: PageRequest
     bare: list[Entry]
 
-    def part(self, low: int, high: int) -> Ask:
+    def part(self, low: int, high: int) -> PageRequest:
         """The request for entries low..high-1 of the page, by keyset: only their tie costs an offset."""
         ticks = self.bare[low].ticks
         before = sum(1 for entry in self.bare[:low] if entry.ticks == ticks)
-        if ticks == self.ask.start:
-            before += self.ask.offset
-        return Ask(ticks, self.ask.end, before, high - low)
+        if ticks == self.page_request.start:
+            before += self.page_request.offset
+        return PageRequest(ticks, self.page_request.end, before, high - low)
 
 
 def _bisected(page: _Poisoned) -> list[Entry]:
@@ -200,7 +200,7 @@ def _part(page: _Poisoned, low: int, high: int) -> list[Entry]:
         return _single(page, low)
     try:
         # One attempt: its halves are the second.
-        answer = request_page(page.source.client, page.part(low, high), Patience(None, 1, page.source.cancelled))
+        answer = request_page(page.source.client, page.part(low, high), RetryPolicy(None, 1, page.source.cancelled))
     except (KeepsFailing, TooLarge):
         middle = (low + high) // 2
         return _part(page, low, middle) + _part(page, middle, high)

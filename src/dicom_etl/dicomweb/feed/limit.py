@@ -12,7 +12,7 @@ from itertools import groupby
 from dicom_etl.core.timerange import Window, ceil_to_grid
 
 
-class Cut:
+class EntryLimit:
     """The last edge of the grid before which no more than ``max_entries`` entries are known to lie.
 
     ``end`` only moves left while entries become known, and never into the first window; once all entries

@@ -12,10 +12,10 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.errors import ProtocolError
 from dicom_etl.core.timerange import format_instant
 from dicom_etl.dicomweb.feed.decode import NotJson, decode_page
-from dicom_etl.remote.http.client import DicomClient
-from dicom_etl.remote.http.response import Answer
-from dicom_etl.remote.http.retry import Failure, Kind, Patience
-from dicom_etl.remote.http.transport import Call
+from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse
+from dicom_etl.remote.http.retry import FailureKind, RetryableError, RetryPolicy
 
 PATH = "/v2/changefeed"
 # What ``limit`` aims at: 200 headers of 40 KB. Fewer requests are not worth the memory: each connection holds a page.
@@ -25,7 +25,7 @@ LARGEST_PAGE_BYTES = 2 * PAGE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PageRequest:
     """What a page is asked for: up to ``limit`` entries of [start, end) after the first ``offset``."""
 
     start: int
@@ -34,7 +34,7 @@ class Ask:
     limit: int
     metadata: bool = True
 
-    def bare(self) -> Ask:
+    def bare(self) -> PageRequest:
         return replace(self, metadata=False)
 
 
@@ -46,41 +46,41 @@ class Page:
     size_bytes: int
 
 
-def request_page(client: DicomClient, ask: Ask, patience: Patience) -> Page:
+def request_page(client: HttpClient, page_request: PageRequest, retry_policy: RetryPolicy) -> Page:
     """The page, with the client's retries.
 
     Raises body.TooLarge when more than one entry was asked for and the body is over LARGEST_PAGE_BYTES;
-    ProtocolError when the page is not what was asked for; else as ``DicomClient.send``.
+    ProtocolError when the page is not what was asked for; else as ``HttpClient.send``.
     """
-    call = Call(
+    request = HttpRequest(
         PATH,
         params={
-            "startTime": format_instant(ask.start),
-            "endTime": format_instant(ask.end),
-            "offset": str(ask.offset),
-            "limit": str(ask.limit),
-            "includeMetadata": "true" if ask.metadata else "false",
+            "startTime": format_instant(page_request.start),
+            "endTime": format_instant(page_request.end),
+            "offset": str(page_request.offset),
+            "limit": str(page_request.limit),
+            "includeMetadata": "true" if page_request.metadata else "false",
         },
-        json=True,
+        expect_json=True,
         # A single entry cannot be asked for in parts; it is taken whatever its size.
-        max_bytes=LARGEST_PAGE_BYTES if ask.limit > 1 else None,
+        max_bytes=LARGEST_PAGE_BYTES if page_request.limit > 1 else None,
     )
-    return client.send(call, lambda answer: _read(answer, ask), patience)
+    return client.send(request, lambda response: _read(response, page_request), retry_policy)
 
 
-def _read(answer: Answer, ask: Ask) -> Page:
+def _read(response: HttpResponse, page_request: PageRequest) -> Page:
     try:
-        entries = decode_page(answer.body)
+        entries = decode_page(response.body)
     except NotJson as error:
-        raise Failure("an answer that is not JSON", Kind.FAILING) from error
-    _check(entries, ask)
-    return Page(entries, len(answer.body))
+        raise RetryableError("an answer that is not JSON", FailureKind.FAILING) from error
+    _check(entries, page_request)
+    return Page(entries, len(response.body))
 
 
-def _check(entries: list[Entry], ask: Ask) -> None:
-    if len(entries) > ask.limit:
+def _check(entries: list[Entry], page_request: PageRequest) -> None:
+    if len(entries) > page_request.limit:
         raise ProtocolError("the change feed sent a page longer than its limit")
-    if any(not ask.start <= entry.ticks < ask.end for entry in entries):
+    if any(not page_request.start <= entry.ticks < page_request.end for entry in entries):
         raise ProtocolError("the change feed sent an entry outside the time that was asked for")
     order = [(entry.ticks, entry.sequence) for entry in entries]
     if any(earlier > later for earlier, later in pairwise(order)):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from dicom_etl.core.entry import Entry
 from dicom_etl.core.errors import ProtocolError
-from dicom_etl.dicomweb.feed.page import PAGE_BYTES, Ask, Page
+from dicom_etl.dicomweb.feed.page import PAGE_BYTES, Page, PageRequest
 from dicom_etl.remote.http.body import TooLarge
 
-Fetch = Callable[[Ask], Page]
+Fetch = Callable[[PageRequest], Page]
 Emit = Callable[[Page], None]
 
 _MOST_READINGS_OF_A_TIE = 8
@@ -47,8 +47,8 @@ def advance(cursor: Cursor, fetch: Fetch, emit: Emit) -> bool:
     What is emitted carries the size of the whole answer: its entries' metadata are parts of that.
     Raises ProtocolError when the service repeats itself.
     """
-    ask = Ask(cursor.ticks, cursor.end, len(cursor.seen), cursor.limit, cursor.metadata)
-    page, limit = _fitting(cursor, fetch, ask)
+    page_request = PageRequest(cursor.ticks, cursor.end, len(cursor.seen), cursor.limit, cursor.metadata)
+    page, limit = _fitting(cursor, fetch, page_request)
     full = len(page.entries) >= limit
     again = sum(1 for entry in page.entries if entry.sequence in cursor.seen)
     if again:
@@ -64,19 +64,19 @@ def advance(cursor: Cursor, fetch: Fetch, emit: Emit) -> bool:
     return full
 
 
-def _fitting(cursor: Cursor, fetch: Fetch, ask: Ask) -> tuple[Page, int]:
+def _fitting(cursor: Cursor, fetch: Fetch, page_request: PageRequest) -> tuple[Page, int]:
     """The page and the limit it was asked with, halved until its body is of bearable size; sets the next limit."""
     while True:
         try:
-            page = fetch(ask)
+            page = fetch(page_request)
         except TooLarge:
-            ask = replace(ask, limit=max(1, ask.limit // 2))
+            page_request = replace(page_request, limit=max(1, page_request.limit // 2))
             continue
         if page.entries:
             fitting = cursor.page_bytes * len(page.entries) // max(1, page.size_bytes)
             # At most doubled: one page of small headers does not tell that the large ones are over.
-            cursor.limit = max(1, min(fitting, 2 * ask.limit, cursor.batch_size))
-        return page, ask.limit
+            cursor.limit = max(1, min(fitting, 2 * page_request.limit, cursor.batch_size))
+        return page, page_request.limit
 
 
 def _distinct(entries: list[Entry]) -> list[Entry]:
@@ -120,8 +120,8 @@ def _read_tie(cursor: Cursor, fetch: Fetch, emit: Emit) -> tuple[list[int], int]
     sequences: list[int] = []
     pages = 0
     while True:
-        ask = Ask(cursor.ticks, cursor.ticks + 1, len(sequences), cursor.limit, cursor.metadata)
-        page, limit = _fitting(cursor, fetch, ask)
+        page_request = PageRequest(cursor.ticks, cursor.ticks + 1, len(sequences), cursor.limit, cursor.metadata)
+        page, limit = _fitting(cursor, fetch, page_request)
         pages += 1
         served = [entry.sequence for entry in page.entries]
         full = len(served) >= limit

@@ -9,8 +9,8 @@ from threading import Condition, Event, Thread
 from types import TracebackType
 
 from dicom_etl.core.entry import Entry
-from dicom_etl.dicomweb.feed.limit import Cut
-from dicom_etl.dicomweb.feed.page import PAGE_BYTES, Ask, Page
+from dicom_etl.dicomweb.feed.limit import EntryLimit
+from dicom_etl.dicomweb.feed.page import PAGE_BYTES, Page, PageRequest
 from dicom_etl.dicomweb.feed.paging import Cursor, Fetch, advance
 from dicom_etl.dicomweb.feed.waiting import Waiting
 from dicom_etl.remote.http.client import Cancelled
@@ -36,7 +36,7 @@ class SliceReader:
         self,
         fetch: Fetch,
         start: int,
-        cut: Cut,
+        cut: EntryLimit,
         *,
         stop: Event,
         connections: int,
@@ -160,8 +160,8 @@ class SliceReader:
             cursor.end = min(cursor.end, self._cut.end)
             return cursor.ticks < cursor.end and not self._stop.is_set()
 
-    def _fetch_counted(self, ask: Ask) -> Page:
-        page = self._fetch(ask)
+    def _fetch_counted(self, page_request: PageRequest) -> Page:
+        page = self._fetch(page_request)
         with self._changed:
             self.pages += 1
         return page

@@ -12,21 +12,21 @@ from threading import Event
 
 from dicom_etl.core.entry import Entry
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND, Window, floor_to_grid
-from dicom_etl.dicomweb.feed.bad_entries import REQUESTS_PER_RUN, Budget, Source, fetch_page
-from dicom_etl.dicomweb.feed.limit import Cut
-from dicom_etl.dicomweb.feed.page import Ask, Page, request_page
+from dicom_etl.dicomweb.feed.bad_entries import REQUESTS_PER_RUN, Budget, PageSource, fetch_page
+from dicom_etl.dicomweb.feed.limit import EntryLimit
+from dicom_etl.dicomweb.feed.page import Page, PageRequest, request_page
 from dicom_etl.dicomweb.feed.paging import Cursor, advance
 from dicom_etl.dicomweb.feed.parallel import SliceReader
-from dicom_etl.remote.http.client import DicomClient, KeepsFailing
+from dicom_etl.remote.http.client import HttpClient, KeepsFailing
 from dicom_etl.remote.http.malloc import return_large_blocks
-from dicom_etl.remote.http.retry import PATIENT, Patience, never
+from dicom_etl.remote.http.retry import DEFAULT_RETRY, RetryPolicy, never
 
 Progress = Callable[[int, int], None]
 """Called with the pages and entries taken so far, from the thread that reads."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class FeedReadResult:
     """What was read: every entry of ``window``, which is the one asked for or a cut of it.
 
     ``entries`` are the distinct sequences in it, ``repeated`` the rows met more than once, ``pages`` the
@@ -41,7 +41,7 @@ class Reading:
 
 
 def read_feed(
-    client: DicomClient,
+    client: HttpClient,
     window: Window,
     *,
     batch_size: int,
@@ -53,7 +53,7 @@ def read_feed(
     progress: Progress | None = None,
     poison_requests: int = REQUESTS_PER_RUN,
     stop: Event | None = None,
-) -> Reading:
+) -> FeedReadResult:
     """What was read, after ``sink`` has taken it all.
 
     ``sink`` gets the entries of a page at a time, in this thread, pages in any order; while it works, the
@@ -65,11 +65,11 @@ def read_feed(
     has set ``stop``; the sink's own errors and KeyboardInterrupt pass through. No thread works on afterwards.
     """
     return_large_blocks()
-    cut = Cut(window, max_entries, grid_ticks)
+    cut = EntryLimit(window, max_entries, grid_ticks)
     stop = stop or Event()
-    source = Source(client, Budget(poison_requests), stop.is_set)
+    source = PageSource(client, Budget(poison_requests), stop.is_set)
     reader = SliceReader(
-        lambda ask: fetch_page(source, ask),
+        lambda page_request: fetch_page(source, page_request),
         window.start,
         cut,
         stop=stop,
@@ -84,27 +84,27 @@ def read_feed(
             taken += len(entries)
             if progress is not None:
                 progress(reader.pages, taken)
-    return Reading(Window(window.start, cut.end), cut.entries, reader.repeated, reader.pages, reader.slices)
+    return FeedReadResult(Window(window.start, cut.end), cut.entries, reader.repeated, reader.pages, reader.slices)
 
 
-def read_at(client: DicomClient, ticks: int, sequences: Collection[int], *, batch_size: int = 200) -> list[Entry]:
+def read_at(client: HttpClient, ticks: int, sequences: Collection[int], *, batch_size: int = 200) -> list[Entry]:
     """Those of ``sequences`` that the service serves in the microsecond of ``ticks``, without metadata.
 
     In the feed's order. The whole microsecond, because that is what table columns remember of an instant: to see
     whether a stored entry is still served. Raises as ``read_feed``.
     """
-    served = _served_at(Source(client, Budget(), never), ticks, batch_size)
+    served = _served_at(PageSource(client, Budget(), never), ticks, batch_size)
     return [entry for _, entry in served if entry.sequence in sequences]
 
 
-def read_again(client: DicomClient, ticks: int, sequences: Collection[int], budget: Budget) -> list[Entry]:
+def read_again(client: HttpClient, ticks: int, sequences: Collection[int], budget: Budget) -> list[Entry]:
     """Those of ``sequences``, served in the microsecond of ``ticks``, whose metadata can be had by now.
 
-    For what failed before: each entry is asked for once, without patience, and one that is no longer Current comes
+    For what failed before: each entry is asked for once, without retries, and one that is no longer Current comes
     without metadata, which it does not need. Every request is taken from ``budget``; what is beyond it is left out,
     for another time. Raises as ``read_feed``.
     """
-    source = Source(client, budget, never)
+    source = PageSource(client, budget, never)
     again = []
     for offset, entry in _served_at(source, ticks, batch_size=200):
         if entry.sequence not in sequences:
@@ -115,22 +115,22 @@ def read_again(client: DicomClient, ticks: int, sequences: Collection[int], budg
         if not budget.take():
             break
         try:
-            page = request_page(client, Ask(entry.ticks, entry.ticks + 1, offset, 1), Patience(None, 1))
+            page = request_page(client, PageRequest(entry.ticks, entry.ticks + 1, offset, 1), RetryPolicy(None, 1))
         except KeepsFailing:
             continue
         again += [one for one in page.entries if one.sequence == entry.sequence]
     return again
 
 
-def _served_at(source: Source, ticks: int, batch_size: int) -> list[tuple[int, Entry]]:
+def _served_at(source: PageSource, ticks: int, batch_size: int) -> list[tuple[int, Entry]]:
     """What is served in the microsecond of ``ticks``, without metadata, each entry with its place in its tie."""
     start = floor_to_grid(ticks, TICKS_PER_MICROSECOND)
     cursor = Cursor(start, start + TICKS_PER_MICROSECOND, batch_size, metadata=False)
     served: list[Entry] = []
 
-    def fetch(ask: Ask) -> Page:
+    def fetch(page_request: PageRequest) -> Page:
         source.budget.take()
-        return fetch_page(source, ask)
+        return fetch_page(source, page_request)
 
     while advance(cursor, fetch, lambda page: served.extend(page.entries)):
         pass
@@ -144,13 +144,13 @@ def _offsets(entries: list[Entry]) -> Iterator[tuple[int, Entry]]:
         yield from enumerate(tie)
 
 
-def service_now(client: DicomClient) -> int | None:
+def service_now(client: HttpClient) -> int | None:
     """The service's clock in ticks, by the ``Date`` header of one cheap page; None when it sends none."""
-    request_page(client, Ask(0, 1, 0, 1, metadata=False), PATIENT)
+    request_page(client, PageRequest(0, 1, 0, 1, metadata=False), DEFAULT_RETRY)
     return client.service_time
 
 
-def any_entry(client: DicomClient, window: Window) -> bool:
-    """Whether the window holds an entry: one request. Raises as ``DicomClient.send``."""
-    page = request_page(client, Ask(window.start, window.end, 0, 1, metadata=False), PATIENT)
+def any_entry(client: HttpClient, window: Window) -> bool:
+    """Whether the window holds an entry: one request. Raises as ``HttpClient.send``."""
+    page = request_page(client, PageRequest(window.start, window.end, 0, 1, metadata=False), DEFAULT_RETRY)
     return bool(page.entries)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NoReturn
 
 import msgspec
 
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolError
-from dicom_etl.remote.http.response import Answer
-from dicom_etl.remote.http.retry import RETRYABLE_STATUSES, Failure, Kind
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse, raise_if_retryable
 
 _CODE = re.compile(r"[A-Za-z0-9]{1,64}")
 _ROLE = "assign this identity the role Contributor in the workspace"
@@ -70,10 +71,10 @@ class _Error(msgspec.Struct, rename="camel"):
     error_code: str = ""
 
 
-def page(answer: Answer) -> tuple[list[Shortcut], str | None]:
+def page(response: HttpResponse) -> tuple[list[Shortcut], str | None]:
     """The shortcuts of one page of the list, and the token of the next page as Fabric wrote it."""
     try:
-        decoded = msgspec.json.decode(answer.body, type=_Page)
+        decoded = msgspec.json.decode(response.body, type=_Page)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError("Fabric's list of shortcuts is not what its API describes") from error
     return [_shortcut(listed) for listed in decoded.value], decoded.continuation_token
@@ -90,39 +91,38 @@ def as_target(location: str, subpath: str, connection: str) -> Target:
     return Target(location.rstrip("/").lower(), "/" + subpath.strip("/"), connection.lower())
 
 
-def error_of(answer: Answer, method: str) -> Exception:
-    """What a status means that was not expected."""
-    status, said = answer.status, _said(answer)
-    if status in RETRYABLE_STATUSES:
-        kind = Kind.THROTTLED if status == 429 else Kind.FAILING
-        return Failure(f"status {said}", kind, answer.retry_after)
+def raise_for_status(request: HttpRequest, response: HttpResponse, _host: str) -> NoReturn:
+    """Raises the error that an unexpected status means: RetryableError where another attempt may help."""
+    status, said = response.status, _said(response)
+    raise_if_retryable(response, said)
     if status == 401:
-        return AccessDenied(
+        raise AccessDenied(
             f"Fabric does not accept the token ({said}); sign in (az login) or renew the token in the variable of "
             f"fabric.token_env, let the tenant allow service principals to use Fabric's APIs, and {_ROLE}"
         )
-    if status == 403:
-        connection = " and the right to use the connection" if method == "POST" else ""
-        return AccessDenied(f"Fabric denies access ({said}); {_ROLE}{connection}")
-    if status == 404:
-        keys = "fabric.workspace, fabric.lakehouse" + (", fabric.connection" if method == "POST" else "")
-        return ConfigurationError(f"{keys}: Fabric knows no such thing, or hides it from this identity ({said})")
     if 300 <= status < 400:
-        return ConfigurationError(f"fabric.api_url: redirects ({said}) and redirects are not followed")
-    if status == 409 and method == "POST":
-        return NameTaken(said)
-    if status == 400 and method == "POST":
-        return ConfigurationError(
+        raise ConfigurationError(f"fabric.api_url: redirects ({said}) and redirects are not followed")
+    posts = request.method == "POST"
+    if status == 403:
+        connection = " and the right to use the connection" if posts else ""
+        raise AccessDenied(f"Fabric denies access ({said}); {_ROLE}{connection}")
+    if status == 404:
+        keys = "fabric.workspace, fabric.lakehouse" + (", fabric.connection" if posts else "")
+        raise ConfigurationError(f"{keys}: Fabric knows no such thing, or hides it from this identity ({said})")
+    if status == 409 and posts:
+        raise NameTaken(said)
+    if status == 400 and posts:
+        raise ConfigurationError(
             f"fabric.connection: Fabric refuses the shortcut's target ({said}); check that the connection is one for "
             "this storage account, that its identity may read the folder, and that the folder is there"
         )
-    return ProtocolError(f"Fabric answered status {said} to a {method} request")
+    raise ProtocolError(f"Fabric answered status {said} to a {request.method} request")
 
 
-def _said(answer: Answer) -> str:
+def _said(response: HttpResponse) -> str:
     """The status, with Fabric's own code for the error where it is a plain word; never its message."""
     try:
-        code = msgspec.json.decode(answer.body, type=_Error).error_code
+        code = msgspec.json.decode(response.body, type=_Error).error_code
     except (msgspec.DecodeError, UnicodeDecodeError):
         code = ""
-    return f"{answer.status}, {code}" if _CODE.fullmatch(code) else str(answer.status)
+    return f"{response.status}, {code}" if _CODE.fullmatch(code) else str(response.status)

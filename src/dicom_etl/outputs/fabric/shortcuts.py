@@ -11,7 +11,7 @@ from dicom_etl.core.errors import ConfigurationError, DataError, ServiceUnavaila
 from dicom_etl.core.settings.model import Fabric, Settings
 from dicom_etl.outputs.fabric.api import LakehouseShortcuts
 from dicom_etl.outputs.fabric.responses import NameTaken, Shortcut, as_target
-from dicom_etl.remote.uri import Address, address
+from dicom_etl.remote.uri import AbfsUri, parse_abfs_uri
 
 Outcome = Literal["created", "updated", "unchanged", "would create", "would update"]
 
@@ -88,11 +88,11 @@ def _check_ids(fabric: Fabric) -> None:
         raise ConfigurationError(f"{keys}: not set; give the id by {options} or in the settings (docs/fabric.md)")
 
 
-def _shortcut(path: str, name: str, folder: Address, fabric: Fabric) -> Shortcut:
+def _shortcut(path: str, name: str, folder: AbfsUri, fabric: Fabric) -> Shortcut:
     return Shortcut(path, name, as_target(f"https://{folder.dfs_host}", folder.key, fabric.connection))
 
 
-def _files(settings: Settings, root: Address) -> Address:
+def _files(settings: Settings, root: AbfsUri) -> AbfsUri:
     """Where ``filePath`` starts: files.root, or the lake's container."""
     files = _azure("files.root", settings.files.root) if settings.files.root else replace(root, path="")
     if files.dfs_host != root.dfs_host:
@@ -100,7 +100,7 @@ def _files(settings: Settings, root: Address) -> Address:
             "files.root: lies in another storage account than lake.root, which one connection does not reach; "
             'set fabric.files_name = "" and make that shortcut by hand'
         )
-    private = _address(settings.lake.private_root or settings.lake.root)
+    private = _abfs_uri(settings.lake.private_root or settings.lake.root)
     if private is not None and any(_holds(files, _below(private, table)) for table in ("change", "rejected")):
         log.warning(
             "the shortcut of the files reaches the tables change and rejected too, which hold whole headers, also of "
@@ -109,9 +109,9 @@ def _files(settings: Settings, root: Address) -> Address:
     return files
 
 
-def _azure(key: str, place: str) -> Address:
+def _azure(key: str, place: str) -> AbfsUri:
     """The address in Azure storage that a setting must be."""
-    found = _address(place)
+    found = _abfs_uri(place)
     if found is None or found.suffix == "fabric.microsoft.com":
         raise ConfigurationError(
             f"{key}: Fabric's shortcuts lead to Azure storage only; expected "
@@ -120,16 +120,16 @@ def _azure(key: str, place: str) -> Address:
     return found
 
 
-def _address(place: str) -> Address | None:
+def _abfs_uri(place: str) -> AbfsUri | None:
     try:
-        return address(place)
+        return parse_abfs_uri(place)
     except ValueError:
         return None
 
 
-def _below(folder: Address, path: str) -> Address:
+def _below(folder: AbfsUri, path: str) -> AbfsUri:
     return replace(folder, path=f"{folder.path}/{path}".strip("/"))
 
 
-def _holds(folder: Address, other: Address) -> bool:
+def _holds(folder: AbfsUri, other: AbfsUri) -> bool:
     return folder.dfs_host == other.dfs_host and f"{other.key}/".startswith(f"{folder.key}/")

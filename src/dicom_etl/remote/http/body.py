@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import httpx
 
-from dicom_etl.remote.http.retry import Failure, Kind
+from dicom_etl.remote.http.retry import FailureKind, RetryableError
 
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -21,7 +21,7 @@ def read_body(
 ) -> bytes:
     """The decoded body.
 
-    Raises Failure when it is cut, is no gzip where it says so, or is not there by ``give_up_at``: httpx's own
+    Raises RetryableError when it is cut, is no gzip where it says so, or is not there by ``give_up_at``: httpx's own
     timeout starts again with each byte, and its gzip decoder takes a cut stream for a whole one. Raises
     TooLarge beyond ``max_bytes`` of decoded bytes, without having read the rest.
     """
@@ -31,21 +31,21 @@ def read_body(
         return response.content
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "gzip", "x-gzip", ""):
-        raise Failure("an unknown content encoding", Kind.FAILING)
+        raise RetryableError("an unknown content encoding", FailureKind.FAILING)
     inflate = zlib.decompressobj(_GZIP) if "gzip" in encoding else None
     # Joined at the end: a buffer that grows, and is copied when it is whole, costs twice the page faults.
     parts: list[bytes] = []
     size = 0
     for chunk in response.iter_raw():
         if monotonic() > give_up_at:
-            raise Failure("an answer that took too long", Kind.FAILING, weight=2)
+            raise RetryableError("an answer that took too long", FailureKind.FAILING, weight=2)
         part = chunk if inflate is None else _inflated(inflate, chunk, max_bytes, size)
         parts.append(part)
         size += len(part)
         if max_bytes is not None and size > max_bytes:
             raise TooLarge
     if inflate is not None and not inflate.eof:
-        raise Failure("a cut gzip body", Kind.FAILING)
+        raise RetryableError("a cut gzip body", FailureKind.FAILING)
     return b"".join(parts)
 
 
@@ -55,4 +55,4 @@ def _inflated(inflate: zlib._Decompress, chunk: bytes, max_bytes: int | None, so
     try:
         return inflate.decompress(chunk, limit)
     except zlib.error as error:
-        raise Failure("a broken gzip body", Kind.FAILING) from error
+        raise RetryableError("a broken gzip body", FailureKind.FAILING) from error

@@ -17,7 +17,7 @@ FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 30.0
 
 
-class Kind(Enum):
+class FailureKind(Enum):
     """Why an attempt failed, as far as it decides what to do next."""
 
     UNREACHABLE = "cannot be reached"
@@ -29,15 +29,15 @@ class Kind(Enum):
     """
 
 
-class Failure(Exception):
+class RetryableError(Exception):
     """One attempt failed in a way that another attempt may not.
 
     ``reason`` is a constant text without values. ``retry_after`` is what the service asked for, in seconds.
     ``weight`` says how many quick failures this one counts for: an attempt that took the whole
-    ``dicom.timeout_seconds`` is not tried as often as one that failed at once.
+    timeout is not tried as often as one that failed at once.
     """
 
-    def __init__(self, reason: str, kind: Kind, retry_after: float | None = None, weight: int = 1) -> None:
+    def __init__(self, reason: str, kind: FailureKind, retry_after: float | None = None, weight: int = 1) -> None:
         super().__init__(reason)
         self.reason = reason
         self.kind = kind
@@ -45,21 +45,12 @@ class Failure(Exception):
         self.weight = weight
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """What is told before each wait: constant texts and numbers, nothing of the request."""
-
-    reason: str
-    attempt: int
-    wait_seconds: float
-
-
 def never() -> bool:
     return False
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long one request is tried.
 
     ``since`` is when the trying began, on the client's monotonic clock; None for now. After
@@ -72,18 +63,18 @@ class Patience:
     cancelled: Callable[[], bool] = never
 
 
-PATIENT = Patience()
+DEFAULT_RETRY = RetryPolicy()
 
 
-def failure_of(state: tenacity.RetryCallState) -> Failure:
+def failure_of(state: tenacity.RetryCallState) -> RetryableError:
     """The failure with which the last attempt ended, which is about to be tried again."""
     error = state.outcome.exception() if state.outcome is not None else None
-    if not isinstance(error, Failure):
-        raise TypeError("only a Failure is tried again")
+    if not isinstance(error, RetryableError):
+        raise TypeError("only a RetryableError is tried again")
     return error
 
 
-def wait_seconds(failure: Failure, attempt: int) -> float:
+def wait_seconds(failure: RetryableError, attempt: int) -> float:
     """Seconds before the next attempt: exponential, but not less than the service asked for; jittered.
 
     ``attempt`` is the number of the one that failed, from 1.

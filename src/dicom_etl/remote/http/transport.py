@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import datetime
 from threading import Lock
-from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
 
 from dicom_etl.core.errors import AccessDenied
-from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import from_datetime
 from dicom_etl.remote.http.body import read_body
 from dicom_etl.remote.http.connection import callable_address, http_client
-from dicom_etl.remote.http.response import Answer
-from dicom_etl.remote.http.retry import RETRYABLE_STATUSES, Failure, Kind, http_date, retry_after_seconds
+from dicom_etl.remote.http.endpoint import Endpoint
+from dicom_etl.remote.http.request import HttpRequest
+from dicom_etl.remote.http.response import HttpResponse
+from dicom_etl.remote.http.retry import FailureKind, RetryableError, http_date, retry_after_seconds
 
 # An error's text is not worth more than this; only what was asked for may be large.
 _LARGEST_ERROR_BYTES = 1 << 20
 
-Token = Callable[[bool], str]
-"""Called with ``renew``: the token to send, a new one when the last was refused."""
 
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request, without the address of the service.
-
-    ``expected`` are the statuses that the caller understands; others become errors. ``json`` demands JSON
-    of a 200. ``max_bytes`` bounds the decoded body (body.TooLarge).
-    """
-
-    path: str
-    method: Literal["GET", "POST", "DELETE"] = "GET"
-    params: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content: bytes | None = None
-    expected: frozenset[int] = frozenset({200})
-    json: bool = False
-    max_bytes: int | None = None
-
-
-class Wire:
+class Transport:
     """The connections to one service; safe to share between threads, to be closed at the end.
 
     ``requests`` counts what was sent, ``answered`` tells whether the service ever was there and well,
@@ -54,105 +32,106 @@ class Wire:
 
     def __init__(
         self,
-        settings: Dicom,
-        token: Token | None,
+        endpoint: Endpoint,
         *,
         monotonic: Callable[[], float],
         wall_clock: Callable[[], datetime],
         transport: httpx.BaseTransport | None,
     ) -> None:
-        address = urlsplit(settings.base_url)
+        address = urlsplit(endpoint.base_url)
         self.host = address.netloc.rpartition("@")[2]
         self.requests = 0
         self.answered = False
         self.service_time: int | None = None
-        self._base_url = settings.base_url.rstrip("/")
-        self._timeout_seconds = settings.timeout_seconds
-        self._token = token
+        self._endpoint = endpoint
+        self._base_url = endpoint.base_url.rstrip("/")
         self._monotonic = monotonic
         self._wall_clock = wall_clock
         self._lock = Lock()
         self._token_lock = Lock()
         self._in_flight = 0
         self._in_time_until = 0.0
-        self._http = http_client(address.hostname or "", settings.timeout_seconds, settings.connections, transport)
+        self._http = http_client(address.hostname or "", endpoint.timeout_seconds, endpoint.connections, transport)
 
     def close(self) -> None:
         self._http.close()
 
     @property
     def waiting_in_time(self) -> bool:
-        """Whether an answer is awaited whose time (``dicom.timeout_seconds``) is not over yet."""
+        """Whether an answer is awaited whose time is not over yet."""
         return self._in_flight > 0 and self._monotonic() < self._in_time_until
 
-    def exchange(self, call: Call) -> Answer:
+    def exchange(self, request: HttpRequest) -> HttpResponse:
         """The answer, whatever its status; a refused token is renewed and the request repeated, once.
 
-        Raises Failure when no whole answer came, body.TooLarge, and what the token's source raises.
+        Raises RetryableError when no whole answer came, body.TooLarge, and what the token's source raises.
         """
-        if self._token is None:
-            return self._send(call, None)
-        token = self._token(False)
-        answer = self._send(call, token)
-        if answer.status == 401:
-            answer = self._send(call, self._renewed(self._token, token))
-        return answer
+        source = self._endpoint.token
+        if source is None:
+            return self._send(request, None)
+        token = source(False)
+        response = self._send(request, token)
+        if response.status == 401:
+            response = self._send(request, self._renewed(source, token))
+        return response
 
-    def _renewed(self, source: Token, refused: str) -> str:
+    def _renewed(self, source: Callable[[bool], str], refused: str) -> str:
         """A token other than the refused one; of many threads that were refused at once, one renews."""
         with self._token_lock:
             current = source(False)
             return current if current != refused else source(True)
 
-    def _send(self, call: Call, token: str | None) -> Answer:
-        headers = dict(call.headers)
+    def _send(self, request: HttpRequest, token: str | None) -> HttpResponse:
+        headers, content = request.encoded()
         if token is not None:
             headers["Authorization"] = f"Bearer {printable(token)}"
-        give_up_at = self._monotonic() + self._timeout_seconds
+        give_up_at = self._monotonic() + self._endpoint.timeout_seconds
         with self._lock:
             self.requests += 1
             self._in_flight += 1
             self._in_time_until = give_up_at
-        url = self._base_url + call.path
+        url = self._base_url + request.path
         try:
             with (
-                callable_address(self.host),
+                callable_address(self.host, self._endpoint.address_key),
                 self._http.stream(
-                    call.method, url, params=dict(call.params), headers=headers, content=call.content
+                    request.method, url, params=dict(request.params), headers=headers, content=content
                 ) as response,
             ):
                 self._note(response)
-                wanted = response.status_code in call.expected
-                most = call.max_bytes if wanted else _LARGEST_ERROR_BYTES
+                wanted = response.status_code in request.expected
+                most = request.max_bytes if wanted else _LARGEST_ERROR_BYTES
                 body = read_body(response, give_up_at, self._monotonic, most)
         except httpx.RequestError as error:
-            raise _failure(error) from error
+            raise _retryable_error(error) from error
         finally:
             with self._lock:
                 self._in_flight -= 1
         now = http_date(response.headers.get("date")) or self._wall_clock()
         wait = retry_after_seconds(response.headers.get("retry-after"), now)
-        return Answer(response.status_code, response.headers, body, wait)
+        return HttpResponse(response.status_code, response.headers, body, wait)
 
     def _note(self, response: httpx.Response) -> None:
         moment = http_date(response.headers.get("date"))
         with self._lock:
-            self.answered = self.answered or response.status_code not in RETRYABLE_STATUSES
+            self.answered = self.answered or response.status_code not in self._endpoint.gateway_statuses
             if moment is not None:
                 self.service_time = from_datetime(moment)
 
 
-def _failure(error: httpx.RequestError) -> Failure:
+def _retryable_error(error: httpx.RequestError) -> RetryableError:
     """httpx's error in a word of ours: its own text may quote what was sent."""
-    if isinstance(_cause(error), ssl.SSLError) and not isinstance(_cause(error), ssl.SSLCertVerificationError):
-        return Failure("no TLS 1.2 or newer", Kind.UNREACHABLE)
-    if isinstance(_cause(error), ssl.SSLError):
-        return Failure("a certificate that this machine does not trust (see SSL_CERT_FILE)", Kind.UNREACHABLE)
+    cause = _cause(error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason = "a certificate that this machine does not trust (see SSL_CERT_FILE)"
+        return RetryableError(reason, FailureKind.UNREACHABLE)
+    if isinstance(cause, ssl.SSLError):
+        return RetryableError("no TLS 1.2 or newer", FailureKind.UNREACHABLE)
     if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
-        return Failure("an answer that took too long", Kind.FAILING, weight=2)
+        return RetryableError("an answer that took too long", FailureKind.FAILING, weight=2)
     if isinstance(error, httpx.TimeoutException | httpx.ConnectError | httpx.ProxyError):
-        return Failure("no connection", Kind.UNREACHABLE)
-    return Failure("a cut connection", Kind.FAILING)
+        return RetryableError("no connection", FailureKind.UNREACHABLE)
+    return RetryableError("a cut connection", FailureKind.FAILING)
 
 
 def _cause(error: BaseException) -> BaseException:
