@@ -12,8 +12,8 @@ def main() -> int:
     given = job_parser(__doc__).parse_args()
     settings = job_settings(given)
     if given.dry_run:
-        for table, steps in planned(settings):
-            print_json({"table": table, "would": steps})
+        for plan in planned(settings):
+            print_json(plan.as_row())
         return 0
     for done in maintain(settings, spark=job_session()):
         print_json(done.as_row())

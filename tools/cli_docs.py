@@ -13,9 +13,9 @@ _HEAD = """# Command line
 
 For people who type or schedule `dicom-etl`. `make docs` generates this page from the commands' help; do not edit it.
 
-`dicom-etl COMMAND --help` prints the same. Results go to standard output, log lines and progress to standard error. The
-[exit code](exit-codes.md) tells how a command ended. [Settings](settings.md) come from one file, the environment and
-`--set`.
+`dicom-etl COMMAND --help` prints the same. Results go to standard output, log lines and progress to standard error; on
+a terminal log lines are shown only with `-v`. The [exit code](exit-codes.md) tells how a command ended.
+[Settings](settings.md) come from one file, the environment and `--set`.
 """
 
 _WIDTH = 100

@@ -110,9 +110,9 @@ def test_a_dry_run_needs_no_session_and_changes_nothing(site: Site) -> None:
     assert json.loads(done.stdout) == {"start": "2024-05-01T08:00:00Z", "end": "2024-05-01T09:00:00Z"}
     done = tried(site, "maintain.py", "--dry-run")
     assert (done.returncode, done.stderr) == (0, "")
-    would = {row["table"]: row["would"] for row in map(json.loads, done.stdout.splitlines())}
-    assert list(would) == ["run", "change", "rejected", "instance", "series", "study"]
-    assert (would["change"], would["rejected"], would["study"]) == (["retention", "compact"], ["retention"], [])
+    steps = {row["table"]: row["plannedSteps"] for row in map(json.loads, done.stdout.splitlines())}
+    assert list(steps) == ["run", "change", "rejected", "instance", "series", "study"]
+    assert (steps["change"], steps["rejected"], steps["study"]) == (["retention", "compact"], ["retention"], [])
     assert {name: site.version(name) for name in before} == before
 
 

@@ -366,7 +366,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]
     monkeypatch.setattr("dicom_etl.commands.maintain.maintain", maintain)
     monkeypatch.setattr("dicom_etl.commands.maintain.planned", planned_maintain)
     for module in ("cli.options", "cli.jobs"):
-        monkeypatch.setattr(f"dicom_etl.{module}.configure_logging", lambda _log_format: None)
+        monkeypatch.setattr(f"dicom_etl.{module}.configure_logging", lambda *_, **__: None)
 
     def start(program: str, words: list[str]) -> None:
         if program == PROGRAM:

@@ -9,6 +9,7 @@ import msgspec
 
 from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.options import common, json_option
+from dicom_etl.cli.screen import print_line
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import DECLARED, Settings
 
@@ -22,7 +23,7 @@ def fabric(ctx: click.Context) -> None:
         ctx.exit(UsageError.exit_code)
 
 
-@fabric.command()
+@fabric.command(epilog="Example: dicom-etl fabric shortcuts --dry-run")
 @common
 @click.option("--workspace", metavar="ID", help="The workspace in Fabric; else fabric.workspace.")
 @click.option("--lakehouse", metavar="ID", help="The lakehouse in it; else fabric.lakehouse.")
@@ -62,9 +63,8 @@ def _with_ids(settings: Settings, **given: str | None) -> Settings:
 
 
 def _print(done: Any, as_json: bool) -> None:
-    shortcut = done.shortcut
-    address = f"{shortcut.target.location}{shortcut.target.subpath}"
+    row = done.as_row()
     if as_json:
-        print_json({"shortcut": shortcut.place, "outcome": done.outcome, "target": address})
+        print_json(row)
     else:
-        click.echo(f"{done.outcome}  {shortcut.place} -> {address}")
+        print_line(f"{row['outcome']}  {row['shortcut']} -> {row['target']}")

@@ -16,14 +16,17 @@ from dicom_etl import __version__
 from dicom_etl.cli.doctor import doctor
 from dicom_etl.cli.fabric import fabric
 from dicom_etl.cli.jsonlines import print_json
-from dicom_etl.cli.options import common, json_option, settings_options
-from dicom_etl.cli.output import RowFormat, plain, print_rows
+from dicom_etl.cli.maintain import maintain
+from dicom_etl.cli.options import common, configure_logs, json_option, settings_options
+from dicom_etl.cli.output import RowFormat, print_rows
 from dicom_etl.cli.rejects import rejects
+from dicom_etl.cli.repair import repair
+from dicom_etl.cli.screen import print_line
 from dicom_etl.cli.status import runs, status
 from dicom_etl.cli.sync import init, sync, watch
-from dicom_etl.cli.verify import repair, verify
+from dicom_etl.cli.verify import verify
 from dicom_etl.core.errors import DataError, UsageError
-from dicom_etl.core.logs import LogFormat, configure_as_asked, configure_logging
+from dicom_etl.core.logs import LogFormat, configure_as_asked
 from dicom_etl.core.settings.model import Settings, flat, shown
 
 # Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
@@ -41,7 +44,7 @@ def cli(ctx: click.Context, version: bool) -> None:
         ctx.exit(UsageError.exit_code)
 
 
-for _verb in (init, sync, watch, status, runs, rejects, verify, repair, doctor, fabric):
+for _verb in (init, sync, watch, status, runs, rejects, verify, repair, maintain, doctor, fabric):
     cli.add_command(_verb)
 
 
@@ -66,30 +69,7 @@ def _print_versions() -> None:
             click.echo(f"{package} not installed")
 
 
-@cli.command()
-@common
-@click.option("--dry-run", is_flag=True, help="Show the plan; change nothing.")
-@json_option
-def maintain(settings: Settings, dry_run: bool, as_json: bool) -> int:
-    """Compact and vacuum the tables."""
-    from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
-    from dicom_etl.commands.maintain import maintain as verb  # noqa: PLC0415
-    from dicom_etl.commands.maintain import planned  # noqa: PLC0415
-
-    rows: list[dict[str, Any]]
-    if dry_run:
-        rows = [
-            {"table": name, "would": steps if as_json else ", ".join(steps) or "nothing"}
-            for name, steps in planned(settings)
-        ]
-    else:
-        with terminal_progress() as progress:
-            rows = [done.as_row() for done in verb(settings, progress=progress)]
-    print_rows(list(rows[0]), [list(row.values()) for row in rows], "json" if as_json else "table")
-    return 0
-
-
-@cli.command()
+@cli.command(epilog='Example: dicom-etl query "SELECT count(*) FROM instance"')
 @common
 @click.argument("sql")
 @click.option("--format", "row_format", type=click.Choice(["table", "csv", "json"]), default="table")
@@ -102,7 +82,7 @@ def query(settings: Settings, sql: str, row_format: RowFormat) -> int:
     return 0
 
 
-@cli.command()
+@cli.command(epilog="Example: dicom-etl upload --partition clinic-a scans/")
 @common
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--partition", help="The data partition to store into, where the service has them.")
@@ -116,16 +96,16 @@ def upload(settings: Settings, paths: tuple[Path, ...], partition: str | None, a
         total += 1
         refused += done.outcome.refused
         if as_json:
-            print_json({"path": str(done.path), "outcome": done.outcome.kind, "reason": done.outcome.reason})
+            print_json(done.as_row())
         else:
             reason = f"  ({done.outcome.reason})" if done.outcome.reason else ""
-            click.echo(plain(f"{done.outcome.kind}  {done.path}{reason}"))
+            print_line(f"{done.outcome.kind}  {done.path}{reason}")
     if refused:
         raise DataError(f"the service refused {refused} of {total} files")
     return 0
 
 
-@cli.command()
+@cli.command(epilog="Example: dicom-etl config --set feed.delay=5m")
 @common
 @json_option
 def config(settings: Settings, as_json: bool) -> int:
@@ -135,7 +115,7 @@ def config(settings: Settings, as_json: bool) -> int:
     return 0
 
 
-@cli.command()
+@cli.command(epilog="Example: dicom-etl emulator --port 8080 --lake files --load scans/")
 @common
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port; 0 takes a free one.")
 @click.option("--host", default="127.0.0.1", show_default=True)
@@ -164,11 +144,11 @@ def emulator(
     return 0
 
 
-@cli.command()
+@cli.command(epilog="Example: dicom-etl demo")
 @settings_options
-def demo(log_format: LogFormat, **_others: Any) -> int:
+def demo(log_format: LogFormat, verbose: bool, **_others: Any) -> int:
     """Run the demo on real DICOM files, against a local DICOM service, in ./demo-lake; its settings are its own."""
-    configure_logging(log_format)
+    configure_logs(log_format, verbose=verbose)
     from dicom_etl.commands.demo.demo import main  # noqa: PLC0415
 
     return main()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dicom_etl.core.logs import configure_logging
+from dicom_etl.core.logs import LogFormat, configure_logging
 from dicom_etl.core.settings.load import load_settings
 
 _OPTIONS = (
@@ -21,6 +22,9 @@ _OPTIONS = (
         default="text",
         show_default=True,
         help="Format of log lines and errors; json also prints results as --json does.",
+    ),
+    click.option(
+        "-v", "--verbose", is_flag=True, help="Show log lines on a terminal; elsewhere they are always written."
     ),
 )
 
@@ -36,14 +40,20 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
     @settings_options
     @functools.wraps(command)
     def with_settings(
-        *args: Any, config: Path | None, overrides: tuple[str, ...], log_format: Any, **kwargs: Any
+        *args: Any, config: Path | None, overrides: tuple[str, ...], log_format: Any, verbose: bool, **kwargs: Any
     ) -> Any:
-        configure_logging(log_format)
+        configure_logs(log_format, verbose=verbose)
         if log_format == "json" and "as_json" in kwargs:  # lines for a program: all of them
             kwargs["as_json"] = True
         return command(load_settings(config, overrides), *args, **kwargs)
 
     return with_settings
+
+
+def configure_logs(log_format: LogFormat, *, verbose: bool) -> None:
+    """Log to standard error; where a person reads it as text, warnings only, unless ``verbose``."""
+    quiet = log_format == "text" and not verbose and sys.stderr.isatty()
+    configure_logging(log_format, quiet=quiet)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")

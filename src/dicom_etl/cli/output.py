@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import csv
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from rich import box
-from rich.console import Console
+from rich.cells import cell_len
 from rich.table import Table
+from rich.text import Text
 
 from dicom_etl.cli.jsonlines import as_text, print_json
+from dicom_etl.cli.screen import console, on_terminal, plain
 
 RowFormat = Literal["table", "csv", "json"]
 
 # A pipe has no width; a table that is folded there cannot be read by anything.
 _NO_TERMINAL_WIDTH = 100_000
-
-
-# A value may come from a file that anybody made: an escape sequence in it could change what the terminal shows or does.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def plain(text: str) -> str:
-    """The text for standard output: on a terminal its control characters are escaped, but for tab and newline."""
-    return _CONTROL.sub(lambda one: f"\\x{ord(one[0]):02x}", text) if sys.stdout.isatty() else text
+# A column of a table can be read when it has this width; with less, the rows stand one below the other.
+_LEAST_WIDTH = 16
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], row_format: RowFormat = "table") -> None:
     """Print the rows; JSON is one object a line, with null for null; CSV has a header and "" for null.
 
     Columns without names are printed without a header. CSV and JSON hold the values as they are, a table `plain` ones.
+    On a terminal that is too narrow for a table, each row is a block with one value a line.
     """
     if row_format == "json":
         for row in rows:
@@ -42,15 +37,36 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], row_format
         writer.writerow(columns)
         writer.writerows(["" if value is None else as_text(value) for value in row] for row in rows)
     else:
-        _print_table(columns, rows)
+        cells = [["" if value is None else plain(as_text(value)) for value in row] for row in rows]
+        _print_table([plain(column) for column in columns], cells)
 
 
-def _print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def _print_table(columns: Sequence[str], rows: list[list[str]]) -> None:
+    if on_terminal() and _least_width(columns, rows) > console().width:
+        _print_blocks(columns, rows)
+        return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=any(columns))
     for column in columns:
-        table.add_column(plain(column), no_wrap=not sys.stdout.isatty())
+        # Folded, not cut: the end of a UID counts.
+        table.add_column(column, no_wrap=not on_terminal(), overflow="fold" if on_terminal() else "ellipsis")
     for row in rows:
-        table.add_row(*("" if value is None else plain(as_text(value)) for value in row))
-    width = None if sys.stdout.isatty() else _NO_TERMINAL_WIDTH
-    # No markup: a value with [brackets] is a value.
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+        table.add_row(*row)
+    console(width=None if on_terminal() else _NO_TERMINAL_WIDTH).print(table)
+
+
+def _least_width(columns: Sequence[str], rows: list[list[str]]) -> int:
+    """The width at which a table can still be read, with two spaces between its columns."""
+    widths = [max(cell_len(cell) for cell in cells) for cells in zip(columns, *rows, strict=True)]
+    return sum(min(width, _LEAST_WIDTH) + 2 for width in widths) - 2
+
+
+def _print_blocks(columns: Sequence[str], rows: list[list[str]]) -> None:
+    screen = console()
+    for number, row in enumerate(rows, 1):
+        screen.print(Text(f"row {number}", style="bold"))
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in zip(columns, row, strict=True):
+            grid.add_row(name, value)
+        screen.print(grid)

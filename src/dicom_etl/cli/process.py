@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -132,4 +134,12 @@ def _bug(error: BaseException) -> int:
 
 def _say(text: str) -> None:
     for line in text.splitlines() or [""]:
-        print(said(line), file=sys.stderr)  # noqa: T201
+        print(_wrapped(said(line)), file=sys.stderr)  # noqa: T201
+
+
+def _wrapped(line: str) -> str:
+    """On a terminal wrapped at words; a path or an address stays whole, to be copied."""
+    if not sys.stderr.isatty():
+        return line
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) or line

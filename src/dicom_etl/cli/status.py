@@ -6,16 +6,21 @@ from typing import Any
 
 import click
 
+from dicom_etl.cli import wording
 from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.options import common, json_option
 from dicom_etl.cli.output import print_rows
+from dicom_etl.cli.run_table import print_runs
+from dicom_etl.cli.screen import Tone, on_terminal, print_facts, print_line, print_verdict
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.logs import said
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.core.timerange import TICKS_PER_SECOND, format_instant, parse_duration
+from dicom_etl.core.timerange import TICKS_PER_SECOND, parse_duration
+from dicom_etl.lake.ledger import Run
+from dicom_etl.lake.status import Status
 
 
-@click.command()
+@click.command(epilog="Example: dicom-etl status --max-lag 3h")
 @common
 @click.option("--max-lag", metavar="DURATION", help="Exit with 1 when the tables are further behind, such as 3h.")
 @json_option
@@ -27,25 +32,50 @@ def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
         most = None if max_lag is None else parse_duration(max_lag) / TICKS_PER_SECOND
     except ValueError as error:
         raise UsageError(f"--max-lag: {error}") from error
-    found = verb(settings)
-    facts = {
-        "coveredUntil": format_instant(found.covered_until),
-        "lagSeconds": found.lag_seconds,
-        "windowsDue": found.windows_due,
-        "entriesPerSecond": found.entries_per_second,
-        "eta": found.eta_seconds,
-        "openRejects": found.open_rejects,
-        "lastError": found.last_error,
-    }
+    result = verb(settings)
     if as_json:
-        print_json(facts)
+        print_json(result.as_row())
+    elif on_terminal():
+        show_status(result)
     else:
-        print_rows(["", ""], [(name, _rounded(value)) for name, value in facts.items()])
-        _print_runs(found.last_runs)
-    if most is None or found.lag_seconds <= most:
+        print_rows(["", ""], [(name, _rounded(value)) for name, value in result.as_row().items()])
+        _print_ledger(result.last_runs)
+    if most is None or result.lag_seconds <= most:
         return 0
-    click.echo(said(f"the tables are further behind than {max_lag}: see lastError and windowsDue"), err=True)
+    hint = "" if on_terminal() and not as_json else ": see lastError and windowsDue"
+    click.echo(said(f"the tables are further behind than {max_lag}{hint}"), err=True)
     return 1
+
+
+def show_status(result: Status) -> None:
+    """Print the verdict, how fast the last reading run was, and the last runs."""
+    now = result.covered_until + round(result.lag_seconds * TICKS_PER_SECOND)
+    rejects = result.open_rejects
+    parts = [f"covered until {wording.since(result.covered_until, now)}", _due(result)]
+    if rejects is None:
+        parts.append("open rejects are not known, since you may not read the private tables")
+    else:
+        parts.append(wording.counted(rejects, "open reject") + (" (dicom-etl rejects)" if rejects else ""))
+    print_verdict(*_verdict(result, "; ".join(parts)))
+    if result.entries_per_second is not None:
+        print_facts([("pace of the last run", f"{result.entries_per_second:,.1f} entries/s")])
+    if result.last_runs:
+        print_runs(result.last_runs)
+
+
+def _verdict(result: Status, rest: str) -> tuple[str, str, Tone]:
+    if result.last_error is not None:
+        return "Failing", f"the last run ended with {result.last_error}; {rest}", "bad"
+    if result.windows_due:
+        return "Behind", rest, "attention"
+    return "Up to date", rest, "attention" if result.open_rejects else "good"
+
+
+def _due(result: Status) -> str:
+    if not result.windows_due:
+        return "nothing is due"
+    due = f"{wording.counted(result.windows_due, 'window')} {'is' if result.windows_due == 1 else 'are'} due"
+    return due if result.eta_seconds is None else f"{due}, about {wording.duration(result.eta_seconds)} of work"
 
 
 def _rounded(value: Any) -> Any:
@@ -53,28 +83,32 @@ def _rounded(value: Any) -> Any:
     return f"{value:.1f}" if isinstance(value, float) else value
 
 
-@click.command()
+@click.command(epilog="Example: dicom-etl runs --json")
 @common
 @json_option
 def runs(settings: Settings, as_json: bool) -> int:
     """Print the ledger: one row a run."""
     from dicom_etl.lake.status import all_runs  # noqa: PLC0415
 
-    found = all_runs(settings)
+    ledger = all_runs(settings)
     if as_json:
-        for run in found:
+        for run in ledger:
             print_json(run.as_row())
+    elif not on_terminal():
+        _print_ledger(ledger)
+    elif ledger:
+        print_runs(ledger)
     else:
-        _print_runs(found)
+        print_line("No run has finished here yet.")
     return 0
 
 
-_SHOWN = (
+_COLUMNS = (
     "runId", "verb", "status", "windowStart", "windowEnd", "coveredUntil", "entriesRead", "inserted", "updated",
     "deleted", "superseded", "rejected", "errorClass",
 )  # fmt: skip
 
 
-def _print_runs(found: Any) -> None:
-    rows = [run.as_row() for run in found]
-    print_rows(_SHOWN, [[row[name] for name in _SHOWN] for row in rows])
+def _print_ledger(ledger: list[Run] | tuple[Run, ...]) -> None:
+    rows = [run.as_row() for run in ledger]
+    print_rows(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])

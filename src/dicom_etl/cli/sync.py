@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.options import common, json_option
+from dicom_etl.cli.screen import on_terminal, print_line
+from dicom_etl.cli.sync_result import print_run, show_run, show_stopped, show_sync
 from dicom_etl.core.errors import DataError
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.core.timerange import Window, format_duration, format_instant
+from dicom_etl.core.timerange import Window, format_duration
+from dicom_etl.lake.ledger import Run
+
+if TYPE_CHECKING:
+    from dicom_etl.commands.sync_request import Request
 
 
-@click.command()
+@click.command(epilog="Example: dicom-etl init --set lake.root=/data/lake")
 @common
 @json_option
 def init(settings: Settings, as_json: bool) -> int:
@@ -29,11 +35,11 @@ def init(settings: Settings, as_json: bool) -> int:
         print_json({"root": lake.places.root, "lake": str(identity.lake_id), "service": identity.service, "made": made})
     else:
         what = "made a new lake" if made else "there is a lake already"
-        click.echo(f"{what} at {lake.places.root}: {identity.lake_id}, for {identity.service}")
+        print_line(f"{what} at {lake.places.root}: {identity.lake_id}, for {identity.service}")
     return 0
 
 
-@click.command()
+@click.command(epilog="Example: dicom-etl sync --until 2026-01-31T08:00:00Z")
 @common
 @click.option("--start", metavar="T", help="Read exactly [start, end), in one run.")
 @click.option("--end", metavar="T", help="T is RFC 3339 with a zone: 2026-01-31T08:00:00Z.")
@@ -57,36 +63,54 @@ def sync(
     as_json: bool,
 ) -> int:
     """Read and merge every due window, oldest first, or exactly one range."""
-    from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
-    from dicom_etl.commands import sync as verb  # noqa: PLC0415
-    from dicom_etl.commands.metrics import metrics_after, refreshed  # noqa: PLC0415
+    from dicom_etl.commands.sync import planned  # noqa: PLC0415
     from dicom_etl.commands.sync_request import request as asked  # noqa: PLC0415
 
     request = asked(start, end, until, max_runs, adopt=adopt, init=init)
     if dry_run:
-        _print_plan(verb.planned(settings, request), as_json)
+        _print_plan(planned(settings, request), as_json)
         return 0
-    rejected = runs = 0
-    with metrics_after(settings) as refresh, terminal_progress() as progress:
-        for run in refreshed(verb.sync(settings, request, progress=progress), refresh):
-            runs += 1
-            rejected += run.rejected
-            _print_run(run, as_json)
-    if not runs and not as_json:
+    runs = _synced(settings, request, as_json)
+    if on_terminal() and not as_json:
+        show_sync(runs, delay=settings.feed.delay, all_due=not (start or until or max_runs))
+    elif not runs and not as_json:
         over = format_duration(settings.feed.delay)
         click.echo(f"nothing is due: a window is read when it has been over for {over}; --until T reads up to T now")
+    rejected = sum(run.rejected for run in runs)
     if strict and rejected:
         raise DataError(f"{rejected} entries were rejected; dicom-etl rejects lists those that are open")
     return 0
 
 
-@click.command()
+def _synced(settings: Settings, request: Request, as_json: bool) -> list[Run]:
+    """Every run, printed when it ends, unless a terminal gets a summary; also when an error ends them."""
+    from dicom_etl.cli.terminal import line_hidden, terminal_progress  # noqa: PLC0415
+    from dicom_etl.commands.metrics import metrics_after, refreshed  # noqa: PLC0415
+    from dicom_etl.commands.sync import sync as verb  # noqa: PLC0415
+
+    runs: list[Run] = []
+    summarise = on_terminal() and not as_json
+    try:
+        with metrics_after(settings) as refresh, terminal_progress() as progress:
+            for run in refreshed(verb(settings, request, progress=progress), refresh):
+                runs.append(run)
+                if not summarise:
+                    with line_hidden(progress):
+                        print_run(run, as_json)
+    except BaseException:
+        if summarise and runs:
+            show_stopped(runs)
+        raise
+    return runs
+
+
+@click.command(epilog="Example: dicom-etl watch --log-format json")
 @common
 @json_option
 def watch(settings: Settings, as_json: bool) -> int:
     """Read and merge every window when it becomes due, until a signal comes."""
     from dicom_etl.cli.process import stop_when_asked  # noqa: PLC0415
-    from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
+    from dicom_etl.cli.terminal import line_hidden, terminal_progress  # noqa: PLC0415
     from dicom_etl.commands.metrics import metrics_after, refreshed  # noqa: PLC0415
     from dicom_etl.commands.watch import watch as verb  # noqa: PLC0415
 
@@ -94,11 +118,16 @@ def watch(settings: Settings, as_json: bool) -> int:
 
         def pause(seconds: float) -> None:
             refresh()  # a run that failed, and a lag that grows
+            progress.step("wait")
             asked.wait(seconds)
 
         for run in refreshed(verb(settings, stopped=asked.is_set, pause=pause, progress=progress), refresh):
-            _print_run(run, as_json)
-            sys.stdout.flush()
+            with line_hidden(progress):
+                if as_json or not on_terminal():
+                    print_run(run, as_json)
+                else:
+                    show_run(run)
+                sys.stdout.flush()
     return 0
 
 
@@ -107,29 +136,6 @@ def _print_plan(stretches: list[Window], as_json: bool) -> None:
         if as_json:
             print_json(stretch.as_row())
         else:
-            click.echo(f"would read {stretch}")
+            print_line(f"would read {stretch}")
     if not stretches and not as_json:
         click.echo("nothing is due")
-
-
-def _print_run(run: Any, as_json: bool) -> None:
-    if as_json:
-        print_json(run.as_row())
-        return
-    if run.window_start is None:
-        click.echo(f"run {run.run_id}: the template's tables are adopted")
-        return
-    click.echo(
-        f"run {run.run_id}: {format_instant(run.window_start)} to {format_instant(run.window_end)}: "
-        f"{run.entries_read} entries, {run.inserted} inserted, {run.updated} updated, {run.deleted} deleted, "
-        f"{run.superseded} superseded, {run.rejected} rejected{_not_covered(run)}"
-    )
-
-
-def _not_covered(run: Any) -> str:
-    """What is to be read again, because rows may still come there."""
-    if run.covered_until is None or run.covered_until >= run.window_end:
-        return ""
-    if run.covered_until <= run.window_start:
-        return "; covers nothing yet"
-    return f"; covers what is before {format_instant(run.covered_until)}"

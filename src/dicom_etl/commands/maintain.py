@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -23,6 +25,18 @@ from dicom_etl.tables.compact import Maintained, maintain_table, purge_changes
 from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMaintenance:
+    """What `maintain` would do to one table: the names of its steps, none when nothing is to be done."""
+
+    table: str
+    steps: list[str]
+
+    def as_row(self) -> dict[str, Any]:
+        """By name, as a command and a job print it."""
+        return {"table": self.table, "plannedSteps": self.steps}
 
 
 def maintain(
@@ -61,7 +75,7 @@ def maintain(
         record_verb(settings, lake, held.run_id, "maintain", started, clock())
 
 
-def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Iterator[tuple[str, list[str]]]:
+def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Iterator[PlannedMaintenance]:
     """What `maintain` would do now (--dry-run): each table with its steps, none where there is nothing to do.
 
     Whether `change` is to be compacted after a purge shows only then. Takes no claim, starts no JVM and writes nothing;
@@ -72,7 +86,8 @@ def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> I
     refuse_restored(lake)
     for name in (one for one in TABLES if lake.has(one)):
         purge = ["purge"] if name == "change" and _purgeable(settings, lake, clock()) else []
-        yield name, purge + upkeep(name, lake.table(name), settings.maintenance.retention_hours).steps
+        steps = upkeep(name, lake.table(name), settings.maintenance.retention_hours).steps
+        yield PlannedMaintenance(name, purge + steps)
 
 
 def _maintained(name: str, lake: Lake, engine: Engine, retention_hours: int) -> Maintained:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
@@ -22,6 +23,10 @@ class Uploaded:
 
     path: Path
     outcome: Outcome
+
+    def as_row(self) -> dict[str, Any]:
+        """By name, as a command prints it."""
+        return {"path": str(self.path), "outcome": self.outcome.kind, "reason": self.outcome.reason}
 
 
 def upload(settings: Settings, paths: Iterable[Path], *, partition: str | None = None) -> Iterator[Uploaded]:

@@ -20,17 +20,17 @@ LogFormat = Literal["text", "json"]
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
-def configure_logging(log_format: LogFormat) -> None:
-    """Send our own log lines to standard error, and those of all libraries nowhere.
+def configure_logging(log_format: LogFormat, *, quiet: bool = False) -> None:
+    """Send our own log lines to standard error, and those of all libraries nowhere; ``quiet``: warnings, as sentences.
 
     A library's line can quote a URL, a predicate or an argument, and with it a patient.
     """
     handler = _StandardError()
-    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    handler.setFormatter(_Json() if log_format == "json" else _Sentence() if quiet else _Text())
     for name in ("dicom_etl", "dicom_emulator"):
         ours = logging.getLogger(name)
         ours.handlers[:] = [handler]
-        ours.setLevel(logging.INFO)
+        ours.setLevel(logging.WARNING if quiet else logging.INFO)
         ours.propagate = False
     logging.getLogger().handlers[:] = [logging.NullHandler()]
     logging.captureWarnings(True)
@@ -79,6 +79,14 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = "".join(f" {key}={_word(value)}" for key, value in _fields(record).items())
         return f"{_moment(record)} {record.levelname:<7} {record.getMessage()}{fields}"
+
+
+class _Sentence(logging.Formatter):
+    """For a person at a terminal, between results."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = ", ".join(f"{key} {value}" for key, value in _fields(record).items())
+        return f"dicom-etl: {record.getMessage()}" + (f" ({fields})" if fields else "")
 
 
 class _Json(logging.Formatter):

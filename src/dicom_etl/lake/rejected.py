@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import DeltaTable
@@ -58,6 +58,17 @@ class Reject:
     reason: str
     status: Status
     recorded_at: datetime
+
+    def as_row(self) -> dict[str, Any]:
+        """By name, as a command prints it: without UIDs, since that ends in logs of schedulers."""
+        return {
+            "sequence": self.sequence,
+            "timestamp": self.timestamp,
+            "reason": self.reason,
+            "status": self.status,
+            "runId": self.run_id,
+            "recordedAt": self.recorded_at,
+        }
 
 
 def new_rejects(unusable: Iterable[InvalidEntry], *, run_id: int, recorded_at: datetime) -> list[Reject]:

@@ -6,10 +6,11 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.core.timerange import TICKS_PER_SECOND, from_datetime
+from dicom_etl.core.timerange import TICKS_PER_SECOND, format_instant, from_datetime
 from dicom_etl.lake import coverage, ledger
 from dicom_etl.lake.coverage import refuse_a_start_to_come
 from dicom_etl.lake.ledger import Run
@@ -37,6 +38,18 @@ class Status:
     open_rejects: int | None
     last_error: str | None
     last_runs: tuple[Run, ...]
+
+    def as_row(self) -> dict[str, Any]:
+        """By name, as a command and a job print it; without the runs, which have rows of their own."""
+        return {
+            "coveredUntil": format_instant(self.covered_until),
+            "lagSeconds": self.lag_seconds,
+            "windowsDue": self.windows_due,
+            "entriesPerSecond": self.entries_per_second,
+            "eta": self.eta_seconds,
+            "openRejects": self.open_rejects,
+            "lastError": self.last_error,
+        }
 
 
 def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Status:

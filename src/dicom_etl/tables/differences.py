@@ -89,7 +89,7 @@ def instance_differences(
     difference = (
         F.when(F.col("ours").isNull(), "missing")
         .when(F.col("theirs").isNull(), "extra")
-        .when(F.col("rows") > 1, "twice")
+        .when(F.col("rows") > 1, "duplicate")
         .when(_differ("sequence"), "sequence")
         .when(_differ("filePath"), "filePath")
         .when(F.size("columns") > 0, "attributes")
@@ -122,13 +122,15 @@ def _no_columns() -> Column:
 def judged(different: DataFrame, *, last: DataFrame, held: DataFrame, complete: bool) -> DataFrame:
     """The differences, with what may be concluded of the lake's extra rows; columns as ``instance_differences``.
 
-    An extra row becomes ``unlisted`` when the search holds its instance: then the feed does not show what the
+    An extra row becomes ``missingInFeed`` when the search holds its instance: then the feed does not show what the
     service has. It becomes ``unknown`` when the feed has no entry for it and was not read from its first entry.
     """
     known = _marked(_marked(different, held, "isHeld"), last, "hasEntry")
     extra = F.col("difference") == "extra"
     unknown = F.lit(not complete) & ~F.col("hasEntry")
-    kind = F.when(extra & F.col("isHeld"), "unlisted").when(extra & unknown, "unknown").otherwise(F.col("difference"))
+    kind = (
+        F.when(extra & F.col("isHeld"), "missingInFeed").when(extra & unknown, "unknown").otherwise(F.col("difference"))
+    )
     return known.select(*INSTANCE_KEY, kind.alias("difference"), "columns", "pending")
 
 
@@ -211,7 +213,7 @@ def rollup_differences(table: Table, rolled_up: DataFrame, summaries: DataFrame)
     difference: Column = (
         F.when(F.col("stored").isNull(), "missing")
         .when(F.col("expected").isNull(), "extra")
-        .when(F.col("rows") > 1, "twice")
+        .when(F.col("rows") > 1, "duplicate")
         .when(~F.col("stored").eqNullSafe(F.col("expected")), "values")
     )
     return (

@@ -18,6 +18,7 @@ import pydicom
 import pytest
 
 from dicom_emulator.testing.faults import Fault
+from support.screens import seen
 from support.site import Site, text_at
 
 PROGRAM = [sys.executable, "-m", "dicom_etl"]
@@ -209,6 +210,23 @@ def test_a_watch_reads_what_is_due_and_ends_when_asked(site: Site, tmp_path: Pat
         f"dicom-etl: {'terminated' if code == 143 else 'interrupted'}; the next run goes on where this one stopped"
     ]
     assert [claim["released"] for claim in _claims(site)] == [True, True]
+
+
+@pytest.mark.ours
+def test_on_a_terminal_a_sync_and_a_verify_begin_with_their_verdicts(site: Site, tmp_path: Path) -> None:
+    """The whole program at 80 columns: progress while it works, then the sentence, the facts, and nothing else."""
+    for sop in range(3):
+        site.create("1.1", "1.1.1", f"1.1.1.{sop}", name="A")
+    site.clock(12)
+    first, again = (seen(*PROGRAM[1:], *words, *settings_of(site.init()), width=80, folder=tmp_path)
+                    for words in (["sync"], ["verify"]))  # fmt: skip
+    assert ([first.code, again.code], "merge instance" in first.raw) == ([0, 0], True)
+    assert first.lines[0] == "Up to date: 3 entries read in 1 run (3 inserted); covered until 2024-05-01 11:00"
+    assert " ".join(first.lines[5].split()) == "1 sync succeeded 2024-05-01 00:00 to 11:00 3 3 0"
+    assert again.lines[0].startswith("Equal: the lake and the service hold the same 3 instances, as of ")
+    assert "service                3 instances, digest " in again.text
+    assert max(len(line) for line in first.lines + again.lines) <= 80
+    assert "INFO" not in first.text + again.text
 
 
 def _claims(site: Site) -> list[dict[str, Any]]:

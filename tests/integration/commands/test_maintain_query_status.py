@@ -43,28 +43,32 @@ def test_maintenance_keeps_rows_and_frees_files(copy: Site) -> None:
     assert status(site.settings, clock=lambda: at(15)).covered_until == ticks_at(14)
 
 
+def planned_steps(site: Site, hour: float) -> dict[str, list[str]]:
+    return {plan.table: plan.steps for plan in planned(site.settings, clock=lambda: at(hour))}
+
+
 def test_maintenance_can_be_planned_first(copy: Site, command: Command) -> None:
     """What --dry-run names is what is done: before, the steps of each table; after them, nothing."""
     site = copy.having("maintenance.retention_hours=400")
     versions = {name: site.version(name) for name in ("run", "change", "instance", "series", "study")}
-    would = dict(planned(site.settings, clock=lambda: at(16)))
-    assert list(would) == ["run", "change", "rejected", "instance", "series", "study"]
-    assert would["change"] == ["retention", "compact"]
-    assert would["instance"][0] == "retention"
+    steps_of = planned_steps(site, 16)
+    assert list(steps_of) == ["run", "change", "rejected", "instance", "series", "study"]
+    assert steps_of["change"] == ["retention", "compact"]
+    assert steps_of["instance"][0] == "retention"
     assert {name: site.version(name) for name in versions} == versions
     code, out, err = command(site, "maintain", "--dry-run")
     assert (code, err) == (0, "")
     assert [" ".join(line.split()) for line in out.splitlines()[2:]] == [
-        " ".join([name, ", ".join(steps) or "nothing"]) for name, steps in would.items()
+        " ".join([name, ", ".join(steps) or "nothing"]) for name, steps in steps_of.items()
     ]
 
     done = {m.table: m for m in maintain(site.settings, spark=site.spark, clock=lambda: at(16))}
-    assert {name for name, steps in would.items() if "compact" in steps} == {
+    assert {name for name, steps in steps_of.items() if "compact" in steps} == {
         name for name, m in done.items() if m.files_compacted
     }
     code, out, _ = command(site, "maintain", "--dry-run", "--json")
     rows = [json.loads(line) for line in out.splitlines()]
-    assert (code, len(rows), [row for row in rows if row["would"]]) == (0, 6, [])
+    assert (code, len(rows), [row for row in rows if row["plannedSteps"]]) == (0, 6, [])
 
 
 def test_a_purge_can_be_planned_first(copy: Site) -> None:
@@ -76,14 +80,12 @@ def test_a_purge_can_be_planned_first(copy: Site) -> None:
     assert len(kept.rows("change")) > 1
     compared = copy.having("maintenance.change_retention_days=1")
     a_day = compared.having("feed.look_back=0s")
-    plans = [
-        dict(planned(site.settings, clock=lambda: at(24 * 20))) for site in (copy, kept, compared, a_day)
-    ]  # fmt: skip
+    plans = [planned_steps(site, 24 * 20) for site in (copy, kept, compared, a_day)]
     assert ["purge" in plan["change"] for plan in plans] == [False, False, False, True]
     assert [name for name, steps in plans[3].items() if "purge" in steps] == ["change"]
     assert list(maintain(a_day.settings, spark=a_day.spark, clock=lambda: at(24 * 20)))
     assert len(kept.rows("change")) == 1, "the newest entry stays"
-    assert "purge" not in dict(planned(a_day.settings, clock=lambda: at(24 * 20)))["change"]
+    assert "purge" not in planned_steps(a_day, 24 * 20)["change"]
 
 
 READ = [

@@ -673,7 +673,7 @@ def test_a_key_that_another_writer_doubled_is_named(lake: Site, command: Command
     assert [row["patientName"] for row in lake.rows("instance") if row["sopInstanceUid"] == "1.0.1.0"] == ["New^0"] * 2
     assert coverage(lake) == COVERED
     command(lake, "sync", "--start", text_at(9), "--end", text_at(10))
-    assert ("instance", "twice") in differences(lake, command)
+    assert ("instance", "duplicate") in differences(lake, command)
     fails(command(lake, "repair", "--rebuild"), 65, STILL_BAD)
     assert lake.tables() == expected(lake)
 

@@ -133,8 +133,8 @@ def test_a_row_that_the_search_holds_is_never_removed(make_site: Callable[..., S
     site.service.hold(first.sequence)
 
     found = verified(site, 10)
-    assert kinds(found) == {"unlisted": 1}
-    assert found.differences == (Difference("instance", "unlisted", (P, "1.1", "1.1.1", "1.1.1.1")),)
+    assert kinds(found) == {"missingInFeed": 1}
+    assert found.differences == (Difference("instance", "missingInFeed", (P, "1.1", "1.1.1", "1.1.1.1")),)
     done = repaired(site, 10)
     assert (done.equal, done.unlisted, done.run.deleted) == (False, 1, 0)
     done = repaired(site, 10, rebuild=True)
@@ -207,7 +207,7 @@ def test_a_row_without_a_whole_key_is_a_difference_and_goes_with_a_rebuild(
     series.write.format("delta").mode("append").save(site.place("series"))
     code, out, _ = command(site, "verify", "--show", "--json")
     printed = json.loads(out)["differencesByKind"]
-    assert (code, printed["instance.extra"], printed["series.twice"]) == (65, 2, 1)
+    assert (code, printed["instance.extra"], printed["series.duplicate"]) == (65, 2, 1)
     assert not repaired(site, 10).equal
     assert repaired(site, 10, rebuild=True).equal
     assert site.tables() == site.expected()

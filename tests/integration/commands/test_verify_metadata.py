@@ -71,7 +71,7 @@ def test_the_search_tells_what_the_feed_does_not(make_site: Callable[..., Site])
     found = verify(site.settings, spark=site.spark, clock=lambda: at(10))
     assert [d for d in found.differences if d.table == "instance"] == [
         Difference("instance", "extra", (P, "1.1", "1.1.1", "1.1.1.1")),
-        Difference("instance", "unlisted", (P, "1.3", "1.3.1", "1.3.1.1")),
+        Difference("instance", "missingInFeed", (P, "1.3", "1.3.1", "1.3.1.1")),
     ]
     assert found.gone.first == ((P, "1.1", "1.1.1", "1.1.1.1"),)
     assert found.suspects is not None

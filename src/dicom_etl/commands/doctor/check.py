@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.lake.delta.errors import storage_error
@@ -23,6 +23,10 @@ class Finding:
     state: State
     text: str
     exit_code: int = 0
+
+    def as_row(self) -> dict[str, Any]:
+        """By name, as a command prints it."""
+        return {"check": self.check, "state": self.state, "text": self.text, "exitCode": self.exit_code}
 
 
 def problem(check: str, error: DicomEtlError) -> Finding:

@@ -208,7 +208,7 @@ def _rebuilt(
         kinds_left=kinds,
         voided=len(gone),
         restored=len(found.restored),
-        unlisted=found.different.where("difference = 'unlisted' AND NOT pending").count(),
+        unlisted=found.different.where("difference = 'missingInFeed' AND NOT pending").count(),
         search_refused=found.search.refused,
         feed_went_back=work.went_back,
     )
@@ -223,7 +223,7 @@ def _left(one: Comparer, lake: Lake, found: Comparison, outcome: Outcome) -> dic
     after = differences.instance_differences(found.live, now, found.pending)
     after = differences.judged(after, last=found.last, held=found.held, complete=found.complete)
     stale = found.different.where("difference = 'overtaken' AND NOT pending")
-    after = differences.and_keys(after.where("difference <> 'unlisted'"), stale, "overtaken", replacing=True)
+    after = differences.and_keys(after.where("difference <> 'missingInFeed'"), stale, "overtaken", replacing=True)
     rejected = one.reject_keys(read_open(lake.table("rejected")))
     after = differences.and_keys(after, differences.without(rejected, found.pending), "rejected")
     return differences.counts_by_kind(after.where("not pending"))

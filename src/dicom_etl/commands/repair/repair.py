@@ -54,7 +54,7 @@ from dicom_etl.tables.merge import read_table
 log = logging.getLogger(__name__)
 
 # A repair does not touch the rows of these: it cannot know what the service holds of them, or read it.
-_LEFT_ALONE = ("unlisted", "unknown", "overtaken")
+_LEFT_ALONE = ("missingInFeed", "unknown", "overtaken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> R
         kinds_left=kinds,
         voided=len(plan.gone),
         restored=len(plan.restored),
-        unlisted=found.different.where("difference = 'unlisted' AND NOT pending").count(),
+        unlisted=found.different.where("difference = 'missingInFeed' AND NOT pending").count(),
         search_refused=plan.search.refused,
     )
 

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from pyspark.sql import DataFrame
 
@@ -155,6 +156,25 @@ class Repaired:
     @property
     def equal(self) -> bool:
         return not any(self.left.values()) and not self.unlisted and self.search_refused is None
+
+    def as_row(self) -> dict[str, Any]:
+        """By name, as a command and a job print it."""
+        return {
+            "runId": self.run.run_id,
+            "equal": self.equal,
+            **{f"{table}Differences": count for table, count in self.found.items()},
+            "inserted": self.run.inserted,
+            "updated": self.run.updated,
+            "deleted": self.run.deleted,
+            "rejected": self.run.rejected,
+            "markedVoid": self.voided,
+            "restored": self.restored,
+            "missingInFeed": self.unlisted,
+            "search": self.search_refused or "compared",
+            **{f"{table}Remaining": count for table, count in self.left.items()},
+            "feedWentBack": self.feed_went_back,
+            "leftByKind": self.kinds_left,
+        }
 
 
 def repair_row(

@@ -324,7 +324,7 @@ def _judged(
     different = differences.and_keys(different, stale, "overtaken", replacing=True)
     if complete:
         shown = last.where("state <> 'Deleted'")
-        different = differences.and_keys(different, differences.without(held.keys, shown, pending), "unlisted")
+        different = differences.and_keys(different, differences.without(held.keys, shown, pending), "missingInFeed")
     rejected = one.reject_keys(snap.open_rejects)
     return differences.and_keys(different, differences.without(rejected, pending), "rejected")
 

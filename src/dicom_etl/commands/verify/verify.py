@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -21,6 +22,7 @@ from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUD
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import Progress, Silent
 from dicom_etl.core.settings.model import Settings
+from dicom_etl.core.timerange import format_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake
@@ -37,17 +39,22 @@ MOST_SHOWN = 1_000
 class Difference:
     """One key that is not the same on both sides.
 
-    ``kind`` is missing (the service has it, the lake does not), extra (the other way round), twice (in several rows
-    of the lake: ``repair --rebuild`` removes them), sequence, filePath, attributes (``keywords`` names them), values
-    (of a series or study), unlisted (the service's search has it, and its feed does not show it), unknown (the lake
-    has it, and the part of the feed that was read has no entry for it), overtaken (its last entry is Replaced, and
-    the entry that replaced it is not there) or rejected (an entry of it is an open reject).
+    ``kind`` is missing (the service has it, the lake does not), extra (the other way round), duplicate (in several
+    rows of the lake: ``repair --rebuild`` removes them), sequence, filePath, attributes (``keywords`` names them),
+    values (of a series or study), missingInFeed (the service's search has it, and its feed does not show it), unknown
+    (the lake has it, and the part of the feed that was read has no entry for it), overtaken (its last entry is
+    Replaced, and the entry that replaced it is not there) or rejected (an entry of it is an open reject).
     """
 
     table: str
     kind: str
     key: tuple[str, ...]
     keywords: tuple[str, ...] = ()
+
+    def as_row(self) -> dict[str, str]:
+        """By name, as a command and a job print it: the kind with its keywords, the parts of the key with slashes."""
+        kind = f"{self.kind}: {', '.join(self.keywords)}" if self.keywords else self.kind
+        return {"table": self.table, "difference": kind, "key": _key_text(self.key)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,33 @@ class Verification:
         """How many rows of each table differ."""
         names = ("instance", "series", "study")
         return {name: sum(n for (table, _), n in self.kinds.items() if table == name) for name in names}
+
+    def as_row(self) -> dict[str, Any]:
+        """Verdict, counts and digests by name, as a command and a job print them; no keys."""
+        return {
+            "equal": self.equal,
+            "asOf": format_instant(self.as_of),
+            "coveredUntil": format_instant(self.covered_until),
+            "serviceInstances": self.service_instances,
+            "lakeInstances": self.lake_instances,
+            "serviceDigest": self.service_digest,
+            "lakeDigest": self.lake_digest,
+            "pending": self.pending,
+            "pendingDifferences": self.pending_different,
+            "openRejects": self.open_rejects,
+            "search": self.search_refused or "compared",
+            "searchComplete": self.search_complete,
+            "missingInSearch": None if self.search_refused else self.gone.count,
+            "possibleUidChanges": None if self.suspects is None else self.suspects.count,
+            **{f"{table}Differences": count for table, count in self.counts.items()},
+            "attributeDifferences": self.attributes,
+            "differencesByKind": {f"{table}.{kind}": count for (table, kind), count in self.kinds.items()},
+        }
+
+    def keys_as_row(self) -> dict[str, list[str]]:
+        """The keys of ``gone`` and ``suspects`` by their printed names; a name without keys is left out."""
+        keys = {"missingInSearch": self.gone, "possibleUidChanges": self.suspects}
+        return {name: [_key_text(key) for key in some.first] for name, some in keys.items() if some and some.count}
 
 
 def verify(
@@ -163,6 +197,11 @@ def _verification(
         search_complete=found.search.complete,
         attributes=_by_keyword(differing["instance"]) if service.metadata else None,
     )
+
+
+def _key_text(key: tuple[str | None, ...]) -> str:
+    """The parts of a key; a row of another writer may lack one."""
+    return "/".join(part or "" for part in key)
 
 
 _KEY_OF = {"instance": INSTANCE_KEY, "series": SERIES_KEY, "study": STUDY_KEY}

@@ -25,6 +25,12 @@ class Done:
     shortcut: Shortcut
     outcome: Outcome
 
+    def as_row(self) -> dict[str, str]:
+        """By name, as a command prints it."""
+        target = self.shortcut.target
+        uri = f"{target.location}{target.subpath}" if target else ""
+        return {"shortcut": self.shortcut.place, "outcome": self.outcome, "target": uri}
+
 
 def share(wanted: list[Shortcut], lakehouse: LakehouseShortcuts, *, dry_run: bool = False) -> Iterator[Done]:
     """Each wanted shortcut, once it is as it should be; those that are so already are left alone.
