@@ -41,7 +41,7 @@ _KEPT_FROM_JVM = re.compile(
 # It says where it listens within two seconds; with jars to fetch from a slow place, within minutes.
 _PATIENCE_SECONDS = 600
 
-# Else only the thread ends that asked for memory, and whoever waits for its result waits on: the driver's thread for
+# Else only the thread ends that asked for memory, and what waits for its result waits on: the driver's thread for
 # results did so with 10^7 instances (ADR 60).
 END_WITHOUT_MEMORY = "-XX:+ExitOnOutOfMemoryError"
 # What a JVM then ends with, and what Spark ends it with when it meets the error first.
