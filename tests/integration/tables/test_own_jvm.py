@@ -89,5 +89,5 @@ def test_a_jvm_whose_memory_is_full_ends_the_command_with_78(tmp_path: Path) -> 
         [sys.executable, "-c", OUT_OF_MEMORY], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.stdout == "rows 3\n"
-    assert done.stderr.splitlines() == ["Spark: Spark ran out of memory: raise spark.driver_memory"]
+    assert done.stderr.splitlines() == ["dicom-etl: Spark: Spark ran out of memory: raise spark.driver_memory"]
     assert done.returncode == 78
