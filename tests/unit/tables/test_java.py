@@ -97,25 +97,6 @@ def test_the_wrapper_drops_one_argument_and_passes_the_others(
     assert len(said) == (8 if trusts else 6)
 
 
-def test_a_wrapped_jdk_gets_an_archive_of_its_own_classes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked for where it lacks one, and only there; one that cannot write it is wrapped all the same."""
-    monkeypatch.setattr(java, "write_trust_store", lambda _store: False)
-    real = tmp_path / "jdk"
-    archive = real / "lib" / "server" / "classes.jsa"
-    archive.parent.mkdir(parents=True)
-    (real / "bin").mkdir()
-    (real / "release").write_text('JAVA_VERSION="21.0.8"\n')
-    program = real / "bin" / "java"
-    for text in ("exit 1", f'echo "$@" >> "{tmp_path}/asked"; echo classes > "{archive}"', "exit 1"):
-        program.write_text(f"#!/bin/sh\n{text}\n")
-        program.chmod(0o755)
-        java.wrap_venv_jdk(real, tmp_path / "home")
-        assert (tmp_path / "home" / "bin" / "java").is_file()
-    assert (tmp_path / "asked").read_text() == "-Xshare:dump\n"
-    assert archive.read_text() == "classes\n"
-    assert (tmp_path / "home" / "release").read_text() == (real / "release").read_text()
-
-
 def test_the_machines_certificates_are_written_for_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the file that the machine names, but for what cannot be read; without one there is no store."""
     key = ec.generate_private_key(ec.SECP256R1())

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
@@ -83,9 +82,6 @@ def machine_java() -> Path | None:
 def wrap_venv_jdk(jdk: Path, folder: Path = VENV_JAVA) -> None:
     """Make ``folder`` a JAVA_HOME whose ``bin/java`` is a wrapper of the JDK at ``jdk``."""
     (folder / "bin").mkdir(parents=True, exist_ok=True)
-    write_base_archive(jdk)
-    if (jdk / "release").is_file():  # by which `class_archive` tells one Java from another
-        shutil.copyfile(jdk / "release", folder / "release")
     store = folder / "machine.p12"
     trust = ""
     if write_trust_store(store):
@@ -93,17 +89,6 @@ def wrap_venv_jdk(jdk: Path, folder: Path = VENV_JAVA) -> None:
     wrapper = folder / "bin" / "java"
     wrapper.write_text(_WRAPPER.format(java=jdk / "bin" / "java", trust=trust))
     wrapper.chmod(0o755)
-
-
-def write_base_archive(jdk: Path) -> None:
-    """Let the JDK write the archive of its own classes, on which ours builds and which those of PyPI lack (ADR 61).
-
-    It only saves time: a JDK that cannot write one, or may not, works without.
-    """
-    if (jdk / "lib" / "server" / "classes.jsa").is_file():
-        return
-    with suppress(OSError, subprocess.SubprocessError):
-        subprocess.run([str(jdk / "bin" / "java"), "-Xshare:dump"], capture_output=True, timeout=120, check=False)
 
 
 def write_trust_store(store: Path) -> bool:
