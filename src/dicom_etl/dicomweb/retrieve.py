@@ -1,22 +1,20 @@
-"""Retrieves one instance, its file or its metadata, by WADO-RS (PS3.18 §10.4; design/service-protocol.md: WADO-RS)."""
+"""Retrieves the file of an instance, or asks whether the service has one.
+
+By WADO-RS (PS3.18 §10.4; design/service-protocol.md: WADO-RS).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import msgspec
 
 from dicom_etl.dicomweb.resources import instance_route, is_uid
 from dicom_etl.dicomweb.side_by_side import side_by_side
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.http.request import HttpRequest
-from dicom_etl.remote.http.response import HttpResponse
-from dicom_etl.remote.http.retry import DEFAULT_RETRY, FailureKind, RetryableError, RetryPolicy
+from dicom_etl.remote.http.retry import DEFAULT_RETRY, RetryPolicy
 
 # As stored: without a transfer syntax the service would transcode to Explicit VR Little Endian.
 _AS_STORED = "application/dicom; transfer-syntax=*"
-_METADATA = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 def retrieve_instance(
@@ -32,16 +30,6 @@ def retrieve_instance(
         expected=frozenset({200, 404}),
     )
     return client.send(request, lambda response: None if response.status == 404 else response.body)
-
-
-def retrieve_metadata(
-    client: HttpClient, study: str, series: str, instance: str, *, partition: str | None = None
-) -> dict[str, Any] | None:
-    """The DICOM JSON data set of one instance; None when the service does not have it.
-
-    Raises as ``HttpClient.send``.
-    """
-    return client.send(_metadata_call(partition, study, series, instance), _metadata)
 
 
 def instance_exists(
@@ -84,13 +72,3 @@ def _metadata_call(partition: str | None, study: str, series: str, instance: str
         expected=frozenset({200, 404}),
         expect_json=True,
     )
-
-
-def _metadata(response: HttpResponse) -> dict[str, Any] | None:
-    if response.status == 404:
-        return None
-    try:
-        datasets = _METADATA.decode(response.body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RetryableError("an answer that is not JSON", FailureKind.FAILING) from error
-    return datasets[0] if datasets else None

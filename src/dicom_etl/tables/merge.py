@@ -41,10 +41,6 @@ class Merged:
     version: int | None
 
     @property
-    def skipped(self) -> bool:
-        return self.version is None
-
-    @property
     def changed(self) -> int:
         """Rows of the table that it wrote or removed."""
         return self.inserted + self.updated + self.deleted

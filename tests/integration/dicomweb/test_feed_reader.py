@@ -23,7 +23,7 @@ from dicom_etl.core.timerange import Window, parse_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.bad_entries import Budget
 from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, read_feed, service_now
-from dicom_etl.dicomweb.retrieve import retrieve_instance, retrieve_metadata
+from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.dicomweb.search import partitions, search
 from dicom_etl.dicomweb.store import store
 from dicom_etl.remote.http.client import HttpClient
@@ -214,11 +214,7 @@ def test_real_files_go_in_and_come_back(client: HttpClient) -> None:
     retrieved = retrieve_instance(client, *uids)
     assert retrieved is not None
     assert retrieved[128:] == files["CT_small.dcm"][128:]
-    metadata = retrieve_metadata(client, *uids)
-    assert metadata is not None
-    assert metadata["00080018"]["Value"] == [dataset.SOPInstanceUID]
     assert retrieve_instance(client, *uids[:2], generate_uid()) is None
-    assert retrieve_metadata(client, *uids[:2], generate_uid()) is None
 
     found = [match["00080018"]["Value"][0] for match in search(client, "instances", limit=3)]
     assert len(found) == 4

@@ -1,4 +1,4 @@
-"""The JVM that we start, by a process that knows secrets: its environment, and that of the process meanwhile."""
+"""The JVM that we start, in processes of their own: its environment, and its end when its memory is full."""
 
 from __future__ import annotations
 
@@ -64,3 +64,30 @@ def test_the_process_keeps_its_environment_and_the_jvm_gets_no_secrets(tmp_path:
     assert given["PATH"] == ours["PATH"]
     assert worker == [sys.executable]
     assert left == []
+
+
+# 800 MB that no codec makes smaller, all taken to Python from a heap of 512: the driver's own threads meet the error.
+OUT_OF_MEMORY = """
+from dicom_etl.cli.process import ended
+from dicom_etl.tables.engine.session import Engine
+from dicom_etl.core.settings.model import Spark
+
+def command():
+    with Engine(Spark(master="local[1]", driver_memory="512m", shuffle_partitions=1)) as engine:
+        session = engine.session(1)
+        print("rows", session.range(3).count(), flush=True)
+        session.range(400_000).selectExpr("randstr(2000)").collect()
+    return 0
+
+raise SystemExit(ended(command))
+"""
+
+
+def test_a_jvm_whose_memory_is_full_ends_the_command_with_78(tmp_path: Path) -> None:
+    """At once, by the JVM's own end; nothing waits for a result that does not come."""
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.stdout == "rows 3\n"
+    assert done.stderr.splitlines() == ["dicom-etl: Spark: Spark ran out of memory: raise spark.driver_memory"]
+    assert done.returncode == 78

@@ -11,7 +11,7 @@ import pytest
 from dicom_etl.core.errors import AccessDenied, ProtocolError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.dicomweb.connect import connect
-from dicom_etl.dicomweb.retrieve import retrieve_instance, retrieve_metadata
+from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.dicomweb.search import partitions, search
 from dicom_etl.dicomweb.store import Outcome, store
 from dicom_etl.remote.http.client import HttpClient
@@ -193,16 +193,3 @@ def test_an_instance_is_retrieved_as_stored() -> None:
         assert retrieve_instance(client, "1.1", "1.2", "1.4") is None
     assert requests[0].url.path == "/v2/partitions/p/studies/1.1/series/1.2/instances/1.3"
     assert requests[0].headers["accept"] == "application/dicom; transfer-syntax=*"
-
-
-def test_metadata_of_an_instance_is_its_data_set() -> None:
-    """The one data set of the answer; None when the instance is gone."""
-
-    def service(request: httpx.Request) -> httpx.Response:
-        gone = "/1.4/" in request.url.path
-        return httpx.Response(404) if gone else dataset(200, [{"00080060": {"vr": "CS", "Value": ["CT"]}}])
-
-    with client_of(service) as client:
-        metadata = retrieve_metadata(client, "1.1", "1.2", "1.3")
-        assert metadata == {"00080060": {"vr": "CS", "Value": ["CT"]}}
-        assert retrieve_metadata(client, "1.1", "1.2", "1.4") is None

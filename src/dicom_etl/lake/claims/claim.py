@@ -18,7 +18,6 @@ from dicom_etl.lake.claims.process import Process, is_gone, this_process
 
 logger = logging.getLogger(__name__)
 
-CLAIMS_FOLDER = "_claims"
 KEPT_CLAIMS = 10
 SILENT = timedelta(seconds=60)
 WATCH_SECONDS = 20.0

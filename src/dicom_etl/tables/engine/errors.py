@@ -19,6 +19,7 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
 from dicom_etl.core.errors import ConfigurationError, DataError, DicomEtlError, StorageError, Superseded, TemporaryError
+from dicom_etl.tables.engine.jvm import ended_without_memory
 
 # Each on its own: in Delta's Python package none of them is a DeltaConcurrentModificationException.
 _ANOTHER_WROTE = (
@@ -49,13 +50,12 @@ def named_errors(table: str) -> Iterator[None]:
         yield
     except _ANOTHER_WROTE as error:
         raise Superseded(f"{table}: another run has written; this one stops") from error
-    except PySparkException as error:
-        raise _named(table, condition(error) or type(error).__name__, str(error)) from error
-    except Py4JJavaError as error:
-        # What pyspark has no class for: an aborted job, a file that is gone, a log that cannot be read.
-        raise _named(table, *_told(error)) from error
-    except (Py4JError, ConnectionError) as error:
-        raise TemporaryError(f"{table}: Spark's JVM has ended (killed, or out of memory); run again") from error
+    except (PySparkException, Py4JJavaError) as error:
+        # Py4JJavaError: what pyspark has no class for, as an aborted job, a file that is gone, a log that is no JSON.
+        told = _told(error)
+        raise _without_jvm(table) if told is None else _named(table, *told) from error
+    except (Py4JError, ConnectionError, EOFError) as error:  # the last where rows stop coming
+        raise _without_jvm(table) from error
 
 
 def condition(error: PySparkException) -> str | None:
@@ -64,19 +64,31 @@ def condition(error: PySparkException) -> str | None:
     return named()
 
 
-def _told(error: Py4JJavaError) -> tuple[str, str]:
-    """The Java class, and all that the JVM says; nothing when it does not answer any more."""
+def _told(error: PySparkException | Py4JJavaError) -> tuple[str, str] | None:
+    """The condition or the Java class, and all that the JVM says; None when it does not answer any more."""
     try:
+        if isinstance(error, PySparkException):
+            return condition(error) or type(error).__name__, str(error)
         return str(error.java_exception.getClass().getSimpleName()), str(error)
-    except (Py4JError, ConnectionError, OSError):
-        return "Py4JJavaError", ""
+    except (Py4JError, OSError):
+        return None
+
+
+def _without_jvm(table: str) -> DicomEtlError:
+    if ended_without_memory():
+        return _short_of_memory(table)
+    return TemporaryError(f"{table}: Spark's JVM has ended (killed by the system?); run again")
+
+
+def _short_of_memory(table: str) -> ConfigurationError:
+    return ConfigurationError(f"{table}: Spark ran out of memory: raise spark.driver_memory")
 
 
 def _named(table: str, what: str, told: str) -> DicomEtlError:
     if "No space left on device" in told or "Disk quota exceeded" in told:
         return StorageError(f"{table}: the storage is full; free space and run again")
     if "OutOfMemoryError" in told:
-        return ConfigurationError(f"{table}: Spark ran out of memory: raise spark.driver_memory")
+        return _short_of_memory(table)
     # A rebuild makes the shared tables only.
     shared = table in ("instance", "series", "study")
     if any(sign in what or sign in told for sign in _LOG_SPOILT):

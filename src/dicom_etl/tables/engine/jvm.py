@@ -41,6 +41,12 @@ _KEPT_FROM_JVM = re.compile(
 # It says where it listens within two seconds; with jars to fetch from a slow place, within minutes.
 _PATIENCE_SECONDS = 600
 
+# Else only the thread ends that asked for memory, and what waits for its result waits on: the driver's thread for
+# results did so with 10^7 instances (ADR 60).
+END_WITHOUT_MEMORY = "-XX:+ExitOnOutOfMemoryError"
+# What a JVM then ends with, and what Spark ends it with when it meets the error first.
+_WITHOUT_MEMORY = (3, 52)
+
 # What pyspark calls by its name alone (its `launch_gateway`): that of 4.2, and that of 3.5, whose jars ours fetches.
 _SQL_CLASSES = (
     ("*",) if pyspark.__version__.startswith("3.") else ("Encoders", "OnSuccessCall", "functions", "classic.*")
@@ -162,6 +168,20 @@ def _abandon() -> None:
 def _end(process: subprocess.Popen[bytes]) -> None:
     with process:  # closes its standard input, and waits
         process.kill()
+
+
+def ended_without_memory(patience_seconds: float = 5) -> bool:
+    """Whether this process's JVM has ended because its memory was full.
+
+    False for one that lives, was killed, or is not a child of ours. ``patience_seconds`` is how long it may take to
+    end: its connections close a moment before.
+    """
+    process = getattr(SparkContext._gateway, "proc", None)
+    if process is None:
+        return False
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=patience_seconds)
+    return process.returncode in _WITHOUT_MEMORY
 
 
 def stop(spark: SparkSession, patience_seconds: float = 30) -> None:

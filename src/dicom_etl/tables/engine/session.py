@@ -25,7 +25,7 @@ from dicom_etl.tables.engine.class_archive import class_data_option
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.jars import jar_settings
 from dicom_etl.tables.engine.java import java_home
-from dicom_etl.tables.engine.jvm import start, stop
+from dicom_etl.tables.engine.jvm import END_WITHOUT_MEMORY, start, stop
 from dicom_etl.tables.engine.location import location
 
 log = logging.getLogger(__name__)
@@ -274,7 +274,7 @@ def _local_settings(settings: Spark, scratch: Path, rows: int, classes: str) -> 
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.driver.extraJavaOptions": (
             f'-Dlog4j2.configurationFile="{log4j}" -Djava.io.tmpdir="{scratch}" -Dderby.system.home="{scratch}"'
-            " -Duser.timezone=UTC -XX:+UseParallelGC"
+            f" -Duser.timezone=UTC -XX:+UseParallelGC {END_WITHOUT_MEMORY}"
             + (f" -XX:TieredStopAtLevel=1 {CODE_CACHE}" if rows < HUGE_ROWS else "")
             + classes
         ),
