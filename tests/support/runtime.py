@@ -44,7 +44,7 @@ def cluster(**options: str) -> Iterator[SparkSession]:
 
     from dicom_etl.tables.engine.session import _QUICK, CODE_CACHE
 
-    quiet = resources.files("dicom_etl.lake").joinpath("log4j2.properties")
+    quiet = resources.files("dicom_etl.tables.engine").joinpath("log4j2.properties")
     with TemporaryDirectory(prefix="dicom-etl-cluster-") as scratch:
         settings = {
             "spark.master": "local[2]",
