@@ -7,7 +7,7 @@ STAMP := $(VENV)/.dicom-etl-ready
 LOCKS := requirements.lock requirements-build.lock requirements-java.lock
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup demo test soak check lint types fix docs docs-serve clean lock
+.PHONY: help setup demo test test-fast soak check lint types fix docs docs-serve clean lock
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,8 +17,13 @@ setup: $(STAMP) ## make .venv with everything in it: libraries, jars, and a Java
 demo: setup ## the main job on real DICOM files, against a local DICOM service
 	@$(PY) -m dicom_etl demo
 
+# Two workers, each with a JVM of 3 GB; the tests of a file stay together, and files with Spark come first.
+SPREAD := -n 2 --dist loadgroup --no-loadscope-reorder
 test: setup ## all tests that CI runs
-	@$(PY) -m pytest -m "not soak and not azure"
+	@$(PY) -m pytest $(SPREAD) -m "not soak and not azure"
+
+test-fast: setup ## the tests that start no JVM
+	@$(PY) -m pytest $(SPREAD) -m "not soak and not azure and not jvm"
 
 soak: setup ## every test, the long ones included, but not those that need Azurite (an hour and a half)
 	@DICOM_ETL_TEST_TIER=soak $(PY) -m pytest -m "not azure"
