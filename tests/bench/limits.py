@@ -33,6 +33,7 @@ from dicom_etl.lake.delta.folder import local_folder
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import find_lake, highest_run_id, make_lake, make_private_tables
 from dicom_etl.lake.paths import places
+from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.landing.landing import Landed, Landing
 from dicom_etl.remote.http.client import connect
 
@@ -73,7 +74,7 @@ def land(given: Settings, run_id: int, window: Window, connections: int) -> tupl
     """Download, parse and write one range; the files are not committed yet."""
     lake = find_lake(places(given))
     assert lake is not None
-    folder = local_folder(lake.path("change"), private=True)
+    folder = local_folder(lake.lake.path("change"), private=True)
     with connect(given.dicom) as client, Landing(folder, run_id=run_id, read_at=_READ_AT) as landing:
         reading = read_feed(client, window, batch_size=given.feed.batch_size, connections=connections, sink=landing.add)
         return landing.finish(reading.window.end), reading
@@ -84,7 +85,12 @@ def commit(given: Settings, run_id: int, files: tuple[NewFile, ...]) -> int:
     lake = find_lake(places(given))
     assert lake is not None
     return commit_files(
-        lake.table("change"), files, app_id=lake.app_id("change"), run_id=run_id, details={}, schema=change_schema()
+        lake.table("change"),
+        files,
+        app_id=lake.lake.app_id("change"),
+        run_id=run_id,
+        details={},
+        schema=change_schema(),
     )
 
 
@@ -139,11 +145,12 @@ def merge(base_url: str, root: Path, start: int, entries: int, windows: int) -> 
     given = settings(base_url, root, start)
     feed = Feed(entries, ["create"] * windows)
     seconds = []
-    lake = find_lake(places(given))
-    assert lake is not None
+    snapshot = find_lake(places(given))
+    assert snapshot is not None
+    lake = snapshot.lake
     with Engine(given.spark) as engine:
-        spark = engine.session(lake.rows())
-        first_id = highest_run_id(lake) + 1
+        spark = engine.session(shared_rows(snapshot))
+        first_id = highest_run_id(snapshot) + 1
         for run_id, number in enumerate(range(windows), start=first_id):
             places_of = feed.window(number)
             window = Window(feed.event(places_of[0]).ticks, feed.event(places_of[-1]).ticks + 1)

@@ -15,8 +15,9 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.table import properties
 from dicom_etl.lake.lake_id import LAKE_ID
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import ADOPTED, Lake, find_lake, make_lake, make_private_tables, opened
+from dicom_etl.lake.open import ADOPTED, find_lake, make_lake, make_private_tables
 from dicom_etl.lake.paths import Places
+from dicom_etl.lake.snapshot import Lake, LakeSnapshot, opened
 from dicom_etl.run.pipeline import record_verb
 from dicom_etl.run.replace import put_in_place, rolled_up
 from dicom_etl.run.write_session import failure_recorded
@@ -62,17 +63,18 @@ def adopt(
     elif opened(where, "instance") is None:
         raise DataError("the table instance is missing beside the template's others: set lake.instance_path to it")
 
-    lake = find_lake(where, service, adopting=True) or make_lake(where, service)
-    with failure_recorded(run_id, "adopt", None, settings, lake, clock):
-        make_private_tables(lake)
+    snapshot = find_lake(where, service, adopting=True) or make_lake(where, service)
+    with failure_recorded(run_id, "adopt", None, settings, snapshot, clock):
+        make_private_tables(snapshot)
         progress.step("adopt")
-        _take_over(settings, where, lake, spark, run_id)
-        row = record_verb(settings, lake, run_id, "adopt", started, clock())
+        _take_over(settings, where, snapshot, spark, run_id)
+        row = record_verb(settings, snapshot, run_id, "adopt", started, clock())
         log.info("tables adopted", extra={"run_id": run_id})
         return row
 
 
-def _take_over(settings: Settings, where: Places, lake: Lake, spark: SparkSession, run_id: int) -> None:
+def _take_over(settings: Settings, where: Places, snapshot: LakeSnapshot, spark: SparkSession, run_id: int) -> None:
+    lake = snapshot.lake
     if INSTANCE in strangers(where):
         instance = _opened(where, INSTANCE)
         adoption.take_over_instance(
@@ -84,8 +86,8 @@ def _take_over(settings: Settings, where: Places, lake: Lake, spark: SparkSessio
         )
     for table in (SERIES, STUDY):
         # From scratch, from what instance holds: so ghosts, null partitions and doubles are gone by one commit.
-        source = rolled_up(lake, table, lake.version("instance"))
-        put_in_place(spark, run_id, settings, lake, table, source, {ADOPTED: "true"})
+        source = rolled_up(lake, table, snapshot.refresh("instance").version("instance"))
+        put_in_place(spark, run_id, settings, snapshot, table, source, {ADOPTED: "true"})
 
 
 def _opened(where: Places, table: Table) -> DeltaTable:

@@ -22,9 +22,9 @@ VERB = "rejects"
 
 def open_rejects(settings: Settings) -> list[Reject]:
     """The open rejects, by sequence. Raises DataError when there is no lake, or a table of it is gone."""
-    lake = existing_lake(settings)
-    refuse_incomplete(lake)
-    return read_open(lake.table("rejected"))
+    snapshot = existing_lake(settings)
+    refuse_incomplete(snapshot)
+    return read_open(snapshot.table("rejected"))
 
 
 def close(
@@ -40,19 +40,19 @@ def close(
     Raises UsageError when no reject of this sequence is open, DataError when a table is older than recorded,
     AnotherWriter when somebody else writes the lake.
     """
-    lake = existing_lake(settings)
-    refuse_incomplete(lake)
+    snapshot = existing_lake(settings)
+    refuse_incomplete(snapshot)
     # Else the row of this verb would take the table's lower version for the one that it has to have.
-    refuse_restored(lake)
-    started = clock()
+    refuse_restored(snapshot)
+    lake, started = snapshot.lake, clock()
     with claim(
         *lake.storage.filesystem(lake.places.claims),
         verb=VERB,
-        floor=highest_run_id(lake),
+        floor=highest_run_id(snapshot),
         clock=clock,
         sleep=sleep,
     ) as held:
-        rejected = lake.table("rejected")
+        rejected = snapshot.refresh("rejected").table("rejected")
         found = next((reject for reject in read_open(rejected) if reject.sequence == sequence), None)
         if found is None:
             raise UsageError(f"--close: {sequence} is no open reject; dicom-etl rejects lists them")
@@ -67,5 +67,5 @@ def close(
         )
         # The text is an operator's: it stands in the private table, and nowhere else.
         log.info("reject closed", extra={"run_id": held.run_id, "sequence": sequence, "reason": closed.reason})
-        record_verb(settings, lake, held.run_id, VERB, started, clock())
+        record_verb(settings, snapshot, held.run_id, VERB, started, clock())
         return closed

@@ -26,7 +26,6 @@ from dicom_etl.lake.claims.claim import Claim
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import (
-    Lake,
     find_lake,
     highest_run_id,
     init_lake,
@@ -36,6 +35,7 @@ from dicom_etl.lake.open import (
     refuse_restored,
 )
 from dicom_etl.lake.paths import Places, places
+from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.remote.http.client import DicomClient, connect
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.run.feed_continuity import refuse_a_feed_that_went_back
@@ -118,8 +118,10 @@ class _Tools:
     clock: Callable[[], datetime]
     sleep: Callable[[float], None]
 
-    def claimed(self, verb: str, lake: Lake | None, holding: Collection[int] = ()) -> AbstractContextManager[Claim]:
-        floor = highest_run_id(lake)
+    def claimed(
+        self, verb: str, snapshot: LakeSnapshot | None, holding: Collection[int] = ()
+    ) -> AbstractContextManager[Claim]:
+        floor = highest_run_id(snapshot)
         return writing(self.where, verb, floor, self.client, self.engine, self.clock, self.sleep, holding)
 
 
@@ -156,57 +158,63 @@ def _next_run(tools: _Tools, request: Request, plan: _Plan | None, *, last: bool
         if begun is not None:
             stack.push(begun.stack)
             held = begun.claim
+            # Opened again, and not the last run's refreshed: a table that was taken away or put back meanwhile shows.
+            snapshot = lake_at(tools.where, tools.service)
         else:
-            held = stack.enter_context(tools.claimed("sync", lake_at(tools.where, tools.service)))
-        lake = lake_at(tools.where, tools.service)
+            snapshot = lake_at(tools.where, tools.service)
+            held = stack.enter_context(tools.claimed("sync", snapshot))
+            snapshot.refresh()
         reading = list(plan.left) if plan is not None else []
-        with failure_recorded(held.run_id, "sync", reading, settings, lake, tools.clock):
+        with failure_recorded(held.run_id, "sync", reading, settings, snapshot, tools.clock):
             if plan is None:
-                plan = _planned(tools, request, lake)
+                plan = _planned(tools, request, snapshot)
                 reading += plan.left
-                refuse_restored(lake)
-                refuse_a_feed_that_went_back(tools.client, lake)
-            if not plan.left and rollups_outstanding(lake):
+                refuse_restored(snapshot)
+                refuse_a_feed_that_went_back(tools.client, snapshot)
+            if not plan.left and rollups_outstanding(snapshot):
                 plan = replace(plan, left=[Window(plan.now, plan.now)])  # nothing to read, but a dead run's work
             if not plan.left:
-                refuse_incomplete(lake)
+                refuse_incomplete(snapshot)
                 return None
             tools.progress.windows_left(coverage.windows_in(plan.left, settings.feed.window))
-            make_private_tables(lake)
+            make_private_tables(snapshot)
             row = run(
                 begun.task if begun is not None else plan.task(held.run_id, tools.clock()),
                 settings,
-                lake,
+                snapshot,
                 tools.client,
                 tools.engine,
                 clock=tools.clock,
                 progress=tools.progress,
                 begun=begun.reading if begun is not None else None,
-                landed=_nothing if last else partial(_read_on, tools, lake, plan, held.run_id),
+                landed=_nothing if last else partial(_read_on, tools, snapshot, plan, held.run_id),
             )
     return row, plan.after(row.window_end)
 
 
-def _planned(tools: _Tools, request: Request, lake: Lake) -> _Plan:
+def _planned(tools: _Tools, request: Request, snapshot: LakeSnapshot) -> _Plan:
     now = _now(tools.client, tools.clock)
-    return _Plan(_stretches(tools.settings, request, lake, now), now, request.exactly is not None)
+    return _Plan(_stretches(tools.settings, request, snapshot, now), now, request.exactly is not None)
 
 
 def _nothing(read: Read) -> None:
     del read
 
 
-def _read_on(tools: _Tools, lake: Lake, plan: _Plan, run_id: int, read: Read) -> None:
-    """Let the next run's range be read while this run merges."""
+def _read_on(tools: _Tools, snapshot: LakeSnapshot, plan: _Plan, run_id: int, read: Read) -> None:
+    """Let the next run's range be read while this run merges.
+
+    The highest run id of this run's claim will do: its own claim is a file above it.
+    """
     rest = plan.after(read.reading.window.end)
     if not rest.left:
         return
     settings, client, engine = tools.settings, tools.client, tools.engine
     tools.ahead.begin(
-        tools.claimed("sync", lake, holding=(run_id,)),
+        tools.claimed("sync", snapshot, holding=(run_id,)),
         lambda next_id: rest.task(next_id, tools.clock()),
-        lambda task: new_landing(task, settings, lake),
-        lambda task, landing, stop: fetch(task, settings, lake, client, engine, landing, Silent(), stop),
+        lambda task: new_landing(task, settings, snapshot.lake),
+        lambda task, landing, stop: fetch(task, settings, snapshot, client, engine, landing, Silent(), stop),
     )
 
 
@@ -215,14 +223,14 @@ def planned(settings: Settings, request: Request, *, clock: Callable[[], datetim
     where = places(settings)
     service = service_fingerprint(settings.dicom.base_url)
     if request.init or (request.adopt and strangers(where)):  # the sync itself would make the lake
-        lake = find_lake(where, service, adopting=request.adopt)
+        snapshot = find_lake(where, service, adopting=request.adopt)
     else:
-        lake = lake_at(where, service)
-    if lake is not None and not request.adopt:
-        refuse_incomplete(lake)
-        refuse_restored(lake)
+        snapshot = lake_at(where, service)
+    if snapshot is not None and not request.adopt:
+        refuse_incomplete(snapshot)
+        refuse_restored(snapshot)
     with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
-        return _stretches(settings, request, lake, _now(client, clock))
+        return _stretches(settings, request, snapshot, _now(client, clock))
 
 
 def _now(client: DicomClient, clock: Callable[[], datetime]) -> int:
@@ -235,12 +243,12 @@ def _now(client: DicomClient, clock: Callable[[], datetime]) -> int:
     return ours if theirs is None else min(ours, theirs)
 
 
-def _stretches(settings: Settings, request: Request, lake: Lake | None, now: int) -> list[Window]:
+def _stretches(settings: Settings, request: Request, snapshot: LakeSnapshot | None, now: int) -> list[Window]:
     """The ranges to read, oldest first."""
     if request.exactly is not None:
         return [request.exactly]
     coverage.refuse_a_start_to_come(settings.feed.start, now)
-    covered = ledger.covered(lake.runs()) if lake is not None else []
+    covered = ledger.covered(snapshot.runs()) if snapshot is not None else []
     feed = settings.feed
     if request.until is not None:
         return coverage.until(request.until, start=feed.start, covered=covered)

@@ -18,8 +18,10 @@ from dicom_etl.core.errors import DataError
 from dicom_etl.core.progress import Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.table import remove_unborn
-from dicom_etl.lake.open import Lake, missing_tables, refuse_other_columns
+from dicom_etl.lake.open import missing_tables, refuse_other_columns
 from dicom_etl.lake.rejected import closed_among
+from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.lake.statistics import may_hold, most_files
 from dicom_etl.lake.voids import read_voids, void_until
 from dicom_etl.landing.landing import Landed
 from dicom_etl.landing.rows import BEFORE_FOLD
@@ -88,22 +90,22 @@ class Beyond:
         return frozenset(key[1] for key in self.touched)
 
 
-def check_shared_tables(lake: Lake) -> list[str]:
+def check_shared_tables(snapshot: LakeSnapshot) -> list[str]:
     """Those of the three shared tables that must still be made.
 
     Before anything is read or landed. Raises DataError when one has vanished, or has not the columns that we write.
     """
-    stored = lake.shared()
+    stored = snapshot.shared()
     for table in (t for t in TABLES if t.name in stored):
         wanted = {f.name: f.dataType.simpleString().replace("bigint", "long") for f in table.columns.fields}
-        refuse_other_columns(lake, table.name, stored[table.name], wanted)
-    return missing_tables(lake)
+        refuse_other_columns(snapshot.lake, table.name, stored[table.name], wanted)
+    return missing_tables(snapshot)
 
 
-def make_shared_tables(spark: SparkSession, lake: Lake, settings: Settings) -> None:
-    """Create those of the three shared tables that are not there yet."""
-    partitioned = settings.lake.layout == "partitioned"
-    missing = missing_tables(lake)
+def make_shared_tables(spark: SparkSession, snapshot: LakeSnapshot, settings: Settings) -> None:
+    """Create those of the three shared tables that are not there yet, by what was there at the claim."""
+    lake, partitioned = snapshot.lake, settings.lake.layout == "partitioned"
+    missing = missing_tables(snapshot)
     for table in (t for t in TABLES if t.name in missing):
         properties = table_properties(
             table,
@@ -114,24 +116,32 @@ def make_shared_tables(spark: SparkSession, lake: Lake, settings: Settings) -> N
         )
         remove_unborn(lake.path(table.name))
         create_table(spark, table, lake.path(table.name), partitioned=partitioned, properties=properties)
+        snapshot.refresh(table.name)
 
 
 def merge_landed(
-    spark: SparkSession, lake: Lake, run_id: int, landed: Landed, progress: Progress, repair: Beyond | None = None
+    spark: SparkSession,
+    snapshot: LakeSnapshot,
+    run_id: int,
+    landed: Landed,
+    progress: Progress,
+    repair: Beyond | None = None,
 ) -> Outcome:
     """Bring the three tables up to what this run has landed, and what dead runs left.
 
     A ``repair`` has compared every row with the service, so that no stored sequence guards it.
     Raises Superseded when a newer run has committed to one of them.
     """
-    touched = left_behind(spark, lake, run_id, landed.version) | landed.series
-    beyond = repair or Beyond(voids=void_until(read_voids(lake.table("rejected"))))
+    lake = snapshot.lake
+    # It refreshes the shared tables, so that what follows asks them as they are before these MERGEs.
+    touched = left_behind(spark, snapshot, run_id, landed.version) | landed.series
+    beyond = repair or Beyond(voids=void_until(read_voids(snapshot.table("rejected"))))
     # More ranges than files skip nothing more, and each costs the planner.
-    most = min(lake.files(), MOST_RANGES)
+    most = min(most_files(snapshot), MOST_RANGES)
 
     progress.step("merge instance")
     began = time.monotonic()
-    with folded(spark, lake, run_id, landed, beyond.voids) as fold:
+    with folded(spark, snapshot, run_id, landed, beyond.voids) as fold:
         instance = merge_instance(
             spark,
             lake.path("instance"),
@@ -139,7 +149,7 @@ def merge_landed(
             study_ranges(landed.studies | beyond.study_uids, most),
             Fence(lake.app_id("instance"), run_id),
             guarded=repair is None,
-            stored=fold.upserts if fold.upserts and lake.may_hold("instance", fold.upserts[0]) else None,
+            stored=fold.upserts if fold.upserts and may_hold(snapshot.table("instance"), fold.upserts[0]) else None,
         )
     version = version_of(instance, INSTANCE)
     merge_seconds = time.monotonic() - began
@@ -177,7 +187,9 @@ class Fold:
 
 
 @contextmanager
-def folded(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, voids: changes.Voids) -> Iterator[Fold]:
+def folded(
+    spark: SparkSession, snapshot: LakeSnapshot, run_id: int, landed: Landed, voids: changes.Voids
+) -> Iterator[Fold]:
     """The fold of what a run has landed, as the version of ``change`` holds it that its commit made.
 
     Raises DataError when Spark does not see every entry that was landed. An older version would else count as
@@ -187,7 +199,7 @@ def folded(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, voids: 
     unusable = {u.sequence for u in landed.unusable} - unfit
 
     def rows(session: SparkSession) -> DataFrame:
-        change = read_table(session, lake.path("change"), landed.version)
+        change = read_table(session, snapshot.lake.path("change"), landed.version)
         return changes.folded(change, run_id, unusable, unfit, voids)
 
     with named_errors("change"):
@@ -197,7 +209,7 @@ def folded(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, voids: 
         with named_errors("change"):
             told = changes.summary(kept)
         _refuse_unseen(told.entries + len(unfit), landed.entries)
-        closed = closed_among(lake.table("rejected"), landed.unusable)
+        closed = closed_among(snapshot.table("rejected"), landed.unusable)
         yield Fold(rows, told.changing, (told.rejected | unfit) - closed, told.upserts)
     finally:
         with suppress(Py4JError, OSError):  # a JVM that has ended keeps nothing, and what ended the run says more

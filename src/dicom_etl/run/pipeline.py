@@ -21,8 +21,9 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.feed.reader import Reading
 from dicom_etl.lake.coverage import coverage_end
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import Lake
 from dicom_etl.lake.rejected import Reject, append_rejects, new_rejects, read_open, settled
+from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.landing import Landed
 from dicom_etl.remote.http.client import DicomClient
@@ -58,7 +59,7 @@ class Read:
 def run(
     task: Task,
     settings: Settings,
-    lake: Lake,
+    snapshot: LakeSnapshot,
     client: DicomClient,
     engine: Engine,
     *,
@@ -73,21 +74,21 @@ def run(
     part of ``change``. Raises Superseded when a newer run has committed; whatever is raised, nothing is recorded as
     covered.
     """
-    missing = check_shared_tables(lake)
-    read = _read_and_land(task, settings, lake, client, engine, progress, begun)
-    if not read.landed.entries and not missing and not rollups_outstanding(lake):
-        _record_rejects_of(task, lake, read, frozenset(), clock())
-        return _record(task, settings, lake, read, None, 0.0, clock)
+    missing = check_shared_tables(snapshot)
+    read = _read_and_land(task, settings, snapshot, client, engine, progress, begun)
+    if not read.landed.entries and not missing and not rollups_outstanding(snapshot):
+        _record_rejects_of(task, snapshot, read, frozenset(), clock())
+        return _record(task, settings, snapshot, read, None, 0.0, clock)
     landed(read)
     began = time.monotonic()
     progress.step("start Spark")
-    spark = engine.session(read.rows or lake.rows())
-    make_shared_tables(spark, lake, settings)
+    spark = engine.session(read.rows or shared_rows(snapshot))
+    make_shared_tables(spark, snapshot, settings)
     start_seconds = time.monotonic() - began
-    outcome = merge_landed(spark, lake, task.run_id, read.landed, progress)
+    outcome = merge_landed(spark, snapshot, task.run_id, read.landed, progress)
     _refuse_doubled(outcome)
-    _record_rejects_of(task, lake, read, outcome.rejected, clock())
-    return _record(task, settings, lake, read, outcome, start_seconds, clock)
+    _record_rejects_of(task, snapshot, read, outcome.rejected, clock())
+    return _record(task, settings, snapshot, read, outcome, start_seconds, clock)
 
 
 def _refuse_doubled(outcome: Outcome) -> None:
@@ -100,7 +101,7 @@ def _refuse_doubled(outcome: Outcome) -> None:
 def _read_and_land(
     task: Task,
     settings: Settings,
-    lake: Lake,
+    snapshot: LakeSnapshot,
     client: DicomClient,
     engine: Engine,
     progress: Progress,
@@ -108,23 +109,26 @@ def _read_and_land(
 ) -> Read:
     progress.step("read")
     if begun is not None:
-        return _land(task, settings, lake, client, begun.result())
-    with new_landing(task, settings, lake) as landing:
-        fetched = fetch(task, settings, lake, client, engine, landing, progress)
-        return _land(task, settings, lake, client, fetched)
+        return _land(task, settings, snapshot, client, begun.result())
+    with new_landing(task, settings, snapshot.lake) as landing:
+        fetched = fetch(task, settings, snapshot, client, engine, landing, progress)
+        return _land(task, settings, snapshot, client, fetched)
 
 
-def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetched: Fetched) -> Read:
-    """Add what other windows owe, and make it all part of ``change``."""
+def _land(task: Task, settings: Settings, snapshot: LakeSnapshot, client: DicomClient, fetched: Fetched) -> Read:
+    """Add what other windows owe, and make it all part of ``change``.
+
+    ``rejected`` is asked as it is now: the feed may have been read for long since the claim.
+    """
     began, retries = time.monotonic(), client.retries
     reading, landing = fetched.reading, fetched.landing
-    rejects = {reject.sequence: reject for reject in read_open(lake.table("rejected"))}
+    rejects = {reject.sequence: reject for reject in read_open(snapshot.refresh("rejected").table("rejected"))}
     met = landing.met(rejects)
     retry = RejectRetry(client, task)
     for entries in retry.usable([r for s, r in rejects.items() if s not in met]):
         landing.add(entries)
     find_late_rows(
-        lake,
+        snapshot,
         client,
         settings,
         run_id=task.run_id,
@@ -134,7 +138,7 @@ def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetch
     )
     met = landing.met(rejects)
     searched = time.monotonic()
-    landed = commit_landing(task, lake, landing.finish(reading.window.end))
+    landed = commit_landing(task, snapshot, landing.finish(reading.window.end))
     log.info(
         "landed",
         extra={"run_id": task.run_id, "entries": landed.entries, "pages": reading.pages, "window": reading.window},
@@ -151,26 +155,31 @@ def _land(task: Task, settings: Settings, lake: Lake, client: DicomClient, fetch
     )
 
 
-def commit_landing(task: Task, lake: Lake, landed: Landed) -> Landed:
-    """The landing with the version of ``change`` that holds it: all of it, by one commit; nothing commits nothing."""
+def commit_landing(task: Task, snapshot: LakeSnapshot, landed: Landed) -> Landed:
+    """The landing with the version of ``change`` that holds it: all of it, by one commit; nothing commits nothing.
+
+    Made on ``change`` as it is now, so that what a run that was overtaken has committed since the claim is no conflict.
+    """
     version = commit_change(
-        lake.table("change"),
+        snapshot.refresh("change").table("change"),
         landed,
-        app_id=lake.app_id("change"),
+        app_id=snapshot.lake.app_id("change"),
         run_id=task.run_id,
         details={"runId": str(task.run_id)},
     )
     return replace(landed, version=version)
 
 
-def _record_rejects_of(task: Task, lake: Lake, read: Read, rejected: Collection[int], moment: datetime) -> None:
+def _record_rejects_of(
+    task: Task, snapshot: LakeSnapshot, read: Read, rejected: Collection[int], moment: datetime
+) -> None:
     void = settled(read.gone, run_id=task.run_id, recorded_at=moment, status="void")
-    record_rejects(task, lake, read.landed, read.met_again, rejected, moment, void)
+    record_rejects(task, snapshot, read.landed, read.met_again, rejected, moment, void)
 
 
 def record_rejects(
     task: Task,
-    lake: Lake,
+    snapshot: LakeSnapshot,
     landed: Landed,
     met_again: Collection[Reject],
     rejected: Collection[int],
@@ -179,7 +188,8 @@ def record_rejects(
 ) -> None:
     """One commit of ``rejected``: what is new, what has become usable, and ``more`` of this run (voids).
 
-    Raises Superseded when a newer run has merged: one that met nothing bad leaves no marker here.
+    Nothing commits nothing. Raises Superseded when a newer run has merged, as ``instance`` is now: one that met nothing
+    bad leaves no marker here.
     """
     known = {reject.sequence for reject in met_again}
     new = [u for u in landed.unusable if u.sequence in rejected and u.sequence not in known]
@@ -189,10 +199,13 @@ def record_rejects(
         *settled(healed, run_id=task.run_id, recorded_at=moment),
         *more,
     ]
-    if rows and lake.marker("instance") > task.run_id:
+    if not rows:
+        return
+    lake = snapshot.lake
+    if snapshot.refresh("instance").marker("instance") > task.run_id:
         raise Superseded("rejected: a newer run has written; this one stops and covers nothing")
     append_rejects(
-        lake.table("rejected"),
+        snapshot.refresh("rejected").table("rejected"),
         rows,
         app_id=lake.app_id("rejected"),
         run_id=task.run_id,
@@ -204,7 +217,7 @@ def record_rejects(
 def _record(
     task: Task,
     settings: Settings,
-    lake: Lake,
+    snapshot: LakeSnapshot,
     read: Read,
     outcome: Outcome | None,
     start_seconds: float,
@@ -225,22 +238,25 @@ def _record(
         start_seconds=start_seconds,
         fetch_seconds=read.fetch_seconds,
         land_seconds=read.land_seconds,
-        **row_results(lake, read.landed.entries, outcome),
+        **row_results(snapshot, read.landed, read.landed.entries, outcome),
         **row_origin(settings),
     )
-    lake.record(row)
+    snapshot.record(row)
     return row
 
 
-def row_results(lake: Lake, entries: int, outcome: Outcome | None) -> dict[str, Any]:
-    """What became of the entries, how long the merging took, and the tables' versions; without one, those they have.
+def row_results(snapshot: LakeSnapshot, landed: Landed | None, entries: int, outcome: Outcome | None) -> dict[str, Any]:
+    """What became of the entries, how long the merging took, and the tables' versions.
+
+    The versions are the commits' own answers; of a table that this run did not commit to, that of the claim: whatever
+    an overtaken or a newer run has written since need not fit the others.
 
     Superseded are the entries that changed nothing: not the last of their key, Replaced, refused by the guard, equal
     to the stored row, nothing to remove, or a closed reject. The fold has counted the entries, so that none is
     missing among them; a test classifies every entry by itself and compares. Rows that were changed beyond one for
     each key (which only a repair lets pass) count as read.
     """
-    merged = outcome.instance if outcome else Merged(0, 0, 0, lake.version("instance"))
+    merged = outcome.instance if outcome else Merged(0, 0, 0, snapshot.version("instance"))
     rejected = len(outcome.rejected) if outcome else 0
     read = entries + (outcome.doubled if outcome else 0)
     return {
@@ -252,14 +268,16 @@ def row_results(lake: Lake, entries: int, outcome: Outcome | None) -> dict[str, 
         "rejected": rejected,
         "merge_seconds": outcome.merge_seconds if outcome else 0.0,
         "rollup_seconds": outcome.rollup_seconds if outcome else 0.0,
-        "change_version": lake.version("change"),
+        "change_version": snapshot.version("change") if landed is None else landed.version,
         "instance_version": merged.version,
-        "series_version": outcome.series_version if outcome else lake.version("series"),
-        "study_version": outcome.study_version if outcome else lake.version("study"),
+        "series_version": outcome.series_version if outcome else snapshot.version("series"),
+        "study_version": outcome.study_version if outcome else snapshot.version("study"),
     }
 
 
-def record_verb(settings: Settings, lake: Lake, run_id: int, verb: str, started: datetime, finished: datetime) -> Run:
+def record_verb(
+    settings: Settings, snapshot: LakeSnapshot, run_id: int, verb: str, started: datetime, finished: datetime
+) -> Run:
     """The ledger's row, written, of a verb that succeeded and reads nothing of the feed."""
     row = Run(
         run_id=run_id,
@@ -267,10 +285,10 @@ def record_verb(settings: Settings, lake: Lake, run_id: int, verb: str, started:
         status="succeeded",
         started_at=started,
         finished_at=finished,
-        **fitting_versions(lake),
+        **fitting_versions(snapshot),
         **row_origin(settings),
     )
-    lake.record(row)
+    snapshot.record(row)
     return row
 
 

@@ -13,7 +13,8 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.progress import Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.feed.reader import Reading, read_feed
-from dicom_etl.lake.open import Lake
+from dicom_etl.lake.snapshot import Lake, LakeSnapshot
+from dicom_etl.lake.statistics import rows_within
 from dicom_etl.landing.landing import Landing
 from dicom_etl.remote.http.client import DicomClient
 from dicom_etl.run.plan import Task
@@ -51,7 +52,7 @@ def new_landing(task: Task, settings: Settings, lake: Lake) -> Landing:
 def fetch(
     task: Task,
     settings: Settings,
-    lake: Lake,
+    snapshot: LakeSnapshot,
     client: DicomClient,
     engine: Engine,
     landing: Landing,
@@ -80,15 +81,18 @@ def fetch(
         progress=progress.read,
         stop=stop,
     )
-    rows = work_in_rows(lake, landing)
+    rows = work_in_rows(snapshot, landing)
     if landing.entries:
         engine.begin(rows)
     return Fetched(reading, landing, rows, time.monotonic() - began, client.retries - retries)
 
 
-def work_in_rows(lake: Lake, landing: Landing) -> int:
-    """To how many landed rows the MERGEs of this landing amount, by the files that they will have to look into."""
+def work_in_rows(snapshot: LakeSnapshot, landing: Landing) -> int:
+    """To how many landed rows the MERGEs of this landing amount, by the files that they will have to look into.
+
+    An estimate: the files may be those of the claim, or of the run before.
+    """
     if not landing.entries:
         return 0
-    in_reach = lake.rows_within(study_ranges(landing.studies))
+    in_reach = rows_within(snapshot, study_ranges(landing.studies))
     return landing.entries + in_reach // (_LOOKED_AT if landing.only_creates else _REWRITTEN)

@@ -8,7 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dicom_etl.core.errors import Superseded
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.table import properties
-from dicom_etl.lake.open import Lake
+from dicom_etl.lake.snapshot import Lake, LakeSnapshot
 from dicom_etl.tables import rollup
 from dicom_etl.tables.merge import Fence, Source, read_table
 from dicom_etl.tables.replace import replace_table
@@ -29,7 +29,7 @@ def put_in_place(
     spark: SparkSession,
     run_id: int,
     settings: Settings,
-    lake: Lake,
+    snapshot: LakeSnapshot,
     table: Table,
     source: Source,
     more_properties: dict[str, str] | None = None,
@@ -38,7 +38,7 @@ def put_in_place(
 
     Raises Superseded when a newer run has written.
     """
-    old = lake.opened(table.name)
+    lake, old = snapshot.lake, snapshot.refresh(table.name).get(table.name)
     columns = _partition_columns(old, settings)
     version = replace_table(
         spark,

@@ -16,8 +16,8 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.lake.claims.claim import Claim, claim
 from dicom_etl.lake.ledger import Run, Status
-from dicom_etl.lake.open import Lake
 from dicom_etl.lake.paths import Places
+from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.remote.http.client import DicomClient
 from dicom_etl.run.pipeline import row_origin
 from dicom_etl.tables.engine.session import Engine
@@ -63,7 +63,7 @@ def failure_recorded(
     verb: str,
     stretches: list[Window] | None,
     settings: Settings,
-    lake: Lake,
+    snapshot: LakeSnapshot,
     clock: Callable[[], datetime],
 ) -> Iterator[None]:
     """Leave a row in the ledger for a run that fails; it covers nothing."""
@@ -87,14 +87,14 @@ def failure_recorded(
                 error_class=type(error).__name__,
                 **row_origin(settings),
             ),
-            lake,
+            snapshot,
         )
         raise
 
 
-def _record_failure(row: Run, lake: Lake) -> None:
+def _record_failure(row: Run, snapshot: LakeSnapshot) -> None:
     try:
-        lake.record(row)
+        snapshot.record(row)
     except DicomEtlError as unrecorded:
         # The run's own error matters more, and a newer run may have written its row already.
         log.warning("failure not recorded", extra={"run_id": row.run_id, "error": type(unrecorded).__name__})

@@ -26,7 +26,7 @@ from dicom_etl.lake.delta import commit
 from dicom_etl.lake.delta.commit import append_rows
 from dicom_etl.lake.delta.table import create_table
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import Lake
+from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.run import merge, pipeline, write_session
 from dicom_etl.run.merge import Outcome
 from dicom_etl.tables.merge import Merged
@@ -204,7 +204,7 @@ def _run(early: Callable[..., Run | None]) -> Callable[..., Run]:
     """One run that does something before its MERGEs: what that gives stands in the place of its last step."""
 
     def run(
-        task: Any, settings: Any, lake: Lake, client: Any, engine: Any, *, clock: Any, progress: Any, **_: Any
+        task: Any, settings: Any, lake: LakeSnapshot, client: Any, engine: Any, *, clock: Any, progress: Any, **_: Any
     ) -> Run:
         read = pipeline._read_and_land(task, settings, lake, client, engine, progress)
         pipeline.make_shared_tables(engine.session(0), lake, settings)
@@ -215,20 +215,20 @@ def _run(early: Callable[..., Run | None]) -> Callable[..., Run]:
     return run
 
 
-def _ledger_first(task: Any, settings: Any, lake: Lake, read: Any, clock: Any) -> Run:
+def _ledger_first(task: Any, settings: Any, lake: LakeSnapshot, read: Any, clock: Any) -> Run:
     return pipeline._record(task, settings, lake, read, outcome(), 0.0, clock)
 
 
-def _rejects_first(task: Any, _settings: Any, lake: Lake, read: Any, clock: Any) -> None:
+def _rejects_first(task: Any, _settings: Any, lake: LakeSnapshot, read: Any, clock: Any) -> None:
     rejected = {unusable.sequence for unusable in read.landed.unusable}
     pipeline.record_rejects(task, lake, read.landed, read.met_again, rejected, clock())
 
 
-def _record_as_covered(row: Run, lake: Lake, real: Any = write_session._record_failure) -> None:
+def _record_as_covered(row: Run, lake: LakeSnapshot, real: Any = write_session._record_failure) -> None:
     real(replace(row, status="succeeded", covered_until=row.window_end), lake)
 
 
-def _ids_of_the_ledger(lake: Lake | None) -> int:
+def _ids_of_the_ledger(lake: LakeSnapshot | None) -> int:
     return max((run.run_id for run in lake.runs()), default=0) if lake else 0
 
 

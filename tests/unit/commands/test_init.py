@@ -25,8 +25,9 @@ from dicom_etl.core.settings.model import load_settings
 from dicom_etl.lake import open as open_lake
 from dicom_etl.lake.delta.table import properties
 from dicom_etl.lake.lake_id import LAKE_ID
-from dicom_etl.lake.open import TABLES, init_lake
+from dicom_etl.lake.open import init_lake
 from dicom_etl.lake.paths import places
+from dicom_etl.lake.snapshot import TABLES
 from dicom_etl.lake.status import status_and_runs
 from support.landing_only import landing_only
 from support.site import Site, at, ticks_at

@@ -203,10 +203,10 @@ def _files(root: str, filesystem_of: FilesystemOf) -> Finding:
 
 def _lake(settings: Settings, where: Places) -> Finding:
     service = service_fingerprint(settings.dicom.base_url) if settings.dicom.base_url else None
-    lake = find_lake(where, service)
-    if lake is None:
+    snapshot = find_lake(where, service)
+    if snapshot is None:
         return Finding("lake", "warning", f"there is none at lake.root: {WITHOUT_LAKE}")
-    refuse_incomplete(lake)
-    identity = lake.identity
-    text = f"{identity.lake_id} holds {identity.service}; {len(lake.runs())} runs stand in its ledger"
+    refuse_incomplete(snapshot)
+    identity = snapshot.lake.identity
+    text = f"{identity.lake_id} holds {identity.service}; {len(snapshot.runs())} runs stand in its ledger"
     return Finding("lake", "ok", text)

@@ -23,8 +23,8 @@ from dicom_etl.core.errors import DataError
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.feed.reader import any_entry
 from dicom_etl.lake.coverage import coverage_end
-from dicom_etl.lake.open import Lake
 from dicom_etl.lake.rejected import Reject, read_open, settled
+from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.voids import Key, new_voids, read_voids, void_until
 from dicom_etl.run.merge import Outcome, folded
 from dicom_etl.run.pipeline import record_rejects
@@ -45,7 +45,7 @@ class _Rebuild:
     """What every step of a rebuild works with."""
 
     task: Task
-    lake: Lake
+    opened: LakeSnapshot
     service: Service
     covered_until: int
     retries: int
@@ -54,7 +54,7 @@ class _Rebuild:
 
 def rebuild_tables(
     task: Task,
-    lake: Lake,
+    opened: LakeSnapshot,
     service: Service,
     engine: Engine,
     folder: Scratch,
@@ -71,23 +71,23 @@ def rebuild_tables(
     settings = service.settings
     work = _Rebuild(
         task,
-        lake,
+        opened,
         service,
         coverage_end(task.stretch, task.now, settings.feed.delay),
         service.client.retries,
         went_back,
     )
     service.progress.step("read")
-    read = reread(task, settings, lake, service.client, service.progress)
+    read = reread(task, settings, opened, service.client, service.progress)
     with _discarded_on_failure(read):
         one = Comparer(engine.session(read.landed.entries), service, folder)
         inventory = _inventory(work, read, folder)
-        before = _snapshot(work, old_tables(one.spark, lake, folder))
+        before = _snapshot(work, old_tables(one.spark, opened, folder))
         service.progress.step("compare")
         found = compare(one, before, inventory)
         lost = _losses(one, found)
         _check(work, before, found, lost, allowed)
-    return _rebuilt(work, one, commit(read, task, lake), before, found, lost)
+    return _rebuilt(work, one, commit(read, task, opened), before, found, lost)
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _inventory(work: _Rebuild, read: Reread, folder: Scratch) -> Inventory:
         start=window.start,
         as_of=window.end,
         complete=window.start <= 0 or not any_entry(client, Window(0, window.start)),
-        files=tuple(f"{work.lake.path('change')}/{file.path}" for file in read.landed.files),
+        files=tuple(f"{work.opened.lake.path('change')}/{file.path}" for file in read.landed.files),
         next_reading=work.task.run_id + 1,
         unreadable=frozenset(),
         search=search_studies(client, folder, settings.dicom.connections),
@@ -120,9 +120,9 @@ def _snapshot(work: _Rebuild, tables: dict[str, DataFrame]) -> Snapshot:
 
     A service that went back gives sequences again: no void of before holds, what is gone is proven again.
     """
-    rejected = work.lake.table("rejected")
+    rejected = work.opened.table("rejected")
     return Snapshot(
-        work.lake,
+        work.opened.lake,
         {name: partial(_given, rows) for name, rows in tables.items()},
         (Window(work.task.stretch.start, work.covered_until),),
         tuple(read_open(rejected)),
@@ -166,7 +166,7 @@ def _check(work: _Rebuild, before: Snapshot, found: Comparison, lost: DataFrame,
 def _rebuilt(
     work: _Rebuild, one: Comparer, read: Reread, before: Snapshot, found: Comparison, lost: DataFrame
 ) -> Repaired:
-    task, lake, settings = work.task, work.lake, work.service.settings
+    task, opened, settings = work.task, work.opened, work.service.settings
     gone = gone_entries(found.gone)
     kept_voids = [void for void in before.voids if void not in found.restored]
     voids = {**void_until(kept_voids), **{key: sequence for key, sequence, _ in gone}}
@@ -177,7 +177,7 @@ def _rebuilt(
     moment = task.started_at
     record_rejects(
         task,
-        lake,
+        opened,
         read.landed,
         read.met,
         outcome.rejected,
@@ -192,7 +192,7 @@ def _rebuilt(
     row = repair_row(
         task,
         settings,
-        lake,
+        opened,
         read,
         outcome,
         removed=removed,
@@ -200,7 +200,7 @@ def _rebuilt(
         retries=work.service.client.retries - work.retries,
         finished_at=work.service.clock(),
     )
-    kinds = _left(one, lake, found, outcome)
+    kinds = _left(one, opened, found, outcome)
     return Repaired(
         run=row,
         found={},
@@ -214,24 +214,24 @@ def _rebuilt(
     )
 
 
-def _left(one: Comparer, lake: Lake, found: Comparison, outcome: Outcome) -> dict[str, int]:
+def _left(one: Comparer, opened: LakeSnapshot, found: Comparison, outcome: Outcome) -> dict[str, int]:
     """How many instances differ between the service and the table that was built, by kind.
 
     Those of rejects that are open by now are among them, as in any comparison.
     """
-    now = read_table(one.spark, lake.path("instance"), outcome.instance.version)
+    now = read_table(one.spark, opened.lake.path("instance"), outcome.instance.version)
     after = differences.instance_differences(found.live, now, found.pending)
     after = differences.judged(after, last=found.last, held=found.held, complete=found.complete)
     stale = found.different.where("difference = 'overtaken' AND NOT pending")
     after = differences.and_keys(after.where("difference <> 'unlisted'"), stale, "overtaken", replacing=True)
-    rejected = one.reject_keys(read_open(lake.table("rejected")))
+    rejected = one.reject_keys(read_open(opened.refresh("rejected").table("rejected")))
     after = differences.and_keys(after, differences.without(rejected, found.pending), "rejected")
     return differences.counts_by_kind(after.where("not pending"))
 
 
 def _overruled(work: _Rebuild) -> list[Reject]:
     """The voids that end with a service that went back."""
-    return read_voids(work.lake.table("rejected")) if work.went_back else []
+    return read_voids(work.opened.table("rejected")) if work.went_back else []
 
 
 def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Reject]:
@@ -252,10 +252,10 @@ def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, i
 
     ``old`` are the rows that may stay where the feed gives none: their last entry cannot be used, or is not there.
     """
-    spark, lake, task, settings = one.spark, work.lake, work.task, work.service.settings
+    spark, opened, task, settings = one.spark, work.opened, work.task, work.service.settings
     work.service.progress.step("build instance")
     began = time.monotonic()
-    with folded(spark, lake, task.run_id, read.landed, voids) as fold:
+    with folded(spark, opened, task.run_id, read.landed, voids) as fold:
 
         def living(session: SparkSession) -> DataFrame:
             return fold.rows(session).where(f"effect = '{changes.UPSERT}'").select(*INSTANCE.columns.names)
@@ -267,12 +267,12 @@ def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, i
         def rows(session: SparkSession) -> DataFrame:
             return living(session).unionByName(read_parquet(session, INSTANCE.columns, [kept]))
 
-        version = put_in_place(spark, task.run_id, settings, lake, INSTANCE, rows)
+        version = put_in_place(spark, task.run_id, settings, opened, INSTANCE, rows)
         built = living(spark).count()
     merge_seconds = time.monotonic() - began
     work.service.progress.step("build series and study")
     began = time.monotonic()
-    series = put_in_place(spark, task.run_id, settings, lake, SERIES, rolled_up(lake, SERIES, version))
-    study = put_in_place(spark, task.run_id, settings, lake, STUDY, rolled_up(lake, STUDY, version))
+    series = put_in_place(spark, task.run_id, settings, opened, SERIES, rolled_up(opened.lake, SERIES, version))
+    study = put_in_place(spark, task.run_id, settings, opened, STUDY, rolled_up(opened.lake, STUDY, version))
     log.info("tables rebuilt", extra={"run_id": task.run_id, "instances": built})
     return Outcome(Merged(built, 0, 0, version), series, study, fold.rejected, merge_seconds, time.monotonic() - began)

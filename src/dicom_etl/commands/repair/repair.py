@@ -36,8 +36,10 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.feed.reader import service_now
 from dicom_etl.lake.lake_id import service_fingerprint
-from dicom_etl.lake.open import Lake, existing_lake, highest_run_id, make_private_tables
+from dicom_etl.lake.open import existing_lake, highest_run_id, make_private_tables
 from dicom_etl.lake.rejected import Reject, settled
+from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.lake.voids import Key, new_voids, void_until
 from dicom_etl.remote.http.client import DicomClient, connect
 from dicom_etl.remote.identity import dicom_tokens
@@ -83,7 +85,7 @@ class _Repair:
 
     task: Task
     settings: Settings
-    lake: Lake
+    opened: LakeSnapshot
     one: Comparer
     allowed: int | None
 
@@ -116,43 +118,44 @@ def repair(
     Raises DataError when there is no lake, or when it would remove too much; AnotherWriter when somebody else writes.
     """
     progress = progress or Silent()
-    lake = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
+    opened = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
+    places = opened.lake.places
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
-        Engine(settings.spark, spark, lake.places) as engine,
-        writing(lake.places, "repair", highest_run_id(lake), client, engine, clock, sleep) as held,
+        Engine(settings.spark, spark, places) as engine,
+        writing(places, "repair", highest_run_id(opened), client, engine, clock, sleep) as held,
     ):
-        make_private_tables(lake)
-        unserved = feed_went_back(client, lake)
+        make_private_tables(opened.refresh())
+        unserved = feed_went_back(client, opened)
         if unserved is not None:
             if not rebuild:
                 raise went_back_error(unserved)
             log.warning(
                 "the service was restored to an earlier point, the tables follow it", extra={"run_id": held.run_id}
             )
-        task = _task(settings, lake, client, held.run_id, clock())
-        failures = failure_recorded(task.run_id, task.verb, [task.stretch], settings, lake, clock)
+        task = _task(settings, opened, client, held.run_id, clock())
+        failures = failure_recorded(task.run_id, task.verb, [task.stretch], settings, opened, clock)
         service = Service(client, settings, clock, progress, metadata)
-        with failures, scratch(lake.places, spark) as folder:
+        with failures, scratch(places, spark) as folder:
             if rebuild:
                 return rebuild_tables(
-                    task, lake, service, engine, folder, allowed=allow_removals, went_back=unserved is not None
+                    task, opened, service, engine, folder, allowed=allow_removals, went_back=unserved is not None
                 )
-            before = snapshot(lake)
+            before = snapshot(opened)
             inventory = take_inventory(service, folder, task.stretch.start)
             progress.step("compare")
-            one = Comparer(engine.session(lake.rows()), service, folder)
-            return _repaired(_Repair(task, settings, lake, one, allow_removals), before, inventory)
+            one = Comparer(engine.session(shared_rows(opened)), service, folder)
+            return _repaired(_Repair(task, settings, opened, one, allow_removals), before, inventory)
 
 
-def _task(settings: Settings, lake: Lake, client: DicomClient, run_id: int, started: datetime) -> Task:
+def _task(settings: Settings, opened: LakeSnapshot, client: DicomClient, run_id: int, started: datetime) -> Task:
     """From where the lake is compared up to now, by the slower clock.
 
     design/architecture.md: Coverage and the ledger.
     """
     ours = from_datetime(started)
     now = min(ours, service_now(client) or ours)
-    return Task(run_id, "repair", Window(min(comparison_start(lake, settings), now), now), True, now, started)
+    return Task(run_id, "repair", Window(min(comparison_start(opened, settings), now), now), True, now, started)
 
 
 def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired:
@@ -171,7 +174,7 @@ def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired
     row = repair_row(
         task,
         work.settings,
-        work.lake,
+        work.opened,
         read,
         outcome,
         removed=plan.beyond.removed.rows if plan.beyond.removed else 0,
@@ -192,11 +195,11 @@ def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired
 
 
 def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, Outcome]:
-    task, lake = work.task, work.lake
+    task, opened = work.task, work.opened
     work.progress.step("read again what differs")
-    read = commit(reread(task, work.settings, lake, work.client, work.progress, plan.wanted), task, lake)
-    outcome = merge_landed(work.one.spark, lake, task.run_id, read.landed, work.progress, plan.beyond)
-    record_rejects(task, lake, read.landed, read.met, outcome.rejected, task.started_at, _voids(plan, task))
+    read = commit(reread(task, work.settings, opened, work.client, work.progress, plan.wanted), task, opened)
+    outcome = merge_landed(work.one.spark, opened, task.run_id, read.landed, work.progress, plan.beyond)
+    record_rejects(task, opened, read.landed, read.met, outcome.rejected, task.started_at, _voids(plan, task))
     return read, outcome
 
 
@@ -276,10 +279,13 @@ def _voids(plan: _Plan, task: Task) -> list[Reject]:
 
 
 def _left(work: _Repair, inventory: Inventory) -> tuple[dict[str, int], dict[str, int]]:
-    """How many rows of each table still differ, and instances by kind, by what was listed and read again."""
-    change = read_table(work.one.spark, work.lake.path("change"))
+    """How many rows of each table still differ, and instances by kind, by what was listed and read again.
+
+    The lake as it is now, with what this repair has written.
+    """
+    change = read_table(work.one.spark, work.opened.lake.path("change"))
     again = change.where(F.col("runId") == work.task.run_id)
-    return _counted(compare(work.one, snapshot(work.lake), inventory, again))
+    return _counted(compare(work.one, snapshot(work.opened.refresh()), inventory, again))
 
 
 def _counted(found: Comparison) -> tuple[dict[str, int], dict[str, int]]:

@@ -22,8 +22,8 @@ from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.feed.reader import read_feed
 from dicom_etl.lake.delta.errors import FAILURES
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import Lake
 from dicom_etl.lake.rejected import Reject, read_open
+from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.landing.landing import Landed
 from dicom_etl.remote.http.client import DicomClient
 from dicom_etl.run.merge import Outcome
@@ -79,17 +79,17 @@ class Reread:
 def reread(
     task: Task,
     settings: Settings,
-    lake: Lake,
+    snapshot: LakeSnapshot,
     client: DicomClient,
     progress: Progress,
     wanted: Wanted | None = None,
 ) -> Reread:
     """The wanted entries with their metadata, or all of the task's stretch: in files, not part of ``change`` yet."""
     began = time.monotonic()
-    rejects = {reject.sequence: reject for reject in read_open(lake.table("rejected"))}
+    rejects = {reject.sequence: reject for reject in read_open(snapshot.table("rejected"))}
     met: set[int] = set()
     pages = repeated = end = 0
-    with new_landing(task, settings, lake) as landing:
+    with new_landing(task, settings, snapshot.lake) as landing:
 
         def land(entries: list[Entry]) -> None:
             taken = entries if wanted is None else [entry for entry in entries if entry.sequence in wanted]
@@ -120,9 +120,9 @@ def reread(
     )
 
 
-def commit(read: Reread, task: Task, lake: Lake) -> Reread:
+def commit(read: Reread, task: Task, snapshot: LakeSnapshot) -> Reread:
     """The same, part of ``change``. Raises as ``commit_landing``."""
-    return replace(read, landed=commit_landing(task, lake, read.landed))
+    return replace(read, landed=commit_landing(task, snapshot, read.landed))
 
 
 def discard(read: Reread) -> None:
@@ -160,7 +160,7 @@ class Repaired:
 def repair_row(
     task: Task,
     settings: Settings,
-    lake: Lake,
+    snapshot: LakeSnapshot,
     read: Reread | None,
     outcome: Outcome | None,
     *,
@@ -186,8 +186,8 @@ def repair_row(
         retries=retries,
         fetch_seconds=read.fetch_seconds if read else 0.0,
         land_seconds=read.land_seconds if read else 0.0,
-        **row_results(lake, (read.landed.entries if read else 0) + removed, outcome),
+        **row_results(snapshot, read.landed if read else None, (read.landed.entries if read else 0) + removed, outcome),
         **row_origin(settings),
     )
-    lake.record(row)
+    snapshot.record(row)
     return row

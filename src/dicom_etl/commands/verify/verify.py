@@ -22,6 +22,7 @@ from dicom_etl.core.progress import Progress, Silent
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake
+from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.remote.http.client import connect
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.tables import differences
@@ -118,17 +119,17 @@ def verify(
     with ``metadata`` every attribute too; and ``series`` and ``study`` with what ``instance`` gives.
     """
     progress = progress or Silent()
-    lake = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
-    snap = snapshot(lake)
+    opened = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
+    snap, places = snapshot(opened), opened.lake.places
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
-        Engine(settings.spark, spark, lake.places) as engine,
-        scratch(lake.places, spark) as folder,
+        Engine(settings.spark, spark, places) as engine,
+        scratch(places, spark) as folder,
     ):
         service = Service(client, settings, clock, progress, metadata)
-        inventory = take_inventory(service, folder, comparison_start(lake, settings))
+        inventory = take_inventory(service, folder, comparison_start(opened, settings))
         progress.step("compare")
-        found = compare(Comparer(engine.session(lake.rows()), service, folder), snap, inventory)
+        found = compare(Comparer(engine.session(shared_rows(opened)), service, folder), snap, inventory)
         return _verification(settings, snap, inventory, found, metadata)
 
 

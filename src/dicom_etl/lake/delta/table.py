@@ -46,6 +46,21 @@ def open_table(path: str, storage: dict[str, str] | None = None) -> DeltaTable |
         raise storage_error(error, name) from error
 
 
+def refresh_table(table: DeltaTable) -> DeltaTable | None:
+    """The same table, moved in place to its newest version; None when its log has vanished from a local disk.
+
+    delta-rs reads the commits that are new, where opening reads the log from its last checkpoint. It says nothing when
+    the log is not there any more (tried with 1.6.6), as where a share is not mounted. Raises as ``open_table`` does.
+    """
+    if is_local(table.table_uri) and not (Path(local_path(table.table_uri)) / "_delta_log").is_dir():
+        return None
+    try:
+        table.update_incremental()
+    except FAILURES as error:
+        raise storage_error(error, table_name(table)) from error
+    return table
+
+
 def remove_unborn(path: str) -> None:
     """Remove the log of a table that was never made: a run died, or the disk was full, before its first version.
 
