@@ -14,14 +14,14 @@ from dicom_etl.commands.maintenance_plan import upkeep
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import Progress, Silent
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.lake.claims.claim import claim
 from dicom_etl.lake.high_water_mark import highest_landed
 from dicom_etl.lake.ledger import Run, last_rebuild
-from dicom_etl.lake.open import existing_lake, highest_run_id, refuse_incomplete, refuse_restored
+from dicom_etl.lake.open import existing_lake, refuse_incomplete, refuse_restored
 from dicom_etl.lake.snapshot import TABLES, LakeSnapshot
 from dicom_etl.lake.statistics import landed_between, shared_rows
 from dicom_etl.run.late_rows import oldest_compared, reading_runs
-from dicom_etl.run.pipeline import record_verb
+from dicom_etl.run.record import record_verb
+from dicom_etl.run.write_session import Resources, WriteSession, write_session
 from dicom_etl.tables.compact import Maintained, maintain_table, purge_changes
 from dicom_etl.tables.engine.session import Engine
 
@@ -45,23 +45,16 @@ def maintain(
     snapshot = existing_lake(settings)
     refuse_incomplete(snapshot)
     refuse_restored(snapshot)
-    lake, started = snapshot.lake, clock()
+    started = clock()
     with (
-        Engine(settings.spark, spark, lake.places) as engine,
-        claim(
-            *lake.storage.filesystem(lake.places.claims),
-            verb="maintain",
-            floor=highest_run_id(snapshot),
-            clock=clock,
-            sleep=sleep,
-            progress=engine.pulse,
-        ) as held,
+        Engine(settings.spark, spark, snapshot.lake.places) as engine,
+        write_session(Resources(settings, None, engine, progress, clock, sleep), "maintain", snapshot) as session,
     ):
-        _purge(settings, snapshot.refresh(), engine, clock(), progress)
+        _purge(session)
         for name in (one for one in TABLES if snapshot.has(one)):
             progress.step(f"maintain {name}")
-            yield _maintained(name, snapshot, engine, settings.maintenance.retention_hours)
-        record_verb(settings, snapshot, held.run_id, "maintain", started, clock())
+            yield _maintained(name, session)
+        record_verb(session, started)
 
 
 def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> Iterator[tuple[str, list[str]]]:
@@ -78,21 +71,23 @@ def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> I
         yield name, purge + upkeep(name, snapshot.table(name), settings.maintenance.retention_hours).steps
 
 
-def _maintained(name: str, snapshot: LakeSnapshot, engine: Engine, retention_hours: int) -> Maintained:
+def _maintained(name: str, session: WriteSession) -> Maintained:
     """What was done to one table; what it needs is decided by how it is now, behind a purge."""
+    snapshot, retention_hours = session.snapshot, session.settings.maintenance.retention_hours
     work = upkeep(name, snapshot.refresh(name).table(name), retention_hours)
     if not work.steps:
         return Maintained(name, 0, 0, 0, 0)
-    return maintain_table(engine.session(shared_rows(snapshot)), name, snapshot.lake.path(name), retention_hours, work)
+    spark = session.engine.session(shared_rows(snapshot))
+    return maintain_table(spark, name, session.lake.path(name), retention_hours, work)
 
 
-def _purge(settings: Settings, snapshot: LakeSnapshot, engine: Engine, now: datetime, progress: Progress) -> None:
+def _purge(session: WriteSession) -> None:
     """Drop from ``change`` what was read longer ago than ``maintenance.change_retention_days``."""
-    if purgeable := _purgeable(settings, snapshot, now):
+    if purgeable := _purgeable(session.settings, session.snapshot, session.now()):
         up_to_run, kept_sequence = purgeable
-        progress.step("purge change")
-        session, path = engine.session(shared_rows(snapshot)), snapshot.lake.path("change")
-        deleted = purge_changes(session, path, up_to_run, kept_sequence)
+        session.progress.step("purge change")
+        spark = session.engine.session(shared_rows(session.snapshot))
+        deleted = purge_changes(spark, session.lake.path("change"), up_to_run, kept_sequence)
         log.info("change purged", extra={"entries": deleted, "up_to_run": up_to_run})
 
 

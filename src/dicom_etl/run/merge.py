@@ -15,8 +15,6 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.core.errors import DataError
-from dicom_etl.core.progress import Progress
-from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.table import remove_unborn
 from dicom_etl.lake.open import missing_tables, refuse_other_columns
 from dicom_etl.lake.rejected import closed_among
@@ -26,6 +24,7 @@ from dicom_etl.lake.voids import read_voids, void_until
 from dicom_etl.landing.landing import Landed
 from dicom_etl.landing.rows import BEFORE_FOLD
 from dicom_etl.run.roll_up import left_behind, roll_up, version_of
+from dicom_etl.run.write_session import WriteSession
 from dicom_etl.tables import fold as changes
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.file_skipping import MOST_RANGES, study_ranges
@@ -41,7 +40,7 @@ class Outcome:
     """What the three MERGEs of a run did, and the sequences that are rejected, closed ones left out.
 
     ``doubled`` counts the rows that the MERGE of ``instance`` changed beyond one for each key: somebody else has
-    written keys that stand in several rows.
+    written keys that stand in several rows. ``removed`` counts the rows that a repair removed without an entry.
     """
 
     instance: Merged
@@ -51,6 +50,7 @@ class Outcome:
     merge_seconds: float
     rollup_seconds: float
     doubled: int = 0
+    removed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,10 @@ def check_shared_tables(snapshot: LakeSnapshot) -> list[str]:
     return missing_tables(snapshot)
 
 
-def make_shared_tables(spark: SparkSession, snapshot: LakeSnapshot, settings: Settings) -> None:
+def make_shared_tables(spark: SparkSession, session: WriteSession) -> None:
     """Create those of the three shared tables that are not there yet, by what was there at the claim."""
-    lake, partitioned = snapshot.lake, settings.lake.layout == "partitioned"
+    lake, snapshot, settings = session.lake, session.snapshot, session.settings
+    partitioned = settings.lake.layout == "partitioned"
     missing = missing_tables(snapshot)
     for table in (t for t in TABLES if t.name in missing):
         properties = table_properties(
@@ -119,27 +120,21 @@ def make_shared_tables(spark: SparkSession, snapshot: LakeSnapshot, settings: Se
         snapshot.refresh(table.name)
 
 
-def merge_landed(
-    spark: SparkSession,
-    snapshot: LakeSnapshot,
-    run_id: int,
-    landed: Landed,
-    progress: Progress,
-    repair: Beyond | None = None,
-) -> Outcome:
+def merge_landed(spark: SparkSession, session: WriteSession, landed: Landed, repair: Beyond | None = None) -> Outcome:
     """Bring the three tables up to what this run has landed, and what dead runs left.
 
     A ``repair`` has compared every row with the service, so that no stored sequence guards it.
     Raises Superseded when a newer run has committed to one of them.
     """
-    lake = snapshot.lake
+    lake, snapshot, run_id = session.lake, session.snapshot, session.run_id
     # It refreshes the shared tables, so that what follows asks them as they are before these MERGEs.
     touched = left_behind(spark, snapshot, run_id, landed.version) | landed.series
     beyond = repair or Beyond(voids=void_until(read_voids(snapshot.table("rejected"))))
+    removed = beyond.removed.rows if beyond.removed else 0
     # More ranges than files skip nothing more, and each costs the planner.
     most = min(most_files(snapshot), MOST_RANGES)
 
-    progress.step("merge instance")
+    session.progress.step("merge instance")
     began = time.monotonic()
     with folded(spark, snapshot, run_id, landed, beyond.voids) as fold:
         instance = merge_instance(
@@ -155,7 +150,7 @@ def merge_landed(
     merge_seconds = time.monotonic() - began
     log.info("instance merged, series and study not yet", extra=_counts(run_id, instance, merge_seconds))
 
-    progress.step("roll up series and study")
+    session.progress.step("roll up series and study")
     began = time.monotonic()
     series_version, study_version = roll_up(spark, lake, run_id, touched | beyond.touched, version, most)
     return Outcome(
@@ -165,7 +160,8 @@ def merge_landed(
         fold.rejected,
         merge_seconds,
         time.monotonic() - began,
-        doubled=max(0, instance.changed - fold.changing - (beyond.removed.rows if beyond.removed else 0)),
+        doubled=max(0, instance.changed - fold.changing - removed),
+        removed=removed,
     )
 
 

@@ -36,18 +36,17 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.feed.reader import service_now
 from dicom_etl.lake.lake_id import service_fingerprint
-from dicom_etl.lake.open import existing_lake, highest_run_id, make_private_tables
+from dicom_etl.lake.open import existing_lake, make_private_tables
 from dicom_etl.lake.rejected import Reject, settled
-from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.lake.voids import Key, new_voids, void_until
-from dicom_etl.remote.http.client import DicomClient, connect
+from dicom_etl.remote.http.client import connect
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.run.feed_continuity import feed_went_back, went_back_error
 from dicom_etl.run.merge import Beyond, Outcome, Removed, merge_landed
-from dicom_etl.run.pipeline import record_rejects
-from dicom_etl.run.plan import Task
-from dicom_etl.run.write_session import failure_recorded, writing
+from dicom_etl.run.plan import RunPlan
+from dicom_etl.run.rejects import record_rejects
+from dicom_etl.run.write_session import Resources, WriteSession, failure_recorded, write_session
 from dicom_etl.tables import differences
 from dicom_etl.tables.engine.session import Engine
 from dicom_etl.tables.merge import read_table
@@ -83,19 +82,10 @@ class _Plan:
 class _Repair:
     """What every step of a repair works with."""
 
-    task: Task
-    settings: Settings
-    opened: LakeSnapshot
+    session: WriteSession
+    plan: RunPlan
     one: Comparer
     allowed: int | None
-
-    @property
-    def client(self) -> DicomClient:
-        return self.one.service.client
-
-    @property
-    def progress(self) -> Progress:
-        return self.one.service.progress
 
 
 def repair(
@@ -123,43 +113,44 @@ def repair(
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
         Engine(settings.spark, spark, places) as engine,
-        writing(places, "repair", highest_run_id(opened), client, engine, clock, sleep) as held,
+        write_session(Resources(settings, client, engine, progress, clock, sleep), "repair", opened) as session,
     ):
-        make_private_tables(opened.refresh())
+        make_private_tables(opened)
         unserved = feed_went_back(client, opened)
         if unserved is not None:
             if not rebuild:
                 raise went_back_error(unserved)
             log.warning(
-                "the service was restored to an earlier point, the tables follow it", extra={"run_id": held.run_id}
+                "the service was restored to an earlier point, the tables follow it", extra={"run_id": session.run_id}
             )
-        task = _task(settings, opened, client, held.run_id, clock())
-        failures = failure_recorded(task.run_id, task.verb, [task.stretch], settings, opened, clock)
+        plan = _run_plan(session)
+        failures = failure_recorded(session, [plan.stretch])
         service = Service(client, settings, clock, progress, metadata)
         with failures, scratch(places, spark) as folder:
             if rebuild:
-                return rebuild_tables(
-                    task, opened, service, engine, folder, allowed=allow_removals, went_back=unserved is not None
-                )
+                went_back = unserved is not None
+                return rebuild_tables(session, plan, service, folder, allowed=allow_removals, went_back=went_back)
             before = snapshot(opened)
-            inventory = take_inventory(service, folder, task.stretch.start)
+            inventory = take_inventory(service, folder, plan.stretch.start)
             progress.step("compare")
             one = Comparer(engine.session(shared_rows(opened)), service, folder)
-            return _repaired(_Repair(task, settings, opened, one, allow_removals), before, inventory)
+            return _repaired(_Repair(session, plan, one, allow_removals), before, inventory)
 
 
-def _task(settings: Settings, opened: LakeSnapshot, client: DicomClient, run_id: int, started: datetime) -> Task:
+def _run_plan(session: WriteSession) -> RunPlan:
     """From where the lake is compared up to now, by the slower clock.
 
     design/architecture.md: Coverage and the ledger.
     """
+    started = session.now()
     ours = from_datetime(started)
-    now = min(ours, service_now(client) or ours)
-    return Task(run_id, "repair", Window(min(comparison_start(opened, settings), now), now), True, now, started)
+    now = min(ours, service_now(session.client) or ours)
+    start = min(comparison_start(session.snapshot, session.settings), now)
+    return RunPlan(Window(start, now), True, now, started)
 
 
 def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired:
-    task, retries = work.task, work.client.retries
+    session, retries = work.session, work.session.client.retries
     found = compare(work.one, before, inventory)
     removed = _removed(work, found)
     # Before any key comes to this process: of a wrong service they are all.
@@ -169,18 +160,15 @@ def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired
     left, kinds = plan.differing, plan.kinds
     if not plan.empty:
         read, outcome = _merged(work, plan)
-        work.progress.step("compare again")
+        session.progress.step("compare again")
         left, kinds = _left(work, replace(inventory, search=plan.search))
     row = repair_row(
-        task,
-        work.settings,
-        work.opened,
+        session,
+        work.plan,
         read,
         outcome,
-        removed=plan.beyond.removed.rows if plan.beyond.removed else 0,
-        covered_until=task.stretch.start,
-        retries=work.client.retries - retries,
-        finished_at=work.one.service.clock(),
+        covered_until=work.plan.stretch.start,
+        retries=session.client.retries - retries,
     )
     return Repaired(
         run=row,
@@ -195,11 +183,15 @@ def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired
 
 
 def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, Outcome]:
-    task, opened = work.task, work.opened
-    work.progress.step("read again what differs")
-    read = commit(reread(task, work.settings, opened, work.client, work.progress, plan.wanted), task, opened)
-    outcome = merge_landed(work.one.spark, opened, task.run_id, read.landed, work.progress, plan.beyond)
-    record_rejects(task, opened, read.landed, read.met, outcome.rejected, task.started_at, _voids(plan, task))
+    session, started_at = work.session, work.plan.started_at
+    session.progress.step("read again what differs")
+    read = commit(session, reread(session, work.plan, plan.wanted))
+    outcome = merge_landed(work.one.spark, session, read.landed, plan.beyond)
+    voids = [
+        *new_voids(plan.gone, run_id=session.run_id, recorded_at=started_at),
+        *settled(plan.restored, run_id=session.run_id, recorded_at=started_at),
+    ]
+    record_rejects(session, read.landed, read.met, outcome.rejected, started_at, voids)
     return read, outcome
 
 
@@ -267,15 +259,7 @@ def _check_removals(work: _Repair, before: Snapshot, found: Comparison, removed:
     to_come = differences.without(found.live.select(*INSTANCE_KEY), found.different.where("pending"))
     after = differences.without(found.instances.select(*INSTANCE_KEY), lost).unionByName(to_come)
     tables = {name: rows(spark) for name, rows in before.tables.items()}
-    check_removals(planned_removals(tables, lost, after), work.allowed, run_id=work.task.run_id)
-
-
-def _voids(plan: _Plan, task: Task) -> list[Reject]:
-    """What this repair has learned of keys whose UIDs were changed."""
-    return [
-        *new_voids(plan.gone, run_id=task.run_id, recorded_at=task.started_at),
-        *settled(plan.restored, run_id=task.run_id, recorded_at=task.started_at),
-    ]
+    check_removals(planned_removals(tables, lost, after), work.allowed, run_id=work.session.run_id)
 
 
 def _left(work: _Repair, inventory: Inventory) -> tuple[dict[str, int], dict[str, int]]:
@@ -283,9 +267,9 @@ def _left(work: _Repair, inventory: Inventory) -> tuple[dict[str, int], dict[str
 
     The lake as it is now, with what this repair has written.
     """
-    change = read_table(work.one.spark, work.opened.lake.path("change"))
-    again = change.where(F.col("runId") == work.task.run_id)
-    return _counted(compare(work.one, snapshot(work.opened.refresh()), inventory, again))
+    change = read_table(work.one.spark, work.session.lake.path("change"))
+    again = change.where(F.col("runId") == work.session.run_id)
+    return _counted(compare(work.one, snapshot(work.session.snapshot.refresh()), inventory, again))
 
 
 def _counted(found: Comparison) -> tuple[dict[str, int], dict[str, int]]:
