@@ -18,7 +18,7 @@ from bench.processes import Server
 from dicom_etl.commands.sync import sync_in
 from dicom_etl.commands.sync_request import Request
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.progress import Silent
+from dicom_etl.core.progress import NullProgress
 from dicom_etl.run.write_session import Resources
 from dicom_etl.tables.engine.session import Engine
 
@@ -44,7 +44,7 @@ def main() -> None:
                 before = versions(Path(root))
                 began = time.monotonic()
                 lake = settings(given.base_url, Path(root), given.start, given.more)
-                (run,) = sync_in(Resources(lake, None, engine, Silent(), utc_now, time.sleep), Request())
+                (run,) = sync_in(Resources(lake, None, engine, NullProgress(), utc_now, time.sleep), Request())
                 seconds = time.monotonic() - began
                 feed = Feed(given.entries, windows[:count], given.per_window)
                 studies = feed.studies(feed.window(count - 1))

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 
 
 @contextmanager
 def terminal_progress() -> Iterator[Progress]:
     """Progress on standard error when it is a terminal, else silence."""
     if not sys.stderr.isatty():
-        yield Silent()
+        yield NullProgress()
         return
     console = Console(stderr=True)
     with Bar(

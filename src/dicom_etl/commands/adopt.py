@@ -13,7 +13,7 @@ from dicom_etl.lake.delta.table import properties
 from dicom_etl.lake.lake_id import LAKE_ID
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import ADOPTED, find_lake, make_lake, make_private_tables
-from dicom_etl.lake.paths import Places
+from dicom_etl.lake.paths import LakePaths
 from dicom_etl.lake.snapshot import Lake, opened
 from dicom_etl.run.record import record_verb
 from dicom_etl.run.replace import put_in_place, rolled_up
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 MANY_ROWS = 10_000_000
 
 
-def strangers(where: Places) -> list[Table]:
+def foreign_tables(where: LakePaths) -> list[Table]:
     """The shared tables that lie there and are nobody's yet; none where there is nothing to adopt."""
     found = {table: opened(where, table.name) for table in TABLES}
     return [table for table, delta in found.items() if delta is not None and LAKE_ID not in properties(delta)]
 
 
-def adopt(resources: Resources, where: Places, service: str, run_id: int) -> Run:
+def adopt(resources: Resources, where: LakePaths, service: str, run_id: int) -> Run:
     """The row of the ledger for the adoption, which covers nothing; the three tables are ours from then on.
 
     Everything is looked at before anything is written. What a crash leaves is taken up by the next adoption:
@@ -42,10 +42,10 @@ def adopt(resources: Resources, where: Places, service: str, run_id: int) -> Run
     """
     started, progress = resources.clock(), resources.progress
     progress.step("look at the template's tables")
-    for table in strangers(where):
+    for table in foreign_tables(where):
         _check_columns(table, _opened(where, table))
     spark = resources.engine.session(MANY_ROWS)
-    if INSTANCE in strangers(where):
+    if INSTANCE in foreign_tables(where):
         _check_rows(*adoption.unfit_rows(spark, where.instance))
     elif opened(where, "instance") is None:
         raise DataError("the table instance is missing beside the template's others: set lake.instance_path to it")
@@ -63,8 +63,8 @@ def adopt(resources: Resources, where: Places, service: str, run_id: int) -> Run
 
 def _take_over(session: WriteSession, spark: SparkSession) -> None:
     lake, snapshot = session.lake, session.snapshot
-    where = lake.places
-    if INSTANCE in strangers(where):
+    where = lake.paths
+    if INSTANCE in foreign_tables(where):
         instance = _opened(where, INSTANCE)
         adoption.take_over_instance(
             spark,
@@ -79,7 +79,7 @@ def _take_over(session: WriteSession, spark: SparkSession) -> None:
         put_in_place(spark, session, table, source, {ADOPTED: "true"})
 
 
-def _opened(where: Places, table: Table) -> DeltaTable:
+def _opened(where: LakePaths, table: Table) -> DeltaTable:
     found = opened(where, table.name)
     if found is None:
         raise DataError(f"the table {table.name} has vanished just now; run again")

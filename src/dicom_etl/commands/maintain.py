@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.commands.maintenance_plan import upkeep
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.high_water_mark import highest_landed
 from dicom_etl.lake.ledger import Run, last_rebuild
@@ -41,13 +41,13 @@ def maintain(
     Raises ConfigurationError when there is no lake, DataError when a table of it is gone or older than recorded,
     AnotherWriter when somebody else writes it.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     snapshot = existing_lake(settings)
     refuse_incomplete(snapshot)
     refuse_restored(snapshot)
     started = clock()
     with (
-        Engine(settings.spark, spark, snapshot.lake.places) as engine,
+        Engine(settings.spark, spark, snapshot.lake.paths) as engine,
         write_session(Resources(settings, None, engine, progress, clock, sleep), "maintain", snapshot) as session,
     ):
         _purge(session)
@@ -108,7 +108,9 @@ def _purgeable(settings: Settings, snapshot: LakeSnapshot, now: datetime) -> tup
     cutoff = now - timedelta(days=days)
     old = max((run.run_id for run in runs if run.finished_at < cutoff), default=0)
     compared = oldest_compared(reading_runs(runs), settings.feed.look_back)
-    up_to_run = min(old, snapshot.marker("series"), snapshot.marker("study"), old if compared is None else compared - 1)
+    up_to_run = min(
+        old, snapshot.txn_version("series"), snapshot.txn_version("study"), old if compared is None else compared - 1
+    )
     return (up_to_run, highest[0]) if landed_between(change, 0, up_to_run + 1, highest[0]) else None
 
 

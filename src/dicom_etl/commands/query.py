@@ -29,7 +29,7 @@ def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -
     when a shared table has vanished.
     """
     snapshot = existing_lake(settings, private=False)
-    with Engine(settings.spark, spark, snapshot.lake.places) as engine:
+    with Engine(settings.spark, spark, snapshot.lake.paths) as engine:
         session = engine.session(shared_rows(snapshot))
         _make_views(session, snapshot)
         try:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import UsageError
-from dicom_etl.core.progress import Silent
+from dicom_etl.core.progress import NullProgress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.open import existing_lake, refuse_incomplete, refuse_restored
 from dicom_etl.lake.rejected import Reject, append_closed, read_open, settled
@@ -48,8 +48,8 @@ def close(
     refuse_restored(snapshot)
     started = clock()
     with (
-        Engine(settings.spark, where=snapshot.lake.places) as engine,
-        write_session(Resources(settings, None, engine, Silent(), clock, sleep), VERB, snapshot) as session,
+        Engine(settings.spark, where=snapshot.lake.paths) as engine,
+        write_session(Resources(settings, None, engine, NullProgress(), clock, sleep), VERB, snapshot) as session,
     ):
         lake, rejected = session.lake, session.snapshot.table("rejected")
         found = next((reject for reject in read_open(rejected) if reject.sequence == sequence), None)

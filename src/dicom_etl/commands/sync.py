@@ -14,10 +14,10 @@ from functools import partial
 
 from pyspark.sql import SparkSession
 
-from dicom_etl.commands.adopt import adopt, strangers
+from dicom_etl.commands.adopt import adopt, foreign_tables
 from dicom_etl.commands.sync_request import Request
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.feed.reader import service_now
@@ -33,11 +33,11 @@ from dicom_etl.lake.open import (
     refuse_incomplete,
     refuse_restored,
 )
-from dicom_etl.lake.paths import Places, places
+from dicom_etl.lake.paths import LakePaths, lake_paths
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.remote.http.client import DicomClient, connect
 from dicom_etl.remote.identity import dicom_tokens
-from dicom_etl.run.feed_continuity import refuse_a_feed_that_went_back
+from dicom_etl.run.feed_continuity import refuse_reset_feed
 from dicom_etl.run.land import Read
 from dicom_etl.run.pipeline import run
 from dicom_etl.run.plan import RunPlan
@@ -62,24 +62,24 @@ def sync(
     Raises ConfigurationError when there is no lake and ``request`` does not ask for one, AnotherWriter when somebody
     else writes this lake, and what a run raises.
     """
-    where = places(settings)
+    where = lake_paths(settings)
     with Engine(settings.spark, spark, where) as engine:
-        yield from sync_in(Resources(settings, None, engine, progress or Silent(), clock, sleep), request, where)
+        yield from sync_in(Resources(settings, None, engine, progress or NullProgress(), clock, sleep), request, where)
 
 
-def sync_in(resources: Resources, request: Request, where: Places | None = None) -> Iterator[Run]:
+def sync_in(resources: Resources, request: Request, where: LakePaths | None = None) -> Iterator[Run]:
     """The same in an engine that the caller keeps, so that the next sync finds it warm; the client is opened here.
 
     ``where`` are the places of the settings, for a caller that has them: each time they are made, Azure is asked for a
     token.
     """
     settings, progress = resources.settings, resources.progress
-    where = where or places(settings)
+    where = where or lake_paths(settings)
     service = service_fingerprint(settings.dicom.base_url)
     tokens = dicom_tokens(settings.dicom)
     with connect(settings.dicom, tokens, sleep=resources.sleep) as client, Prefetcher() as prefetcher:
         resources = replace(resources, client=client)
-        if request.adopt and strangers(where):
+        if request.adopt and foreign_tables(where):
             yield _adopted(resources, where, service)
         if request.init:
             init_lake(where, service)
@@ -101,7 +101,7 @@ class _Sync:
     """What every run of one sync works with."""
 
     request: Request
-    where: Places
+    where: LakePaths
     service: str
     resources: Resources
     prefetcher: Prefetcher
@@ -129,7 +129,7 @@ class _Left:
         return replace(self, stretches=others)
 
 
-def _adopted(resources: Resources, where: Places, service: str) -> Run:
+def _adopted(resources: Resources, where: LakePaths, service: str) -> Run:
     with claimed(resources, "adopt", where, highest_run_id(find_lake(where, service, adopting=True))) as held:
         return adopt(resources, where, service, held.run_id)
 
@@ -153,7 +153,7 @@ def _next_run(work: _Sync, left: _Left | None, *, last: bool) -> tuple[Run, _Lef
                 left = _decided(work.request, session)
                 reading += left.stretches
                 refuse_restored(session.snapshot)
-                refuse_a_feed_that_went_back(session.client, session.snapshot)
+                refuse_reset_feed(session.client, session.snapshot)
             if not left.stretches and rollups_outstanding(session.snapshot):
                 left = replace(left, stretches=[Window(left.now, left.now)])  # nothing to read, but a dead run's work
             if not left.stretches:
@@ -185,9 +185,9 @@ def _prefetch(prefetcher: Prefetcher, session: WriteSession, left: _Left, read: 
 
 def planned(settings: Settings, request: Request, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
     """What `sync` would read now (--dry-run): no claim is taken and nothing is written."""
-    where = places(settings)
+    where = lake_paths(settings)
     service = service_fingerprint(settings.dicom.base_url)
-    if request.init or (request.adopt and strangers(where)):  # the sync itself would make the lake
+    if request.init or (request.adopt and foreign_tables(where)):  # the sync itself would make the lake
         snapshot = find_lake(where, service, adopting=request.adopt)
     else:
         snapshot = lake_at(where, service)
@@ -212,7 +212,7 @@ def _stretches(settings: Settings, request: Request, snapshot: LakeSnapshot | No
     """The ranges to read, oldest first."""
     if request.exactly is not None:
         return [request.exactly]
-    coverage.refuse_a_start_to_come(settings.feed.start, now)
+    coverage.require_past_start(settings.feed.start, now)
     covered = ledger.covered(snapshot.runs()) if snapshot is not None else []
     feed = settings.feed
     if request.until is not None:

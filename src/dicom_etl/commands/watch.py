@@ -14,11 +14,11 @@ from dicom_etl.commands.sync import sync_in
 from dicom_etl.commands.sync_request import Request
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import StorageError, TemporaryError
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Feed, Settings
 from dicom_etl.core.timerange import TICKS_PER_SECOND, floor_to_grid, format_duration, from_datetime
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.paths import places
+from dicom_etl.lake.paths import lake_paths
 from dicom_etl.run.write_session import Resources
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.session import Engine
@@ -50,7 +50,7 @@ def watch(
     what waiting may solve (74, 75), later and later while it lasts; raises whatever else ends a sync.
     """
     failures = 0
-    where = places(settings)
+    where = lake_paths(settings)
     log.info(
         "watching",
         extra={"window": format_duration(settings.feed.window), "delay": format_duration(settings.feed.delay)},
@@ -60,7 +60,7 @@ def watch(
         while not stopped():
             try:
                 with named_errors("Spark"):
-                    resources = Resources(settings, None, engine, progress or Silent(), clock, sleep)
+                    resources = Resources(settings, None, engine, progress or NullProgress(), clock, sleep)
                     for run in sync_in(resources, Request(), where):
                         failures = 0
                         yield run
@@ -70,7 +70,7 @@ def watch(
             except (TemporaryError, StorageError) as error:
                 failures += 1
                 log.warning(
-                    "will be tried again",
+                    "sync failed, retrying",
                     extra={"error": type(error).__name__, "failures": failures, "seconds": _patience(failures)},
                 )
                 # A JVM that has ended, or one whose disk was full, is of no use any more.

@@ -13,7 +13,7 @@ from dicom_etl.lake import ledger
 from dicom_etl.lake.change_schema import CHANGE_PROPERTIES, change_schema
 from dicom_etl.lake.delta.table import create_table, properties
 from dicom_etl.lake.lake_id import LAKE_ID, check_identity, new_identity
-from dicom_etl.lake.paths import Places, places
+from dicom_etl.lake.paths import LakePaths, lake_paths
 from dicom_etl.lake.rejected import REJECTED_PROPERTIES, rejected_schema
 from dicom_etl.lake.snapshot import TABLES, Lake, LakeSnapshot, opened
 
@@ -25,26 +25,26 @@ WITHOUT_LAKE = "mount its storage, or correct lake.root, or make a new lake by d
 
 
 def find_lake(
-    places: Places, service: str | None = None, *, adopting: bool = False, private: bool = True
+    paths: LakePaths, service: str | None = None, *, adopting: bool = False, private: bool = True
 ) -> LakeSnapshot | None:
-    """The lake at ``places``, each of its tables opened once, or None where no lake was made yet.
+    """The lake at ``paths``, each of its tables opened once, or None where no lake was made yet.
 
     ``service`` is the fingerprint of the service that it must hold, if that matters. Raises DataError when a
     table is not ours or has vanished, ConfigurationError when the lake holds another service. ``adopting``: tables
     that are nobody's are no reason to refuse. ``private = False`` leaves the private tables alone, which readers of
     the shared ones have no right to.
     """
-    names = TABLES[1:] if private else tuple(places.shared)
-    run = opened(places, "run")
+    names = TABLES[1:] if private else tuple(paths.shared)
+    run = opened(paths, "run")
     if run is None:
         if not adopting:
-            _refuse_strangers(places, names)
+            _refuse_foreign_tables(paths, names)
         return None
-    lake = Lake(places, check_identity(properties(run), service))
+    lake = Lake(paths, check_identity(properties(run), service))
     _check_columns(lake, "run", run)
     tables = {"run": run}
     for name in names:
-        table = opened(places, name)
+        table = opened(paths, name)
         if table is not None:
             _check_table(lake, name, table, adopting)
             tables[name] = table
@@ -53,21 +53,21 @@ def find_lake(
 
 def existing_lake(settings: Settings, service: str | None = None, *, private: bool = True) -> LakeSnapshot:
     """The lake that the settings name; raises as ``lake_at`` does."""
-    return lake_at(places(settings), service, private=private)
+    return lake_at(lake_paths(settings), service, private=private)
 
 
-def lake_at(places: Places, service: str | None = None, *, private: bool = True) -> LakeSnapshot:
-    """The lake at ``places``. Raises ConfigurationError when there is none, else as ``find_lake`` does."""
-    snapshot = find_lake(places, service, private=private)
+def lake_at(paths: LakePaths, service: str | None = None, *, private: bool = True) -> LakeSnapshot:
+    """The lake at ``paths``. Raises ConfigurationError when there is none, else as ``find_lake`` does."""
+    snapshot = find_lake(paths, service, private=private)
     if snapshot is None:
         # Not made here: where a share is not mounted, or lake.root is misspelt, it looks as if none was made yet.
-        raise ConfigurationError(f"no lake at {places.root}: {WITHOUT_LAKE}")
+        raise ConfigurationError(f"no lake at {paths.root}: {WITHOUT_LAKE}")
     return snapshot
 
 
-def _refuse_strangers(places: Places, names: Sequence[str]) -> None:
+def _refuse_foreign_tables(paths: LakePaths, names: Sequence[str]) -> None:
     for name in names:
-        table = opened(places, name)
+        table = opened(paths, name)
         if table is not None and LAKE_ID in properties(table):
             # Either this lake has lost its ledger, or the settings point into another lake: nothing here tells which.
             raise DataError(
@@ -116,7 +116,7 @@ def refuse_other_columns(lake: Lake, name: str, table: DeltaTable, wanted: Mappi
 
 def refuse_incomplete(snapshot: LakeSnapshot, *, private: bool = True) -> None:
     """Raise DataError when any table has vanished that a run had written; ``private``: change and rejected too."""
-    _not_yet_made(snapshot, TABLES[1:] if private else tuple(snapshot.lake.places.shared))
+    _not_yet_made(snapshot, TABLES[1:] if private else tuple(snapshot.lake.paths.shared))
 
 
 def refuse_restored(snapshot: LakeSnapshot) -> None:
@@ -138,7 +138,7 @@ def refuse_restored(snapshot: LakeSnapshot) -> None:
 
 def missing_tables(snapshot: LakeSnapshot) -> list[str]:
     """The shared tables that must still be made. Raises DataError when one vanished that a run had written."""
-    return _not_yet_made(snapshot, tuple(snapshot.lake.places.shared))
+    return _not_yet_made(snapshot, tuple(snapshot.lake.paths.shared))
 
 
 def _not_yet_made(snapshot: LakeSnapshot, names: Sequence[str]) -> list[str]:
@@ -150,25 +150,25 @@ def _not_yet_made(snapshot: LakeSnapshot, names: Sequence[str]) -> list[str]:
     return missing
 
 
-def make_lake(places: Places, service: str) -> LakeSnapshot:
+def make_lake(paths: LakePaths, service: str) -> LakeSnapshot:
     """A new lake: the table ``run``, which decides its identity."""
     identity = new_identity(service)
-    run = ledger.create_ledger(places.run, identity, places.storage.delta(places.run))
-    return LakeSnapshot(Lake(places, identity), {"run": run})
+    run = ledger.create_ledger(paths.run, identity, paths.storage.delta(paths.run))
+    return LakeSnapshot(Lake(paths, identity), {"run": run})
 
 
-def init_lake(places: Places, service: str) -> tuple[Lake, bool]:
-    """The lake at ``places``, made if there was none, and whether it was; the first run makes the shared tables.
+def init_lake(paths: LakePaths, service: str) -> tuple[Lake, bool]:
+    """The lake at ``paths``, made if there was none, and whether it was; the first run makes the shared tables.
 
     Raises as ``find_lake`` does, so that no table of somebody else gets a lake around it.
     """
-    if found := find_lake(places, service):
+    if found := find_lake(paths, service):
         return found.lake, False
     try:
-        made = make_lake(places, service)
+        made = make_lake(paths, service)
     except AnotherWriter:
         # Of two at once, one has made it.
-        return lake_at(places, service).lake, False
+        return lake_at(paths, service).lake, False
     make_private_tables(made)
     return made.lake, True
 
@@ -196,4 +196,4 @@ def highest_run_id(snapshot: LakeSnapshot | None) -> int:
     """The largest run id in the ledger and in the markers of all tables; 0 for a lake that is not there yet."""
     if snapshot is None:
         return 0
-    return max([0, *(run.run_id for run in snapshot.runs()), *(snapshot.marker(name) for name in TABLES)])
+    return max([0, *(run.run_id for run in snapshot.runs()), *(snapshot.txn_version(name) for name in TABLES)])

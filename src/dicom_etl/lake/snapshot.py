@@ -10,9 +10,9 @@ from deltalake import DeltaTable
 from dicom_etl.core.errors import AccessDenied, DataError, StorageError
 from dicom_etl.lake import ledger
 from dicom_etl.lake.delta.folder import TableFolder
-from dicom_etl.lake.delta.table import marker, open_table, refresh_table
+from dicom_etl.lake.delta.table import open_table, refresh_table, txn_version
 from dicom_etl.lake.lake_id import LakeIdentity
-from dicom_etl.lake.paths import Places
+from dicom_etl.lake.paths import LakePaths
 from dicom_etl.remote.storage import Storage
 
 # In the order in which they are opened: the ledger first, so that no other table is older than what it covers.
@@ -20,25 +20,25 @@ TABLES = ("run", "change", "rejected", "instance", "series", "study")
 _PRIVATE = ("change", "rejected")
 
 
-def opened(places: Places, name: str) -> DeltaTable | None:
+def opened(paths: LakePaths, name: str) -> DeltaTable | None:
     """The newest snapshot of one of the tables that lie there, or None when there is none."""
-    return open_table(places.of(name), places.storage.delta(places.of(name)))
+    return open_table(paths.of(name), paths.storage.delta(paths.of(name)))
 
 
 @dataclass(frozen=True, slots=True)
 class Lake:
     """A lake that is ours: where it lies and whose it is."""
 
-    places: Places
+    paths: LakePaths
     identity: LakeIdentity
 
     @property
     def storage(self) -> Storage:
-        return self.places.storage
+        return self.paths.storage
 
     def path(self, table: str) -> str:
         """The place of one of its tables."""
-        return self.places.of(table)
+        return self.paths.of(table)
 
     def folder(self, name: str) -> TableFolder:
         """The folder of a table, to write files into; those of the private tables are for this user only."""
@@ -50,7 +50,7 @@ class Lake:
 
     def remedy(self, name: str) -> str:
         """What to do about a table that is gone."""
-        if name in self.places.shared:
+        if name in self.paths.shared:
             return "mount or restore its folder, or run dicom-etl repair --rebuild"
         return "mount or restore its folder, or begin a new lake"
 
@@ -73,7 +73,7 @@ class LakeSnapshot:
         """The same, with these tables, or all, at their newest version; one that has been made since is opened."""
         for name in names or TABLES:
             held = self._tables.get(name)
-            newest = opened(self.lake.places, name) if held is None else refresh_table(held)
+            newest = opened(self.lake.paths, name) if held is None else refresh_table(held)
             if newest is not None:
                 self._tables[name] = newest
             elif held is not None:
@@ -108,16 +108,16 @@ class LakeSnapshot:
 
     def shared(self) -> dict[str, DeltaTable]:
         """Those of the shared tables that are there, by name."""
-        return {name: self._tables[name] for name in self.lake.places.shared if name in self._tables}
+        return {name: self._tables[name] for name in self.lake.paths.shared if name in self._tables}
 
     def version(self, name: str) -> int:
         """The version of the table. Raises DataError when it has vanished."""
         return int(self.table(name).version())
 
-    def marker(self, name: str) -> int:
+    def txn_version(self, name: str) -> int:
         """The id of the last run that committed to the table; 0 when there is no table or no such run."""
         table = self.get(name)
-        return 0 if table is None else marker(table, self.lake.app_id(name))
+        return 0 if table is None else txn_version(table, self.lake.app_id(name))
 
     def runs(self) -> list[ledger.Run]:
         """The ledger, by run id; its files are read once for each version."""

@@ -11,7 +11,7 @@ from dicom_etl.core.clock import utc_now
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_SECOND, from_datetime
 from dicom_etl.lake import coverage, ledger
-from dicom_etl.lake.coverage import refuse_a_start_to_come
+from dicom_etl.lake.coverage import require_past_start
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import existing_lake, refuse_incomplete
 from dicom_etl.lake.rejected import read_open
@@ -46,7 +46,7 @@ def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> St
     Raises ConfigurationError when there is no lake, DataError when one of its shared tables has vanished, whatever the
     ledger says.
     """
-    refuse_a_start_to_come(settings.feed.start, from_datetime(clock()))
+    require_past_start(settings.feed.start, from_datetime(clock()))
     snapshot = existing_lake(settings, private=False)
     found = _status(snapshot, snapshot.runs(), settings, clock)
     refuse_incomplete(snapshot, private=False)

@@ -30,7 +30,7 @@ def feed_went_back(client: DicomClient, snapshot: LakeSnapshot) -> int | None:
     return None if any(entry.sequence == sequence for entry in served) else sequence
 
 
-def refuse_a_feed_that_went_back(client: DicomClient, snapshot: LakeSnapshot) -> None:
+def refuse_reset_feed(client: DicomClient, snapshot: LakeSnapshot) -> None:
     """Raise DataError when the highest entry that this lake has read is no longer served."""
     sequence = feed_went_back(client, snapshot)
     if sequence is not None:

@@ -15,7 +15,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.core.errors import DataError
-from dicom_etl.lake.delta.table import remove_unborn
+from dicom_etl.lake.delta.table import remove_empty_log
 from dicom_etl.lake.open import missing_tables, refuse_other_columns
 from dicom_etl.lake.rejected import closed_among
 from dicom_etl.lake.snapshot import LakeSnapshot
@@ -23,12 +23,12 @@ from dicom_etl.lake.statistics import may_hold, most_files
 from dicom_etl.lake.voids import read_voids, void_until
 from dicom_etl.landing.landing import Landed
 from dicom_etl.landing.rows import BEFORE_FOLD
-from dicom_etl.run.roll_up import left_behind, roll_up, version_of
+from dicom_etl.run.roll_up import roll_up, unfinished_rollups, version_of
 from dicom_etl.run.write_session import WriteSession
-from dicom_etl.tables import fold as changes
+from dicom_etl.tables import fold
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.file_skipping import MOST_RANGES, study_ranges
-from dicom_etl.tables.merge import Fence, Merged, Source, create_table, merge_instance, read_table
+from dicom_etl.tables.merge import Fence, MergeResult, Source, create_table, merge_instance, read_table
 from dicom_etl.tables.rollup import SeriesKey
 from dicom_etl.tables.schema import INSTANCE, TABLES, table_properties
 
@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """What the three MERGEs of a run did, and the sequences that are rejected, closed ones left out.
 
     ``doubled`` counts the rows that the MERGE of ``instance`` changed beyond one for each key: somebody else has
     written keys that stand in several rows. ``removed`` counts the rows that a repair removed without an entry.
     """
 
-    instance: Merged
+    instance: MergeResult
     series_version: int
     study_version: int
     rejected: frozenset[int]
@@ -66,7 +66,7 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
+class RepairWork:
     """What a repair does beyond the entries that it has landed.
 
     ``series`` and ``studies`` are keys to roll up again. ``voids`` are all that hold from now on: new ones included,
@@ -74,9 +74,9 @@ class Beyond:
     """
 
     removed: Removed | None = None
-    series: tuple[changes.Key, ...] = ()
-    studies: tuple[changes.Key, ...] = ()
-    voids: changes.Voids = field(default_factory=dict)
+    series: tuple[fold.Key, ...] = ()
+    studies: tuple[fold.Key, ...] = ()
+    voids: fold.Voids = field(default_factory=dict)
 
     @property
     def touched(self) -> frozenset[SeriesKey]:
@@ -115,12 +115,14 @@ def make_shared_tables(spark: SparkSession, session: WriteSession) -> None:
             deletion_vectors=settings.lake.deletion_vectors,
             identity=lake.identity.properties,
         )
-        remove_unborn(lake.path(table.name))
+        remove_empty_log(lake.path(table.name))
         create_table(spark, table, lake.path(table.name), partitioned=partitioned, properties=properties)
         snapshot.refresh(table.name)
 
 
-def merge_landed(spark: SparkSession, session: WriteSession, landed: Landed, repair: Beyond | None = None) -> Outcome:
+def merge_landed(
+    spark: SparkSession, session: WriteSession, landed: Landed, repair: RepairWork | None = None
+) -> RunResult:
     """Bring the three tables up to what this run has landed, and what dead runs left.
 
     A ``repair`` has compared every row with the service, so that no stored sequence guards it.
@@ -128,23 +130,25 @@ def merge_landed(spark: SparkSession, session: WriteSession, landed: Landed, rep
     """
     lake, snapshot, run_id = session.lake, session.snapshot, session.run_id
     # It refreshes the shared tables, so that what follows asks them as they are before these MERGEs.
-    touched = left_behind(spark, snapshot, run_id, landed.version) | landed.series
-    beyond = repair or Beyond(voids=void_until(read_voids(snapshot.table("rejected"))))
-    removed = beyond.removed.rows if beyond.removed else 0
+    touched = unfinished_rollups(spark, snapshot, run_id, landed.version) | landed.series
+    work = repair or RepairWork(voids=void_until(read_voids(snapshot.table("rejected"))))
+    removed = work.removed.rows if work.removed else 0
     # More ranges than files skip nothing more, and each costs the planner.
     most = min(most_files(snapshot), MOST_RANGES)
 
     session.progress.step("merge instance")
     began = time.monotonic()
-    with folded(spark, snapshot, run_id, landed, beyond.voids) as fold:
+    with folded(spark, snapshot, run_id, landed, work.voids) as effects:
         instance = merge_instance(
             spark,
             lake.path("instance"),
-            lambda session: _and_removals(session, changes.changing(fold.rows(session)), beyond.removed),
-            study_ranges(landed.studies | beyond.study_uids, most),
+            lambda session: _and_removals(session, fold.changing(effects.rows(session)), work.removed),
+            study_ranges(landed.studies | work.study_uids, most),
             Fence(lake.app_id("instance"), run_id),
             guarded=repair is None,
-            stored=fold.upserts if fold.upserts and may_hold(snapshot.table("instance"), fold.upserts[0]) else None,
+            stored=effects.upserts
+            if effects.upserts and may_hold(snapshot.table("instance"), effects.upserts[0])
+            else None,
         )
     version = version_of(instance, INSTANCE)
     merge_seconds = time.monotonic() - began
@@ -152,26 +156,26 @@ def merge_landed(spark: SparkSession, session: WriteSession, landed: Landed, rep
 
     session.progress.step("roll up series and study")
     began = time.monotonic()
-    series_version, study_version = roll_up(spark, lake, run_id, touched | beyond.touched, version, most)
-    return Outcome(
+    series_version, study_version = roll_up(spark, lake, run_id, touched | work.touched, version, most)
+    return RunResult(
         instance,
         series_version,
         study_version,
-        fold.rejected,
+        effects.rejected,
         merge_seconds,
         time.monotonic() - began,
-        doubled=max(0, instance.changed - fold.changing - removed),
+        doubled=max(0, instance.changed - effects.changing - removed),
         removed=removed,
     )
 
 
 def _and_removals(session: SparkSession, folded: DataFrame, removed: Removed | None) -> DataFrame:
-    return folded if removed is None else folded.unionByName(changes.removals(removed.keys(session)))
+    return folded if removed is None else folded.unionByName(fold.removals(removed.keys(session)))
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """What a landing means: one row per instance, in any session, and what ``changes.summary`` says of all of them.
+    """What a landing means: one row per instance, in any session, and what ``fold.summary`` says of all of them.
 
     ``rejected`` are the sequences of all rejects: of the fold and before it, without those that are closed.
     """
@@ -184,29 +188,29 @@ class Fold:
 
 @contextmanager
 def folded(
-    spark: SparkSession, snapshot: LakeSnapshot, run_id: int, landed: Landed, voids: changes.Voids
+    spark: SparkSession, snapshot: LakeSnapshot, run_id: int, landed: Landed, voids: fold.Voids
 ) -> Iterator[Fold]:
     """The fold of what a run has landed, as the version of ``change`` holds it that its commit made.
 
     Raises DataError when Spark does not see every entry that was landed. An older version would else count as
     entries that change nothing, and the run would cover what it has not merged.
     """
-    unfit = {u.sequence for u in landed.unusable if u.reason in BEFORE_FOLD}
-    unusable = {u.sequence for u in landed.unusable} - unfit
+    invalid_before_fold = {u.sequence for u in landed.unusable if u.reason in BEFORE_FOLD}
+    unusable = {u.sequence for u in landed.unusable} - invalid_before_fold
 
     def rows(session: SparkSession) -> DataFrame:
         change = read_table(session, snapshot.lake.path("change"), landed.version)
-        return changes.folded(change, run_id, unusable, unfit, voids)
+        return fold.folded(change, run_id, unusable, invalid_before_fold, voids)
 
     with named_errors("change"):
         # Spark knows an equal plan by its parts, in other sessions too: what is computed here once is not again.
         kept = rows(spark).cache()
     try:
         with named_errors("change"):
-            told = changes.summary(kept)
-        _refuse_unseen(told.entries + len(unfit), landed.entries)
+            told = fold.summary(kept)
+        _refuse_unseen(told.entries + len(invalid_before_fold), landed.entries)
         closed = closed_among(snapshot.table("rejected"), landed.unusable)
-        yield Fold(rows, told.changing, (told.rejected | unfit) - closed, told.upserts)
+        yield Fold(rows, told.changing, (told.rejected | invalid_before_fold) - closed, told.upserts)
     finally:
         with suppress(Py4JError, OSError):  # a JVM that has ended keeps nothing, and what ended the run says more
             kept.unpersist()
@@ -220,7 +224,7 @@ def _refuse_unseen(seen: int, landed: int) -> None:
         )
 
 
-def _counts(run_id: int, merged: Merged, seconds: float) -> dict[str, object]:
+def _counts(run_id: int, merged: MergeResult, seconds: float) -> dict[str, object]:
     return {
         "run_id": run_id,
         "inserted": merged.inserted,

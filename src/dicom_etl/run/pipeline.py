@@ -14,7 +14,7 @@ from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.rejected import settled
 from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.run.land import Read, read_and_land
-from dicom_etl.run.merge import Outcome, check_shared_tables, make_shared_tables, merge_landed
+from dicom_etl.run.merge import RunResult, check_shared_tables, make_shared_tables, merge_landed
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.read import Fetched
 from dicom_etl.run.record import record
@@ -48,7 +48,7 @@ def run(
     return record(session, plan, read, outcome, start_seconds)
 
 
-def _merge(session: WriteSession, read: Read) -> tuple[Outcome, float]:
+def _merge(session: WriteSession, read: Read) -> tuple[RunResult, float]:
     """What the MERGEs did, and how long Spark took to start."""
     began = time.monotonic()
     session.progress.step("start Spark")
@@ -58,7 +58,7 @@ def _merge(session: WriteSession, read: Read) -> tuple[Outcome, float]:
     return merge_landed(spark, session, read.landed), start_seconds
 
 
-def _refuse_doubled(outcome: Outcome) -> None:
+def _refuse_doubled(outcome: RunResult) -> None:
     if outcome.doubled:
         raise DataError(
             "instance holds a key in several rows, so somebody else has written to it: run dicom-etl repair --rebuild"

@@ -13,15 +13,15 @@ from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.landing.landing import Landed
 from dicom_etl.run.land import Read
-from dicom_etl.run.merge import Outcome
+from dicom_etl.run.merge import RunResult
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.roll_up import fitting_versions
 from dicom_etl.run.write_session import WriteSession, row_origin
-from dicom_etl.tables.merge import Merged
+from dicom_etl.tables.merge import MergeResult
 
 
 def record(
-    session: WriteSession, plan: RunPlan, read: Read, outcome: Outcome | None, start_seconds: float = 0.0
+    session: WriteSession, plan: RunPlan, read: Read, outcome: RunResult | None, start_seconds: float = 0.0
 ) -> Run:
     """The row, written, of a run that has read the feed; without an ``outcome`` there was nothing to merge."""
     window = read.reading.window
@@ -62,7 +62,7 @@ def record_verb(session: WriteSession, started: datetime) -> Run:
     return row
 
 
-def row_results(snapshot: LakeSnapshot, landed: Landed | None, outcome: Outcome | None) -> dict[str, Any]:
+def row_results(snapshot: LakeSnapshot, landed: Landed | None, outcome: RunResult | None) -> dict[str, Any]:
     """What became of the entries, how long the merging took, and the tables' versions.
 
     The versions are the commits' own answers; of a table that this run did not commit to, that of the claim: whatever
@@ -73,7 +73,7 @@ def row_results(snapshot: LakeSnapshot, landed: Landed | None, outcome: Outcome 
     missing among them; a test classifies every entry by itself and compares. Rows that were changed beyond one for
     each key (which only a repair lets pass) count as read, and so does each row that a repair removes without an entry.
     """
-    merged = outcome.instance if outcome else Merged(0, 0, 0, snapshot.version("instance"))
+    merged = outcome.instance if outcome else MergeResult(0, 0, 0, snapshot.version("instance"))
     rejected = len(outcome.rejected) if outcome else 0
     read = (landed.entries if landed else 0) + (outcome.removed + outcome.doubled if outcome else 0)
     return {

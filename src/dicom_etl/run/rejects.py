@@ -127,7 +127,7 @@ def record_rejects(
     ]
     if not rows:
         return
-    if snapshot.refresh("instance").marker("instance") > run_id:
+    if snapshot.refresh("instance").txn_version("instance") > run_id:
         raise Superseded("rejected: a newer run has written; this one stops and covers nothing")
     append_rejects(
         snapshot.refresh("rejected").table("rejected"),

@@ -22,7 +22,7 @@ from dicom_etl.tables import differences, rollup
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.session import cluster_session, whole_tables_session
 from dicom_etl.tables.file_skipping import study_ranges
-from dicom_etl.tables.merge import Fence, Merged, merge_rollup, read_table
+from dicom_etl.tables.merge import Fence, MergeResult, merge_rollup, read_table
 from dicom_etl.tables.rollup import SeriesKey
 from dicom_etl.tables.schema import SERIES, STUDY, Table
 
@@ -35,12 +35,12 @@ def rollups_outstanding(snapshot: LakeSnapshot) -> bool:
     A repair may remove rows without landing an entry. As of the claim: what a run that was overtaken writes after it
     is covered by none, and read again.
     """
-    return max(snapshot.marker("change"), snapshot.marker("instance")) > rolled_up_to(snapshot)
+    return max(snapshot.txn_version("change"), snapshot.txn_version("instance")) > rolled_up_to(snapshot)
 
 
 def rolled_up_to(snapshot: LakeSnapshot) -> int:
     """The last run whose entries both roll-ups have taken."""
-    return min(snapshot.marker("series"), snapshot.marker("study"))
+    return min(snapshot.txn_version("series"), snapshot.txn_version("study"))
 
 
 def fitting_versions(snapshot: LakeSnapshot) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def fitting_versions(snapshot: LakeSnapshot) -> dict[str, Any]:
     return {"change_version": snapshot.version("change"), **versions}
 
 
-def left_behind(
+def unfinished_rollups(
     spark: SparkSession, snapshot: LakeSnapshot, run_id: int, change_version: int | None
 ) -> frozenset[SeriesKey]:
     """The series of what dead runs landed or removed; none, and no job, when every landing was rolled up.
@@ -68,12 +68,12 @@ def left_behind(
     other commit came between.
     """
     lake = snapshot.lake
-    floor = rolled_up_to(snapshot.refresh(*lake.places.shared))
-    removed = _differing(whole_tables_session(spark), lake) if snapshot.marker("instance") > floor else frozenset()
-    if not landed_between(snapshot.table("change"), floor, run_id):
+    taken = rolled_up_to(snapshot.refresh(*lake.paths.shared))
+    removed = _differing(whole_tables_session(spark), lake) if snapshot.txn_version("instance") > taken else frozenset()
+    if not landed_between(snapshot.table("change"), taken, run_id):
         return removed
     with named_errors("change"):
-        touched = rollup.touched_series(read_table(spark, lake.path("change"), change_version), floor, run_id - 1)
+        touched = rollup.touched_series(read_table(spark, lake.path("change"), change_version), taken, run_id - 1)
         return removed | {(row[0], row[1], row[2]) for row in touched.collect()}
 
 
@@ -141,7 +141,7 @@ def _two_threads() -> Iterator[ThreadPoolExecutor]:
     pool.shutdown()
 
 
-def version_of(merged: Merged, table: Table) -> int:
+def version_of(merged: MergeResult, table: Table) -> int:
     """The version that a MERGE wrote; a skipped one means that a newer run has been there."""
     if merged.version is None:
         raise Superseded(f"{table.name}: a newer run has written; this one stops and covers nothing")

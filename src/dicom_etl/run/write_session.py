@@ -16,13 +16,13 @@ from typing import Any
 
 from dicom_etl import __version__
 from dicom_etl.core.errors import DicomEtlError, Superseded
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.lake.claims.claim import Claim, claim
 from dicom_etl.lake.ledger import Run, Status
 from dicom_etl.lake.open import highest_run_id
-from dicom_etl.lake.paths import Places
+from dicom_etl.lake.paths import LakePaths
 from dicom_etl.lake.snapshot import Lake, LakeSnapshot
 from dicom_etl.remote.http.client import DicomClient
 from dicom_etl.tables.engine.session import Engine
@@ -88,7 +88,7 @@ def write_session(resources: Resources, verb: str, snapshot: LakeSnapshot) -> It
     ``snapshot`` was opened before: the highest run id in it is the least that the claim has to be above. Raises as
     ``claim`` does.
     """
-    with claimed(resources, verb, snapshot.lake.places, highest_run_id(snapshot)) as held:
+    with claimed(resources, verb, snapshot.lake.paths, highest_run_id(snapshot)) as held:
         yield WriteSession(verb, held.run_id, snapshot.refresh(), resources)
 
 
@@ -98,15 +98,15 @@ def next_session(session: WriteSession) -> Iterator[WriteSession]:
 
     It shows no progress. The highest run id of that lake will do: the claim of ``session`` is a file above it.
     """
-    quiet = replace(session.resources, progress=Silent())
+    quiet = replace(session.resources, progress=NullProgress())
     least = highest_run_id(session.snapshot)
-    with claimed(quiet, session.verb, session.lake.places, least, holding=(session.run_id,)) as held:
+    with claimed(quiet, session.verb, session.lake.paths, least, holding=(session.run_id,)) as held:
         yield WriteSession(session.verb, held.run_id, session.snapshot, quiet)
 
 
 @contextmanager
 def claimed(
-    resources: Resources, verb: str, places: Places, least: int, holding: Collection[int] = ()
+    resources: Resources, verb: str, paths: LakePaths, least: int, holding: Collection[int] = ()
 ) -> Iterator[Claim]:
     """The claim of the next run, above the id ``least``; its heart beats as long as the work moves.
 
@@ -114,12 +114,12 @@ def claimed(
     when it reads ahead. Raises as ``claim`` does.
     """
     client, engine = resources.client, resources.engine
-    filesystem, folder = places.storage.filesystem(places.claims)
+    filesystem, folder = paths.storage.filesystem(paths.claims)
     with claim(
         filesystem,
         folder,
         verb=verb,
-        floor=least,
+        last_known_run_id=least,
         clock=resources.clock,
         sleep=resources.sleep,
         # Whole seconds of processor time: landing files are cut, which neither the service nor the JVM sees.

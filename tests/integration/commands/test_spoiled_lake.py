@@ -27,7 +27,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.commands.metrics import metrics_text
-from dicom_etl.core.progress import Silent
+from dicom_etl.core.progress import NullProgress
 from dicom_etl.core.timerange import Window
 from dicom_etl.lake import ledger
 from dicom_etl.lake.delta.folder import TableFolder
@@ -366,7 +366,7 @@ def test_pyspark_says_nothing_of_a_statement_that_fails(
 # -- in the middle of a run ----------------------------------------------------------------------------------
 
 
-class Acting(Silent):
+class Acting(NullProgress):
     """Does something once, when a step begins."""
 
     def __init__(self, step: str, act: Callable[[], object]) -> None:

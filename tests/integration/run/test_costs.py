@@ -185,7 +185,7 @@ def test_a_run_opens_each_table_once(lake: tuple[Site, list[int]], monkeypatch: 
     assert run.entries_read == 0
     assert (empty.opened, empty.refreshed) == (6, 9)
 
-    monkeypatch.setattr(LakeSnapshot, "get", lambda snapshot, name: opened(snapshot.lake.places, name))
+    monkeypatch.setattr(LakeSnapshot, "get", lambda snapshot, name: opened(snapshot.lake.paths, name))
     site.clock(LAST + 6.5)
     _, broken = snapshots_of_a_run(site)
     assert broken.opened > 20, "a snapshot that opens its tables for each answer is noticed"

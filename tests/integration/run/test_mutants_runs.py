@@ -28,10 +28,10 @@ from dicom_etl.lake.delta.table import create_table
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.run import merge, pipeline, record, write_session
-from dicom_etl.run.merge import Outcome
+from dicom_etl.run.merge import RunResult
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.write_session import WriteSession
-from dicom_etl.tables.merge import Merged
+from dicom_etl.tables.merge import MergeResult
 from support.broken import Mutant, assert_caught, checks
 from support.landing_only import landed, landing_only, outcome, served
 from support.site import Site, at, text_at, ticks_at
@@ -41,23 +41,23 @@ class Killed(BaseException):
     """The end of a process: nobody handles it."""
 
 
-def _killed() -> Outcome:
+def _killed() -> RunResult:
     raise Killed
 
 
-def _superseded() -> Outcome:
+def _superseded() -> RunResult:
     raise Superseded("instance: a newer run has written")
 
 
-def _merged() -> Outcome:
+def _merged() -> RunResult:
     return outcome()
 
 
-def _rejected() -> Outcome:
+def _rejected() -> RunResult:
     return outcome(1)
 
 
-def _in_turn(*merges: Callable[[], Outcome]) -> Callable[..., Outcome]:
+def _in_turn(*merges: Callable[[], RunResult]) -> Callable[..., RunResult]:
     """What becomes of the MERGEs of each run, one after the other."""
     left = list(merges)
     return lambda *_: left.pop(0)()
@@ -127,7 +127,7 @@ def check_a_skipped_merge(folder: Path) -> None:
     with landing_only(folder, merge=merge.merge_landed) as site, pytest.MonkeyPatch.context() as patched:
         nothing = merge.Fold(lambda _: None, 0, frozenset(), None)  # type: ignore[arg-type,return-value]
         patched.setattr(merge, "folded", lambda *_: nullcontext(nothing))
-        patched.setattr(merge, "merge_instance", lambda *_, **__: Merged(0, 0, 0, None))
+        patched.setattr(merge, "merge_instance", lambda *_, **__: MergeResult(0, 0, 0, None))
         patched.setattr(merge, "roll_up", lambda *_, **__: (1, 1))
         create(site, 9)
         site.clock(10.5)
@@ -181,7 +181,7 @@ def check_the_claim(folder: Path) -> None:
     """While one run works, another is refused and nothing is read twice."""
     said: list[str] = []
 
-    def meanwhile(*_: Any) -> Outcome:
+    def meanwhile(*_: Any) -> RunResult:
         said.append("merging")
         if len(said) == 1:
             try:
@@ -256,7 +256,7 @@ MUTANTS = [
            _record_as_covered, AGAIN),
     Mutant("rejects before the MERGEs", check_the_rejects, sync, "run", _run(_rejects_first),
            "nothing is resolved that was not merged"),
-    Mutant("a commit without a look at the marker", check_the_marker, commit, "marker", lambda *_: 0,
+    Mutant("a commit without a look at the marker", check_the_marker, commit, "txn_version", lambda *_: 0,
            "a marker is never lowered"),
     Mutant("claims that nobody looks at", check_the_claim, write_session, "claim", _claim_beside_others,
            "one writer at a time"),

@@ -26,15 +26,14 @@ from dicom_etl.lake.coverage import coverage_end
 from dicom_etl.lake.rejected import Reject, read_open, settled
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.voids import Key, new_voids, read_voids, void_until
-from dicom_etl.run.merge import Outcome, folded
+from dicom_etl.run.merge import RunResult, folded
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.rejects import record_rejects
 from dicom_etl.run.replace import put_in_place, rolled_up
 from dicom_etl.run.write_session import WriteSession
-from dicom_etl.tables import differences
-from dicom_etl.tables import fold as changes
+from dicom_etl.tables import differences, fold
 from dicom_etl.tables.engine.location import location, read_parquet
-from dicom_etl.tables.merge import Merged, read_table
+from dicom_etl.tables.merge import MergeResult, read_table
 from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY
 
 log = logging.getLogger(__name__)
@@ -202,7 +201,7 @@ def _rebuilt(
     )
 
 
-def _left(one: Comparer, opened: LakeSnapshot, found: Comparison, outcome: Outcome) -> dict[str, int]:
+def _left(one: Comparer, opened: LakeSnapshot, found: Comparison, outcome: RunResult) -> dict[str, int]:
     """How many instances differ between the service and the table that was built, by kind.
 
     Those of rejects that are open by now are among them, as in any comparison.
@@ -235,7 +234,7 @@ def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Re
     ]
 
 
-def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, int], old: DataFrame) -> Outcome:
+def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, int], old: DataFrame) -> RunResult:
     """The three tables, instance first; series and study are made from the version that was written.
 
     ``old`` are the rows that may stay where the feed gives none: their last entry cannot be used, or is not there.
@@ -243,10 +242,10 @@ def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, i
     spark, session = one.spark, work.session
     work.service.progress.step("build instance")
     began = time.monotonic()
-    with folded(spark, session.snapshot, session.run_id, read.landed, voids) as fold:
+    with folded(spark, session.snapshot, session.run_id, read.landed, voids) as effects:
 
         def living(cloned: SparkSession) -> DataFrame:
-            return fold.rows(cloned).where(f"effect = '{changes.UPSERT}'").select(*INSTANCE.columns.names)
+            return effects.rows(cloned).where(f"effect = '{fold.UPSERT}'").select(*INSTANCE.columns.names)
 
         # In a file: a frame belongs to its session, and the swap has one of its own.
         kept = one.folder.path("kept")
@@ -263,4 +262,6 @@ def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, i
     series = put_in_place(spark, session, SERIES, rolled_up(session.lake, SERIES, version))
     study = put_in_place(spark, session, STUDY, rolled_up(session.lake, STUDY, version))
     log.info("tables rebuilt", extra={"run_id": session.run_id, "instances": built})
-    return Outcome(Merged(built, 0, 0, version), series, study, fold.rejected, merge_seconds, time.monotonic() - began)
+    return RunResult(
+        MergeResult(built, 0, 0, version), series, study, effects.rejected, merge_seconds, time.monotonic() - began
+    )

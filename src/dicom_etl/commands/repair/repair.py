@@ -31,7 +31,7 @@ from dicom_etl.commands.verify.scratch import scratch
 from dicom_etl.commands.verify.search_result import KeyFile, SearchResult, proven_gone
 from dicom_etl.core.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.feed.reader import service_now
@@ -43,7 +43,7 @@ from dicom_etl.lake.voids import Key, new_voids, void_until
 from dicom_etl.remote.http.client import connect
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.run.feed_continuity import feed_went_back, went_back_error
-from dicom_etl.run.merge import Beyond, Outcome, Removed, merge_landed
+from dicom_etl.run.merge import Removed, RepairWork, RunResult, merge_landed
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.rejects import record_rejects
 from dicom_etl.run.write_session import Resources, WriteSession, failure_recorded, write_session
@@ -65,7 +65,7 @@ class _Plan:
     """
 
     wanted: Wanted
-    beyond: Beyond
+    beyond: RepairWork
     gone: list[tuple[Key, int, int]]
     restored: tuple[Reject, ...]
     differing: dict[str, int]
@@ -107,12 +107,12 @@ def repair(
     says so, more than 1 000 rows and 1 % of a table.
     Raises DataError when there is no lake, or when it would remove too much; AnotherWriter when somebody else writes.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     opened = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
-    places = opened.lake.places
+    paths = opened.lake.paths
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
-        Engine(settings.spark, spark, places) as engine,
+        Engine(settings.spark, spark, paths) as engine,
         write_session(Resources(settings, client, engine, progress, clock, sleep), "repair", opened) as session,
     ):
         make_private_tables(opened)
@@ -126,7 +126,7 @@ def repair(
         plan = _run_plan(session)
         failures = failure_recorded(session, [plan.stretch])
         service = Service(client, settings, clock, progress, metadata)
-        with failures, scratch(places, spark) as folder:
+        with failures, scratch(paths, spark) as folder:
             if rebuild:
                 went_back = unserved is not None
                 return rebuild_tables(session, plan, service, folder, allowed=allow_removals, went_back=went_back)
@@ -182,7 +182,7 @@ def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired
     )
 
 
-def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, Outcome]:
+def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, RunResult]:
     session, started_at = work.session, work.plan.started_at
     session.progress.step("read again what differs")
     read = commit(session, reread(session, work.plan, plan.wanted))
@@ -209,7 +209,7 @@ def _plan(found: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
     differing, kinds = _counted(found)
     return _Plan(
         wanted=Wanted.of(known),
-        beyond=Beyond(
+        beyond=RepairWork(
             removed=_with_series(found, removed),
             series=series,
             studies=studies,

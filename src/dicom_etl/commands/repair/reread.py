@@ -22,7 +22,7 @@ from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.rejected import Reject, read_open
 from dicom_etl.landing.landing import Landed
 from dicom_etl.run.land import commit_landing
-from dicom_etl.run.merge import Outcome
+from dicom_etl.run.merge import RunResult
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.read import new_landing
 from dicom_etl.run.record import row_results
@@ -155,7 +155,7 @@ def repair_row(
     session: WriteSession,
     plan: RunPlan,
     read: Reread | None,
-    outcome: Outcome | None,
+    outcome: RunResult | None,
     *,
     covered_until: int,
     retries: int,

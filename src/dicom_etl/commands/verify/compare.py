@@ -69,7 +69,7 @@ def snapshot(opened: LakeSnapshot) -> Snapshot:
     lake, rejected, _ = opened.lake, opened.table("rejected"), opened.table("change")
     return Snapshot(
         lake,
-        {name: partial(read_table, path=lake.path(name), version=opened.version(name)) for name in lake.places.shared},
+        {name: partial(read_table, path=lake.path(name), version=opened.version(name)) for name in lake.paths.shared},
         tuple(ledger.covered(opened.runs())),
         tuple(read_open(rejected)),
         tuple(read_voids(rejected)),

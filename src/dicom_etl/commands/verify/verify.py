@@ -18,7 +18,7 @@ from dicom_etl.commands.verify.inventory import Inventory, Service, take_invento
 from dicom_etl.commands.verify.scratch import scratch
 from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake
@@ -118,13 +118,13 @@ def verify(
     it, asks the service's search for what it holds, and compares keys, sequences and file paths with ``instance``;
     with ``metadata`` every attribute too; and ``series`` and ``study`` with what ``instance`` gives.
     """
-    progress = progress or Silent()
+    progress = progress or NullProgress()
     opened = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
-    snap, places = snapshot(opened), opened.lake.places
+    snap, paths = snapshot(opened), opened.lake.paths
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
-        Engine(settings.spark, spark, places) as engine,
-        scratch(places, spark) as folder,
+        Engine(settings.spark, spark, paths) as engine,
+        scratch(paths, spark) as folder,
     ):
         service = Service(client, settings, clock, progress, metadata)
         inventory = take_inventory(service, folder, comparison_start(opened, settings))

@@ -61,7 +61,7 @@ def refresh_table(table: DeltaTable) -> DeltaTable | None:
     return table
 
 
-def remove_unborn(path: str) -> None:
+def remove_empty_log(path: str) -> None:
     """Remove the log of a table that was never made: a run died, or the disk was full, before its first version.
 
     Spark refuses to create a table over such a folder. Only a local log without any version goes.
@@ -131,7 +131,7 @@ def add_text_column(table: DeltaTable, column: str) -> None:
     protect_log(table, table.version())
 
 
-def marker(table: DeltaTable, app_id: str) -> int:
+def txn_version(table: DeltaTable, app_id: str) -> int:
     """The id of the last run that committed to this snapshot of the table; 0 when none did.
 
     Raises DataError, StorageError or AccessDenied: delta-rs reads the log for it.
