@@ -124,7 +124,9 @@ def child(site: Site, point: str, signal_name: str, verb: str, *words: str) -> I
     settings = [word for text in (*site.texts, "spark.driver_memory=1g") for word in ("--set", text)]
     scratch = site.folder / "tmp"
     scratch.mkdir(exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(scratch)}
+    # Of this very tree, wherever the environment's own installation points.
+    sources = os.pathsep.join((str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")))
+    environment = {**os.environ, "PYTHONPATH": sources, "TMPDIR": str(scratch)}
     with subprocess.Popen(
         [sys.executable, "-m", "support.stopping", point, signal_name, verb, *words, *settings],
         cwd=site.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
