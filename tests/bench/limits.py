@@ -25,7 +25,7 @@ from bench.feed import START, Feed, instant
 from bench.lakes import settings
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
-from dicom_etl.dicomweb.feed.reader import Reading, read_feed
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_feed
 from dicom_etl.lake.change_schema import change_schema
 from dicom_etl.lake.delta.add_file import AddFile
 from dicom_etl.lake.delta.commit import commit_files
@@ -70,7 +70,7 @@ def _end(feed: Feed, place: int) -> int:
     return feed.event(place + 200).ticks if place + 200 < feed.entries else feed.base_end
 
 
-def land(given: Settings, run_id: int, window: Window, connections: int) -> tuple[Landed, Reading]:
+def land(given: Settings, run_id: int, window: Window, connections: int) -> tuple[Landed, FeedReadResult]:
     """Download, parse and write one range; the files are not committed yet."""
     lake = find_lake(lake_paths(given))
     assert lake is not None

@@ -35,7 +35,7 @@ from dicom_etl.lake.open import (
 )
 from dicom_etl.lake.paths import LakePaths, lake_paths
 from dicom_etl.lake.snapshot import LakeSnapshot
-from dicom_etl.remote.http.client import DicomClient, connect
+from dicom_etl.remote.http.client import HttpClient, connect
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.run.feed_continuity import refuse_reset_feed
 from dicom_etl.run.land import Read
@@ -198,7 +198,7 @@ def planned(settings: Settings, request: Request, *, clock: Callable[[], datetim
         return _stretches(settings, request, snapshot, _now(client, clock))
 
 
-def _now(client: DicomClient, clock: Callable[[], datetime]) -> int:
+def _now(client: HttpClient, clock: Callable[[], datetime]) -> int:
     """The earlier of our clock and the service's, in ticks: neither may run ahead.
 
     design/architecture.md: Coverage and the ledger.

@@ -13,7 +13,7 @@ from dicom_etl.core.errors import ConfigurationError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.folder import local_path
 from dicom_etl.remote.storage import Storage, storage_of
-from dicom_etl.remote.uri import address, is_remote
+from dicom_etl.remote.uri import parse_abfs_uri, is_remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _real(place: str) -> str:
     """One text for one folder: links and `..` followed, and of an address what tells it from others."""
     if not is_remote(place):
         return os.path.realpath(place)
-    where = address(place)
+    where = parse_abfs_uri(place)
     # Ids of OneLake are the same in small and in capital letters.
     return f"{where.dfs_host}/{where.key}".casefold()
 
@@ -112,7 +112,7 @@ def _place(key: str, text: str) -> str:
         raise ConfigurationError(f"{key} is not set: name the folder of the lake, such as --set {key}=/data/lake")
     if is_remote(text):
         try:
-            return str(address(text))
+            return str(parse_abfs_uri(text))
         except ValueError as error:
             raise ConfigurationError(f"{key}: {error}") from error
     try:

@@ -10,7 +10,7 @@ from typing import Literal
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from dicom_etl.core.entry import Unusable
+from dicom_etl.core.entry import InvalidEntry
 from dicom_etl.core.timerange import to_datetime
 from dicom_etl.lake.change_schema import TIMESTAMP
 from dicom_etl.lake.delta.commit import append_rows
@@ -60,7 +60,7 @@ class Reject:
     recorded_at: datetime
 
 
-def new_rejects(unusable: Iterable[Unusable], *, run_id: int, recorded_at: datetime) -> list[Reject]:
+def new_rejects(unusable: Iterable[InvalidEntry], *, run_id: int, recorded_at: datetime) -> list[Reject]:
     """An open reject for each entry."""
     return [
         Reject(
@@ -94,7 +94,7 @@ def read_open(rejected: DeltaTable) -> list[Reject]:
     return [reject for reject in read_newest(rejected) if reject.status == "open"]
 
 
-def closed_among(rejected: DeltaTable, unusable: Iterable[Unusable]) -> frozenset[int]:
+def closed_among(rejected: DeltaTable, unusable: Iterable[InvalidEntry]) -> frozenset[int]:
     """The sequences of those entries that nobody waits for: their instance is gone, or an operator closed them.
 
     An entry is known by its time too: a service that was restored gives its sequences again.

@@ -13,7 +13,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dicom_etl.core.entry import Entry, Unusable
+from dicom_etl.core.entry import Entry, InvalidEntry
 from dicom_etl.core.timerange import from_datetime
 from dicom_etl.lake.delta.add_file import AddFile
 from dicom_etl.lake.delta.commit import file_name
@@ -41,7 +41,7 @@ class Landed:
     entries: int
     repeated: int
     series: frozenset[tuple[str, str, str]]
-    unusable: tuple[Unusable, ...]
+    unusable: tuple[InvalidEntry, ...]
     max_sequence: int | None
     max_sequence_ticks: int | None
     version: int | None = None
@@ -83,7 +83,7 @@ class Landing:
         self._number_ticks = array("q")
         self._repeated_ticks = array("q")
         self._first_ticks_of_series: dict[tuple[str, str, str], int] = {}
-        self._unusable: list[Unusable] = []
+        self._unusable: list[InvalidEntry] = []
         self._only_creates = True
         self._waiting: list[pa.RecordBatch] = []
         self._writer: FileWriter | None = None

@@ -10,10 +10,10 @@ from dicom_etl.dicomweb.feed.reader import read_at
 from dicom_etl.lake import ledger
 from dicom_etl.lake.high_water_mark import highest_landed
 from dicom_etl.lake.snapshot import LakeSnapshot
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 
 
-def feed_went_back(client: DicomClient, snapshot: LakeSnapshot) -> int | None:
+def feed_went_back(client: HttpClient, snapshot: LakeSnapshot) -> int | None:
     """The highest sequence that was landed since the last rebuild, when it is no longer served at its time; else None.
 
     A service that starts its sequences again would be ignored by the guard by sequence; one that was restored to an
@@ -30,7 +30,7 @@ def feed_went_back(client: DicomClient, snapshot: LakeSnapshot) -> int | None:
     return None if any(entry.sequence == sequence for entry in served) else sequence
 
 
-def refuse_reset_feed(client: DicomClient, snapshot: LakeSnapshot) -> None:
+def refuse_reset_feed(client: HttpClient, snapshot: LakeSnapshot) -> None:
     """Raise DataError when the highest entry that this lake has read is no longer served."""
     sequence = feed_went_back(client, snapshot)
     if sequence is not None:

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from dicom_etl.dicomweb.feed.reader import Reading
+from dicom_etl.dicomweb.feed.reader import FeedReadResult
 from dicom_etl.lake.rejected import Reject, read_open
 from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.landing import Landed
@@ -30,7 +30,7 @@ class Read:
     ``gone`` are the open rejects of which the instance is gone.
     """
 
-    reading: Reading
+    reading: FeedReadResult
     landed: Landed
     met_again: tuple[Reject, ...]
     gone: tuple[Reject, ...]

@@ -17,7 +17,7 @@ from dicom_etl.lake import ledger
 from dicom_etl.lake.coverage import coverage_end
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.sequences import landed_sequences
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.run.write_session import WriteSession
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def _who_may_have_landed(runs: Sequence[Run], piece: Window) -> list[int]:
     return [run.run_id for run in runs if run.run_id >= min(covering)] if covering else []
 
 
-def _listed(client: DicomClient, settings: Settings, stretch: Window) -> tuple[Window, dict[int, int]]:
+def _listed(client: HttpClient, settings: Settings, stretch: Window) -> tuple[Window, dict[int, int]]:
     """The sequences and times that the service shows by now in the front of ``stretch``, and how far that goes.
 
     As much as a run may read at once: that bounds the memory.
@@ -128,7 +128,7 @@ def _listed(client: DicomClient, settings: Settings, stretch: Window) -> tuple[W
     return reading.window, {sequence: ticks for sequence, ticks in listed.items() if ticks < reading.window.end}
 
 
-def _fetch(client: DicomClient, settings: Settings, late: dict[int, int], sink: Sink) -> None:
+def _fetch(client: HttpClient, settings: Settings, late: dict[int, int], sink: Sink) -> None:
     """Give ``sink`` the late entries with their metadata; one whose metadata cannot be had carries its code."""
     for instant in stretches_around(late.values(), MOST_INSTANTS):
         read_feed(

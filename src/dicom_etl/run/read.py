@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from dicom_etl.core.entry import Entry
-from dicom_etl.dicomweb.feed.reader import Reading, read_feed
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_feed
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.statistics import rows_within
 from dicom_etl.landing.landing import Landing
@@ -30,7 +30,7 @@ _REWRITTEN = 2
 class Fetched:
     """What the feed gave: the reading, its files, which can still be added to, the work they mean, and what it took."""
 
-    reading: Reading
+    reading: FeedReadResult
     landing: Landing
     rows: int
     seconds: float

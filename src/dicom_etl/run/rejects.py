@@ -20,7 +20,7 @@ from dicom_etl.dicomweb.search import partitions
 from dicom_etl.lake.rejected import Reject, append_rejects, new_rejects, settled
 from dicom_etl.landing.landing import Landed
 from dicom_etl.landing.rows import STATE_UNKNOWN, rows_of
-from dicom_etl.remote.http.retry import Patience
+from dicom_etl.remote.http.retry import RetryPolicy
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.write_session import WriteSession
 
@@ -31,7 +31,7 @@ MOST_REJECTS_RETRIED = 1000
 # The next run begins so many further on; no more of them use the requests up than stand at one instant.
 REJECTS_A_TURN = 100
 
-_ONE_TRY = Patience(None, 1)
+_ONE_TRY = RetryPolicy(None, 1)
 _NO_PROOF = (AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable)
 
 
@@ -86,7 +86,7 @@ class RejectRetry:
             return False
         where = partition if self._has_partitions else None
         try:
-            return not instance_exists(self._client, study, series, sop, partition=where, patience=_ONE_TRY)
+            return not instance_exists(self._client, study, series, sop, partition=where, retry_policy=_ONE_TRY)
         except _NO_PROOF:
             return False
 

@@ -24,7 +24,7 @@ from dicom_etl.lake.ledger import Run, Status
 from dicom_etl.lake.open import highest_run_id
 from dicom_etl.lake.paths import LakePaths
 from dicom_etl.lake.snapshot import Lake, LakeSnapshot
-from dicom_etl.remote.http.client import DicomClient
+from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Resources:
     """
 
     settings: Settings
-    client: DicomClient | None
+    client: HttpClient | None
     engine: Engine
     progress: Progress
     clock: Callable[[], datetime]
@@ -63,7 +63,7 @@ class WriteSession:
         return self.resources.settings
 
     @property
-    def client(self) -> DicomClient:
+    def client(self) -> HttpClient:
         if self.resources.client is None:
             raise ValueError(f"{self.verb} has no client of the service")
         return self.resources.client

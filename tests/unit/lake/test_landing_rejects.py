@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from dicom_etl.core.entry import Unusable
+from dicom_etl.core.entry import InvalidEntry
 from dicom_etl.core.errors import Superseded
 from dicom_etl.lake.delta.table import create_table, open_table, read_rows
 from dicom_etl.lake.rejected import (
@@ -28,10 +28,10 @@ from dicom_etl.lake.rejected import (
 
 APP = "5f0c/rejected"
 AT = datetime(2026, 3, 1, 13, 0, 0, 250, tzinfo=timezone(timedelta(hours=5)))
-BAD = Unusable(
+BAD = InvalidEntry(
     sequence=17, ticks=16693658530243479, partition="p", study="1.2", series=None, sop="1.2.3", reason="uid-missing"
 )
-OTHER = Unusable(sequence=5, ticks=0, partition="p", study="1", series="2", sop="3", reason="metadata-missing")
+OTHER = InvalidEntry(sequence=5, ticks=0, partition="p", study="1", series="2", sop="3", reason="metadata-missing")
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_a_superseded_run_records_nothing(path: str) -> None:
 
 def test_no_uid_in_the_log(path: str) -> None:
     """Bounds of run id and sequence alone."""
-    marked = Unusable(17, 0, "CANARY", "CANARY", "CANARY", "CANARY", "uid-missing")
+    marked = InvalidEntry(17, 0, "CANARY", "CANARY", "CANARY", "CANARY", "uid-missing")
     append(path, 3, new_rejects([marked], run_id=3, recorded_at=AT))
     assert [r.study for r in read_open(newest(path))] == ["CANARY"]
     logs = list((Path(path) / "_delta_log").glob("*.json"))

@@ -30,7 +30,7 @@ from dicom_etl.lake.paths import LakePaths, lake_paths
 from dicom_etl.remote import identity
 from dicom_etl.remote.identity import AsyncCredential
 from dicom_etl.remote.storage import Storage, _own_identity, storage_of
-from dicom_etl.remote.uri import address, is_remote
+from dicom_etl.remote.uri import parse_abfs_uri, is_remote
 from support.identity import FakeCredential, nobody
 
 ROOT = "abfss://dicom@contoso.dfs.core.windows.net/analytics"
@@ -76,7 +76,7 @@ def credential() -> FakeCredential:
 def test_an_address_says_container_account_and_path(
     text: str, scheme: str, container: str, account: str, dfs_host: str, blob_host: str, path: str, key: str
 ) -> None:
-    found = address(text)
+    found = parse_abfs_uri(text)
     assert (found.scheme, found.container, found.account, found.path) == (scheme, container, account, path)
     assert (found.dfs_host, found.blob_host, found.key) == (dfs_host, blob_host, key)
     assert str(found) == text.strip().rstrip("/")
@@ -115,7 +115,7 @@ def test_an_address_says_container_account_and_path(
 def test_what_is_no_address_is_refused_without_being_shown(text: str, said: str) -> None:
     """A token goes to no other host than one of Azure Storage or OneLake."""
     with pytest.raises(ValueError, match=r"^expected") as caught:
-        address(text)
+        parse_abfs_uri(text)
     assert said in str(caught.value)
     assert "secret" not in str(caught.value)
 
@@ -141,8 +141,8 @@ _PARTS = st.text(string.ascii_letters + string.digits + "_-.=", min_size=1, max_
 def test_an_address_is_the_same_when_read_again(container: str, account: str, parts: list[str], end: str) -> None:
     """Whatever its parts; the host is the account's."""
     text = "/".join([f"abfss://{container}@{account}.dfs.core.windows.net", *parts]) + end
-    found = address(text)
-    assert address(str(found)) == found
+    found = parse_abfs_uri(text)
+    assert parse_abfs_uri(str(found)) == found
     assert found.key.split("/") == [container, *parts]
     assert found.dfs_host == f"{account}.dfs.core.windows.net"
 
@@ -152,7 +152,7 @@ def test_an_address_is_the_same_when_read_again(container: str, account: str, pa
 def test_no_text_makes_the_parser_fail_otherwise(text: str) -> None:
     """An address of a known host, or ValueError."""
     try:
-        found = address(f"abfss://{text}")
+        found = parse_abfs_uri(f"abfss://{text}")
     except ValueError:
         return
     assert found.suffix in ("core.windows.net", "fabric.microsoft.com")
@@ -184,7 +184,7 @@ def test_a_local_folder_needs_no_identity(tmp_path: Path) -> None:
 
 def adlfs_given(storage: Storage, place: str) -> dict[str, Any]:
     """What adlfs is told of the identity."""
-    return storage._adlfs_identity(address(place))
+    return storage._adlfs_identity(parse_abfs_uri(place))
 
 
 def test_an_accounts_key_is_given_to_all_three() -> None:
@@ -453,7 +453,7 @@ def test_variables_of_adlfs_do_not_lead_to_another_account(
         "endpoint": Storage(key=KEY, endpoint=ENDPOINT),
     }[way]
     filesystem, _ = storage.filesystem(f"{place}/of/its/own")
-    account = address(place).account
+    account = parse_abfs_uri(place).account
     url = f"{ENDPOINT}/{account}" if way == "endpoint" else f"https://{account}.blob.core.windows.net"
     assert filesystem.service_client.url.rstrip("/") == url
     assert filesystem.account_key == (KEY if way == "key" else None)
@@ -535,7 +535,7 @@ def test_the_key_is_in_no_repr(endpoint: str, tmp_path: Path) -> None:
     storage = Storage(key=KEY, endpoint=endpoint)
     where = lake_paths(load_settings(None, [f"lake.root={ROOT}"], {}, tmp_path), storage)
     assert dataclasses.asdict(storage)["key"] == KEY
-    for shown in (repr(storage), str(storage), f"{where!r}", repr(address(ROOT))):
+    for shown in (repr(storage), str(storage), f"{where!r}", repr(parse_abfs_uri(ROOT))):
         assert KEY not in shown
     assert "endpoint=" in repr(storage)
 
@@ -574,7 +574,7 @@ def test_the_default_identity_is_azure_identitys_own(monkeypatch: pytest.MonkeyP
 
     nobody(monkeypatch, tmp_path)
     made = storage_of(settings_of(tmp_path)).credential
-    assert isinstance(made, identity._StatusKept)
+    assert isinstance(made, identity.BusyAwareCredential)
     assert isinstance(made._source, DefaultAzureCredential)
 
 

@@ -26,7 +26,7 @@ from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import WITHOUT_LAKE, find_lake, refuse_incomplete
 from dicom_etl.lake.paths import LakePaths
 from dicom_etl.remote.storage import FilesystemOf
-from dicom_etl.remote.uri import address, is_remote
+from dicom_etl.remote.uri import parse_abfs_uri, is_remote
 
 ROLE = "Storage Blob Data Contributor"
 _CONTENT = b"dicom-etl doctor\n"
@@ -94,7 +94,7 @@ def _namespace(key: str, place: str, filesystem_of: FilesystemOf) -> Iterator[Fi
 
     Of the shared root, where Spark merges.
     """
-    if not is_remote(place) or address(place).suffix != "core.windows.net":
+    if not is_remote(place) or parse_abfs_uri(place).suffix != "core.windows.net":
         return
     fs, _ = filesystem_of(place)
     try:
@@ -192,7 +192,7 @@ def _files(root: str, filesystem_of: FilesystemOf) -> Finding:
     """By its name only: who runs sync need not read the images, and a listing of all of them may take minutes."""
     if is_remote(root):
         try:
-            address(root)
+            parse_abfs_uri(root)
         except ValueError as error:
             raise ConfigurationError(f"files.root: {error}") from error
         return Finding("files.root", "ok", "an address in Azure storage; open_instance reads the DICOM files there")

@@ -15,7 +15,7 @@ from dicom_etl.commands.repair.old_tables import old_tables
 from dicom_etl.commands.repair.removals import check_removals, planned_removals
 from dicom_etl.commands.repair.reread import Repaired, Reread, commit, discard, repair_row, reread
 from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, gone_entries
-from dicom_etl.commands.verify.inventory import Inventory, Service
+from dicom_etl.commands.verify.inventory import ServiceInventory, Service
 from dicom_etl.commands.verify.scratch import Scratch
 from dicom_etl.commands.verify.search_result import proven_gone, search_studies
 from dicom_etl.core.attributes import INSTANCE_KEY
@@ -91,11 +91,11 @@ def _discarded_on_failure(read: Reread) -> Iterator[None]:
         raise
 
 
-def _inventory(work: _Rebuild, read: Reread, folder: Scratch) -> Inventory:
+def _inventory(work: _Rebuild, read: Reread, folder: Scratch) -> ServiceInventory:
     """What was landed, as a comparison takes it, and what the search holds."""
     window, client, settings = work.plan.stretch, work.service.client, work.service.settings
     work.service.progress.step("ask the search")
-    return Inventory(
+    return ServiceInventory(
         start=window.start,
         as_of=window.end,
         complete=window.start <= 0 or not any_entry(client, Window(0, window.start)),

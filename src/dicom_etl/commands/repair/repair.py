@@ -26,7 +26,7 @@ from dicom_etl.commands.verify.compare import (
     gone_entries,
     snapshot,
 )
-from dicom_etl.commands.verify.inventory import Inventory, Service, take_inventory
+from dicom_etl.commands.verify.inventory import ServiceInventory, Service, take_inventory
 from dicom_etl.commands.verify.scratch import scratch
 from dicom_etl.commands.verify.search_result import KeyFile, SearchResult, proven_gone
 from dicom_etl.core.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
@@ -149,7 +149,7 @@ def _run_plan(session: WriteSession) -> RunPlan:
     return RunPlan(Window(start, now), True, now, started)
 
 
-def _repaired(work: _Repair, before: Snapshot, inventory: Inventory) -> Repaired:
+def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> Repaired:
     session, retries = work.session, work.session.client.retries
     found = compare(work.one, before, inventory)
     removed = _removed(work, found)
@@ -262,7 +262,7 @@ def _check_removals(work: _Repair, before: Snapshot, found: Comparison, removed:
     check_removals(planned_removals(tables, lost, after), work.allowed, run_id=work.session.run_id)
 
 
-def _left(work: _Repair, inventory: Inventory) -> tuple[dict[str, int], dict[str, int]]:
+def _left(work: _Repair, inventory: ServiceInventory) -> tuple[dict[str, int], dict[str, int]]:
     """How many rows of each table still differ, and instances by kind, by what was listed and read again.
 
     The lake as it is now, with what this repair has written.

@@ -13,7 +13,7 @@ from uuid import uuid4
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl.commands.verify.inventory import Inventory, Service, read_again
+from dicom_etl.commands.verify.inventory import ServiceInventory, Service, read_again
 from dicom_etl.commands.verify.scratch import Scratch
 from dicom_etl.commands.verify.search_result import SearchResult, held_instances, proven_gone
 from dicom_etl.core.attributes import INSTANCE_KEY, STUDY_KEY
@@ -127,7 +127,7 @@ class Held:
     """
 
     search: SearchResult
-    inventory: Inventory
+    inventory: ServiceInventory
     studies: DataFrame | None
     keys: DataFrame
     restored: tuple[Reject, ...] = ()
@@ -164,7 +164,7 @@ class Comparer:
         return self.keys((r.partition, r.study, r.series, r.sop) for r in rejects if r.study and r.series and r.sop)
 
 
-def compare(one: Comparer, snap: Snapshot, inventory: Inventory, more: DataFrame | None = None) -> Comparison:
+def compare(one: Comparer, snap: Snapshot, inventory: ServiceInventory, more: DataFrame | None = None) -> Comparison:
     """The comparison of all that is listed, and of ``more`` entries read since, with the lake as it was at ``snap``.
 
     What seems to be missing is asked for again: overtaken entries by their time, studies that differ one by one,
@@ -205,8 +205,8 @@ def compare(one: Comparer, snap: Snapshot, inventory: Inventory, more: DataFrame
 
 
 def _last_entries(
-    one: Comparer, snap: Snapshot, inventory: Inventory, more: DataFrame | None
-) -> tuple[Inventory, DataFrame, DataFrame]:
+    one: Comparer, snap: Snapshot, inventory: ServiceInventory, more: DataFrame | None
+) -> tuple[ServiceInventory, DataFrame, DataFrame]:
     """The inventory, its entries, and the last entry of each key.
 
     An entry that was overtaken by one that is not listed is read again once, with the end of the feed: while pages are
@@ -214,7 +214,7 @@ def _last_entries(
     """
     change = snap.lake.path("change")
 
-    def last_of(listed: Inventory) -> tuple[DataFrame, DataFrame]:
+    def last_of(listed: ServiceInventory) -> tuple[DataFrame, DataFrame]:
         entries = one.entries(change, listed.files)
         entries = entries if more is None else entries.unionByName(more)
         return entries, one.keep(fold.last_of_each_key(entries, reread=True))
@@ -237,7 +237,7 @@ def _overtaken_windows(raw: DataFrame, snap: Snapshot) -> list[Window]:
     return [Window(first, last + 1)]
 
 
-def _held(one: Comparer, snap: Snapshot, inventory: Inventory, raw: DataFrame, instances: DataFrame) -> Held:
+def _held(one: Comparer, snap: Snapshot, inventory: ServiceInventory, raw: DataFrame, instances: DataFrame) -> Held:
     """What the search holds of the studies where that matters, each asked for by itself.
 
     They are those that the feed and the search count otherwise, and those of an extra row of the lake, of a Replaced
@@ -279,7 +279,7 @@ def _restored(raw: DataFrame, held: DataFrame, voids: tuple[Reject, ...]) -> tup
     return tuple(v for v in voids if (v.partition, v.study, v.series, v.sop) in keys)
 
 
-def _pending(one: Comparer, snap: Snapshot, before: Inventory, held: Held, last: DataFrame) -> DataFrame:
+def _pending(one: Comparer, snap: Snapshot, before: ServiceInventory, held: Held, last: DataFrame) -> DataFrame:
     """The keys with a last entry that no run covers yet, also one that came while the search was asked."""
     since = one.service.settings.feed.start
     newest = held.inventory.files[len(before.files) :]

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, comparison_start, snapshot
-from dicom_etl.commands.verify.inventory import Inventory, Service, take_inventory
+from dicom_etl.commands.verify.inventory import ServiceInventory, Service, take_inventory
 from dicom_etl.commands.verify.scratch import scratch
 from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.clock import utc_now
@@ -134,7 +134,7 @@ def verify(
 
 
 def _verification(
-    settings: Settings, snap: Snapshot, inventory: Inventory, found: Comparison, metadata: bool
+    settings: Settings, snap: Snapshot, inventory: ServiceInventory, found: Comparison, metadata: bool
 ) -> Verification:
     to_come = found.different.where("pending")
     theirs = differences.without(found.live, to_come)
