@@ -87,7 +87,7 @@ def test_of_six_who_claim_at_once_one_has_the_lake(there: Site) -> None:
         together.wait()
         try:
             held = claim(
-                filesystem, path, verb="sync", floor=0, process=me,
+                filesystem, path, verb="sync", last_known_run_id=0, process=me,
                 clock=lambda: datetime.now(UTC), sleep=lambda _seconds: None,
             )  # fmt: skip
         except AnotherWriter:

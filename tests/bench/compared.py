@@ -13,7 +13,7 @@ from bench.processes import Ended, Server, StepFailed, run_process
 from bench.results import Results, count
 from dicom_etl.lake.ledger import last_succeeded
 from dicom_etl.lake.open import find_lake, highest_run_id
-from dicom_etl.lake.paths import places
+from dicom_etl.lake.paths import lake_paths
 
 _LIMIT_SECONDS = 3 * 3600
 
@@ -62,7 +62,7 @@ def _cover_all(server: Server, lake: Grown) -> None:
     """Has the ledger say that the older rows, which were written directly, were read as well."""
     if lake.start == START:
         return
-    ours = find_lake(places(settings(server.base_url, lake.root)))
+    ours = find_lake(lake_paths(settings(server.base_url, lake.root)))
     assert ours is not None
     last = last_succeeded(ours.runs())
     assert last is not None

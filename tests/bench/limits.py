@@ -28,12 +28,13 @@ from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_feed
 from dicom_etl.lake.change_schema import change_schema
-from dicom_etl.lake.delta.add_file import NewFile
+from dicom_etl.lake.delta.add_file import AddFile
 from dicom_etl.lake.delta.commit import commit_files
 from dicom_etl.lake.delta.folder import local_folder
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import find_lake, highest_run_id, make_lake, make_private_tables
-from dicom_etl.lake.paths import places
+from dicom_etl.lake.paths import lake_paths
+from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.landing.landing import Landed, Landing
 
 CONNECTIONS = 10
@@ -71,24 +72,29 @@ def _end(feed: Feed, place: int) -> int:
 
 def land(given: Settings, run_id: int, window: Window, connections: int) -> tuple[Landed, FeedReadResult]:
     """Download, parse and write one range; the files are not committed yet."""
-    lake = find_lake(places(given))
+    lake = find_lake(lake_paths(given))
     assert lake is not None
-    folder = local_folder(lake.path("change"), private=True)
+    folder = local_folder(lake.lake.path("change"), private=True)
     with connect(given.dicom) as client, Landing(folder, run_id=run_id, read_at=_READ_AT) as landing:
         reading = read_feed(client, window, batch_size=given.feed.batch_size, connections=connections, sink=landing.add)
         return landing.finish(reading.window.end), reading
 
 
-def commit(given: Settings, run_id: int, files: tuple[NewFile, ...]) -> int:
+def commit(given: Settings, run_id: int, files: tuple[AddFile, ...]) -> int:
     """The version of ``change`` that has the files, by one commit."""
-    lake = find_lake(places(given))
+    lake = find_lake(lake_paths(given))
     assert lake is not None
     return commit_files(
-        lake.table("change"), files, app_id=lake.app_id("change"), run_id=run_id, details={}, schema=change_schema()
+        lake.table("change"),
+        files,
+        app_id=lake.lake.app_id("change"),
+        run_id=run_id,
+        details={},
+        schema=change_schema(),
     )
 
 
-def _land_part(task: tuple[str, str, int, Window, int]) -> tuple[tuple[NewFile, ...], int, int]:
+def _land_part(task: tuple[str, str, int, Window, int]) -> tuple[tuple[AddFile, ...], int, int]:
     base_url, root, run_id, window, connections = task
     landed, reading = land(settings(base_url, Path(root)), run_id, window, connections)
     return landed.files, landed.entries, reading.slices
@@ -97,7 +103,7 @@ def _land_part(task: tuple[str, str, int, Window, int]) -> tuple[tuple[NewFile, 
 def landing(base_url: str, root: Path, entries: int, processes: int) -> dict[str, Any]:
     """The whole feed into a new table ``change``, in parts side by side, and one commit of them all."""
     given = settings(base_url, root)
-    lake = make_lake(places(given), service_fingerprint(base_url))
+    lake = make_lake(lake_paths(given), service_fingerprint(base_url))
     make_private_tables(lake)
     whole = Window(START, Feed(entries).base_end)
     edges = [whole.start + (whole.end - whole.start) * part // processes for part in range(processes + 1)]
@@ -139,11 +145,12 @@ def merge(base_url: str, root: Path, start: int, entries: int, windows: int) -> 
     given = settings(base_url, root, start)
     feed = Feed(entries, ["create"] * windows)
     seconds = []
-    lake = find_lake(places(given))
-    assert lake is not None
+    snapshot = find_lake(lake_paths(given))
+    assert snapshot is not None
+    lake = snapshot.lake
     with Engine(given.spark) as engine:
-        spark = engine.session(lake.rows())
-        first_id = highest_run_id(lake) + 1
+        spark = engine.session(shared_rows(snapshot))
+        first_id = highest_run_id(snapshot) + 1
         for run_id, number in enumerate(range(windows), start=first_id):
             places_of = feed.window(number)
             window = Window(feed.event(places_of[0]).ticks, feed.event(places_of[-1]).ticks + 1)

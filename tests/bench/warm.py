@@ -17,6 +17,9 @@ from bench.lakes import file_counts, merge_figures, settings, versions
 from bench.processes import Server
 from dicom_etl.commands.sync import sync_in
 from dicom_etl.commands.sync_request import Request
+from dicom_etl.core.clock import utc_now
+from dicom_etl.core.progress import NullProgress
+from dicom_etl.run.write_session import Resources
 from dicom_etl.tables.engine.session import Engine
 
 
@@ -40,7 +43,8 @@ def main() -> None:
                 server.show(given.entries, windows[:count], per_window=given.per_window)
                 before = versions(Path(root))
                 began = time.monotonic()
-                (run,) = sync_in(engine, settings(given.base_url, Path(root), given.start, given.more), Request())
+                lake = settings(given.base_url, Path(root), given.start, given.more)
+                (run,) = sync_in(Resources(lake, None, engine, NullProgress(), utc_now, time.sleep), Request())
                 seconds = time.monotonic() - began
                 feed = Feed(given.entries, windows[:count], given.per_window)
                 studies = feed.studies(feed.window(count - 1))

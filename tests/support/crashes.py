@@ -13,18 +13,18 @@ import pytest
 
 from dicom_etl.lake import ledger
 from dicom_etl.landing.landing import Landing
-from dicom_etl.run import merge, pipeline, roll_up
+from dicom_etl.run import land, merge, rejects, roll_up
 
 # Where a run can die, in the order of the run: what is wrapped, and whether it has happened by then.
 POINTS: dict[str, tuple[ModuleType | type, str, str]] = {
     "a page": (Landing, "add", "after"),
-    "files written": (pipeline, "commit_change", "before"),
-    "change committed": (pipeline, "commit_change", "after"),
+    "files written": (land, "commit_change", "before"),
+    "change committed": (land, "commit_change", "after"),
     "before the merge of instance": (merge, "merge_instance", "before"),
     "after the merge of instance": (merge, "merge_instance", "after"),
     "before a roll-up": (roll_up, "merge_rollup", "before"),
     "after a roll-up": (roll_up, "merge_rollup", "after"),
-    "rejects recorded": (pipeline, "append_rejects", "after"),
+    "rejects recorded": (rejects, "append_rejects", "after"),
     "before the ledger": (ledger, "record", "before"),
     "after the ledger": (ledger, "record", "after"),
 }

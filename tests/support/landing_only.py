@@ -13,15 +13,15 @@ from dicom_emulator.options import EmulatorOptions
 from dicom_emulator.serve import serve_in_thread
 from dicom_etl.commands import sync
 from dicom_etl.run import pipeline
-from dicom_etl.run.merge import Outcome
+from dicom_etl.run.merge import RunResult
 from dicom_etl.tables.engine.session import Engine
-from dicom_etl.tables.merge import Merged
+from dicom_etl.tables.merge import MergeResult
 from support.site import SECOND, Site, at
 
 
-def outcome(*rejected: int) -> Outcome:
+def outcome(*rejected: int) -> RunResult:
     """What MERGEs of nothing say, with these sequences rejected by the fold."""
-    return Outcome(Merged(0, 0, 0, None), 0, 0, frozenset(rejected), 0.0, 0.0)
+    return RunResult(MergeResult(0, 0, 0, None), 0, 0, frozenset(rejected), 0.0, 0.0)
 
 
 @contextmanager

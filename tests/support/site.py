@@ -24,7 +24,7 @@ from dicom_etl.lake.delta.table import open_table
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import init_lake
-from dicom_etl.lake.paths import places
+from dicom_etl.lake.paths import lake_paths
 from dicom_etl.remote.storage import Storage
 from support.accounted import check_accounting, dataset_of
 from support.oracle import KEYS, Row, Tables, accounting, by_key, expected_tables, instance_row
@@ -137,7 +137,7 @@ class Site:
 
     def init(self) -> Site:
         """The same, with a lake that is made if there is none."""
-        init_lake(places(self.settings), service_fingerprint(self.settings.dicom.base_url))
+        init_lake(lake_paths(self.settings), service_fingerprint(self.settings.dicom.base_url))
         return self
 
     def clock(self, hour: float) -> None:

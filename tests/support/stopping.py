@@ -45,8 +45,8 @@ class Point:
 POINTS = {
     "page read": Point("dicom_etl.landing.landing", "Landing.add", "after", call=2),
     "files written": Point("dicom_etl.landing.landing", "Landing.finish", "after"),
-    "landing opened": Point("dicom_etl.run.pipeline", "commit_change", "before"),
-    "landed": Point("dicom_etl.run.pipeline", "commit_change", "after"),
+    "landing opened": Point("dicom_etl.run.land", "commit_change", "before"),
+    "landed": Point("dicom_etl.run.land", "commit_change", "after"),
     "instance next": Point("dicom_etl.run.merge", "merge_instance", "before"),
     "instance merged": Point("dicom_etl.run.merge", "merge_instance", "after"),
     "instance built": Point("dicom_etl.commands.repair.rebuild", "put_in_place", "after"),
@@ -56,7 +56,7 @@ POINTS = {
     "study next": Point("dicom_etl.run.roll_up", "merge_rollup", "before", table="study"),
     "all merged": Point("dicom_etl.run.pipeline", "record_rejects", "before"),
     "rejects recorded": Point("dicom_etl.run.pipeline", "record_rejects", "after"),
-    "row next": Point("dicom_etl.run.pipeline", "_record", "before"),
+    "row next": Point("dicom_etl.run.pipeline", "record", "before"),
     "ledger opened": Point("dicom_etl.lake.ledger", "record", "before"),
     "row written": Point("dicom_etl.lake.ledger", "record", "after"),
     "change maintained": Point("dicom_etl.commands.maintain", "_maintained", "after", call=2),
@@ -82,9 +82,8 @@ def main() -> None:
 
 
 def _beat_often() -> None:
-    for name in ("dicom_etl.run.write_session", "dicom_etl.commands.maintain"):
-        module: Any = importlib.import_module(name)
-        module.claim = functools.partial(module.claim, interval_seconds=BEAT_SECONDS)
+    module: Any = importlib.import_module("dicom_etl.run.write_session")
+    module.claim = functools.partial(module.claim, interval_seconds=BEAT_SECONDS)
 
 
 def at_point(point: str, act: Callable[[], Any], put: Callable[[Any, str, Any], None] = setattr) -> None:
@@ -125,7 +124,9 @@ def child(site: Site, point: str, signal_name: str, verb: str, *words: str) -> I
     settings = [word for text in (*site.texts, "spark.driver_memory=1g") for word in ("--set", text)]
     scratch = site.folder / "tmp"
     scratch.mkdir(exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "TMPDIR": str(scratch)}
+    # Of this very tree, wherever the environment's own installation points.
+    sources = os.pathsep.join((str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "src")))
+    environment = {**os.environ, "PYTHONPATH": sources, "TMPDIR": str(scratch)}
     with subprocess.Popen(
         [sys.executable, "-m", "support.stopping", point, signal_name, verb, *words, *settings],
         cwd=site.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

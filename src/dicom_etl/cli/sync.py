@@ -27,15 +27,15 @@ def init(settings: Settings, as_json: bool) -> int:
     """Make a new lake at lake.root; an existing lake stays as it is."""
     from dicom_etl.lake.lake_id import service_fingerprint  # noqa: PLC0415
     from dicom_etl.lake.open import init_lake  # noqa: PLC0415
-    from dicom_etl.lake.paths import places  # noqa: PLC0415
+    from dicom_etl.lake.paths import lake_paths  # noqa: PLC0415
 
-    lake, made = init_lake(places(settings), service_fingerprint(settings.dicom.base_url))
+    lake, made = init_lake(lake_paths(settings), service_fingerprint(settings.dicom.base_url))
     identity = lake.identity
     if as_json:
-        print_json({"root": lake.places.root, "lake": str(identity.lake_id), "service": identity.service, "made": made})
+        print_json({"root": lake.paths.root, "lake": str(identity.lake_id), "service": identity.service, "made": made})
     else:
         what = "made a new lake" if made else "there is a lake already"
-        print_line(f"{what} at {lake.places.root}: {identity.lake_id}, for {identity.service}")
+        print_line(f"{what} at {lake.paths.root}: {identity.lake_id}, for {identity.service}")
     return 0
 
 

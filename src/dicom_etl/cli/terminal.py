@@ -13,7 +13,7 @@ from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from dicom_etl.cli import wording
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 
 # The spinner, the elapsed time and the spaces between.
 _BESIDE = 12
@@ -23,7 +23,7 @@ _BESIDE = 12
 def terminal_progress() -> Iterator[Progress]:
     """Progress on standard error when it is a terminal, else silence; its line is gone when the block ends."""
     if not sys.stderr.isatty():
-        yield Silent()
+        yield NullProgress()
         return
     bar = Bar(
         SpinnerColumn(),

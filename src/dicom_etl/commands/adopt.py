@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from datetime import datetime
 
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from dicom_etl.core.errors import DataError
-from dicom_etl.core.progress import Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.table import properties
 from dicom_etl.lake.lake_id import LAKE_ID
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import ADOPTED, Lake, find_lake, make_lake, make_private_tables, opened
-from dicom_etl.lake.paths import Places
-from dicom_etl.run.pipeline import record_verb
+from dicom_etl.lake.open import ADOPTED, find_lake, make_lake, make_private_tables
+from dicom_etl.lake.paths import LakePaths
+from dicom_etl.lake.snapshot import Lake, opened
+from dicom_etl.run.record import record_verb
 from dicom_etl.run.replace import put_in_place, rolled_up
-from dicom_etl.run.write_session import failure_recorded
+from dicom_etl.run.write_session import Resources, WriteSession, failure_recorded
 from dicom_etl.tables import adoption
-from dicom_etl.tables.engine.session import Engine
 from dicom_etl.tables.merge import Fence
 from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY, TABLES, Table, table_properties
 
@@ -30,65 +27,59 @@ log = logging.getLogger(__name__)
 MANY_ROWS = 10_000_000
 
 
-def strangers(where: Places) -> list[Table]:
+def foreign_tables(where: LakePaths) -> list[Table]:
     """The shared tables that lie there and are nobody's yet; none where there is nothing to adopt."""
     found = {table: opened(where, table.name) for table in TABLES}
     return [table for table, delta in found.items() if delta is not None and LAKE_ID not in properties(delta)]
 
 
-def adopt(
-    settings: Settings,
-    where: Places,
-    service: str,
-    engine: Engine,
-    run_id: int,
-    *,
-    clock: Callable[[], datetime],
-    progress: Progress,
-) -> Run:
+def adopt(resources: Resources, where: LakePaths, service: str, run_id: int) -> Run:
     """The row of the ledger for the adoption, which covers nothing; the three tables are ours from then on.
 
     Everything is looked at before anything is written. What a crash leaves is taken up by the next adoption:
     a table is ours by its properties, which come last, and ``run``, which decides whose, comes first.
     Raises DataError (65) when the tables are not what the template writes, or hold a key twice.
     """
-    started = clock()
+    started, progress = resources.clock(), resources.progress
     progress.step("look at the template's tables")
-    for table in strangers(where):
+    for table in foreign_tables(where):
         _check_columns(table, _opened(where, table))
-    spark = engine.session(MANY_ROWS)
-    if INSTANCE in strangers(where):
+    spark = resources.engine.session(MANY_ROWS)
+    if INSTANCE in foreign_tables(where):
         _check_rows(*adoption.unfit_rows(spark, where.instance))
     elif opened(where, "instance") is None:
         raise DataError("the table instance is missing beside the template's others: set lake.instance_path to it")
 
-    lake = find_lake(where, service, adopting=True) or make_lake(where, service)
-    with failure_recorded(run_id, "adopt", None, settings, lake, clock):
-        make_private_tables(lake)
+    snapshot = find_lake(where, service, adopting=True) or make_lake(where, service)
+    session = WriteSession("adopt", run_id, snapshot, resources)
+    with failure_recorded(session):
+        make_private_tables(snapshot)
         progress.step("adopt")
-        _take_over(settings, where, lake, spark, run_id)
-        row = record_verb(settings, lake, run_id, "adopt", started, clock())
+        _take_over(session, spark)
+        row = record_verb(session, started)
         log.info("tables adopted", extra={"run_id": run_id})
         return row
 
 
-def _take_over(settings: Settings, where: Places, lake: Lake, spark: SparkSession, run_id: int) -> None:
-    if INSTANCE in strangers(where):
+def _take_over(session: WriteSession, spark: SparkSession) -> None:
+    lake, snapshot = session.lake, session.snapshot
+    where = lake.paths
+    if INSTANCE in foreign_tables(where):
         instance = _opened(where, INSTANCE)
         adoption.take_over_instance(
             spark,
             where.instance,
             _columns(instance),
-            Fence(lake.app_id("instance"), run_id),
-            _properties(settings, lake, instance),
+            Fence(lake.app_id("instance"), session.run_id),
+            _properties(session.settings, lake, instance),
         )
     for table in (SERIES, STUDY):
         # From scratch, from what instance holds: so ghosts, null partitions and doubles are gone by one commit.
-        source = rolled_up(lake, table, lake.version("instance"))
-        put_in_place(spark, run_id, settings, lake, table, source, {ADOPTED: "true"})
+        source = rolled_up(lake, table, snapshot.refresh("instance").version("instance"))
+        put_in_place(spark, session, table, source, {ADOPTED: "true"})
 
 
-def _opened(where: Places, table: Table) -> DeltaTable:
+def _opened(where: LakePaths, table: Table) -> DeltaTable:
     found = opened(where, table.name)
     if found is None:
         raise DataError(f"the table {table.name} has vanished just now; run again")

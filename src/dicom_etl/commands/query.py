@@ -12,7 +12,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.lake.open import TABLES, Lake, existing_lake, refuse_incomplete
+from dicom_etl.lake.open import existing_lake, refuse_incomplete
+from dicom_etl.lake.snapshot import TABLES, LakeSnapshot
+from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.tables.engine.errors import condition
 from dicom_etl.tables.engine.session import Engine
 from dicom_etl.tables.merge import read_table
@@ -26,31 +28,31 @@ def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -
     Raises UsageError (64) when the text does not parse, names what is not there, or would write; DataError (65) instead
     when a shared table has vanished.
     """
-    lake = existing_lake(settings, private=False)
-    with Engine(settings.spark, spark, lake.places) as engine:
-        session = engine.session(lake.rows())
-        _make_views(session, lake)
+    snapshot = existing_lake(settings, private=False)
+    with Engine(settings.spark, spark, snapshot.lake.paths) as engine:
+        session = engine.session(shared_rows(snapshot))
+        _make_views(session, snapshot)
         try:
-            yield _read_only_of(lake, session, sql)
+            yield _read_only_of(snapshot, session, sql)
         except (PySparkException, Py4JJavaError) as error:
             # Found out only as the rows are made (1/0, a cast); the message may quote a value, its name does not.
             named = condition(error) if isinstance(error, PySparkException) else None
             raise UsageError(f"query: it failed as it ran ({named or type(error).__name__})") from error
 
 
-def _read_only_of(lake: Lake, session: SparkSession, sql: str) -> DataFrame:
+def _read_only_of(snapshot: LakeSnapshot, session: SparkSession, sql: str) -> DataFrame:
     """``read_only``; of a lake without one of its shared tables what that is (65), and not that a name is unknown."""
     try:
         return read_only(session, sql)
     except UsageError:
-        refuse_incomplete(lake, private=False)
+        refuse_incomplete(snapshot, private=False)
         raise
 
 
-def _make_views(spark: SparkSession, lake: Lake) -> None:
+def _make_views(spark: SparkSession, snapshot: LakeSnapshot) -> None:
     for name in TABLES:
-        if lake.readable(name):
-            read_table(spark, lake.path(name)).createOrReplaceTempView(name)
+        if snapshot.readable(name):
+            read_table(spark, snapshot.lake.path(name)).createOrReplaceTempView(name)
 
 
 def read_only(spark: SparkSession, sql: str) -> DataFrame:

@@ -9,11 +9,13 @@ from datetime import datetime
 
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import UsageError
+from dicom_etl.core.progress import NullProgress
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.lake.claims.claim import claim
-from dicom_etl.lake.open import existing_lake, highest_run_id, refuse_incomplete, refuse_restored
-from dicom_etl.lake.rejected import Reject, close_reject, read_open
-from dicom_etl.run.pipeline import record_verb
+from dicom_etl.lake.open import existing_lake, refuse_incomplete, refuse_restored
+from dicom_etl.lake.rejected import Reject, append_closed, read_open, settled
+from dicom_etl.run.record import record_verb
+from dicom_etl.run.write_session import Resources, write_session
+from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +24,9 @@ VERB = "rejects"
 
 def open_rejects(settings: Settings) -> list[Reject]:
     """The open rejects, by sequence. Raises DataError when there is no lake, or a table of it is gone."""
-    lake = existing_lake(settings)
-    refuse_incomplete(lake)
-    return read_open(lake.table("rejected"))
+    snapshot = existing_lake(settings)
+    refuse_incomplete(snapshot)
+    return read_open(snapshot.table("rejected"))
 
 
 def close(
@@ -40,32 +42,22 @@ def close(
     Raises UsageError when no reject of this sequence is open, DataError when a table is older than recorded,
     AnotherWriter when somebody else writes the lake.
     """
-    lake = existing_lake(settings)
-    refuse_incomplete(lake)
+    snapshot = existing_lake(settings)
+    refuse_incomplete(snapshot)
     # Else the row of this verb would take the table's lower version for the one that it has to have.
-    refuse_restored(lake)
+    refuse_restored(snapshot)
     started = clock()
-    with claim(
-        *lake.storage.filesystem(lake.places.claims),
-        verb=VERB,
-        floor=highest_run_id(lake),
-        clock=clock,
-        sleep=sleep,
-    ) as held:
-        rejected = lake.table("rejected")
+    with (
+        Engine(settings.spark, where=snapshot.lake.paths) as engine,
+        write_session(Resources(settings, None, engine, NullProgress(), clock, sleep), VERB, snapshot) as session,
+    ):
+        lake, rejected = session.lake, session.snapshot.table("rejected")
         found = next((reject for reject in read_open(rejected) if reject.sequence == sequence), None)
         if found is None:
             raise UsageError(f"--close: {sequence} is no open reject; dicom-etl rejects lists them")
-        closed = close_reject(
-            rejected,
-            found,
-            why,
-            app_id=lake.app_id("rejected"),
-            run_id=held.run_id,
-            recorded_at=clock(),
-            folder=lake.folder("rejected"),
-        )
+        (closed,) = settled([found], run_id=session.run_id, recorded_at=clock(), status="void")
+        append_closed(rejected, closed, why, app_id=lake.app_id("rejected"), folder=lake.folder("rejected"))
         # The text is an operator's: it stands in the private table, and nowhere else.
-        log.info("reject closed", extra={"run_id": held.run_id, "sequence": sequence, "reason": closed.reason})
-        record_verb(settings, lake, held.run_id, VERB, started, clock())
+        log.info("reject closed", extra={"run_id": session.run_id, "sequence": sequence, "reason": closed.reason})
+        record_verb(session, started)
         return closed

@@ -6,28 +6,26 @@ design/architecture.md: Flow of a run.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 from pyspark.sql import SparkSession
 
-from dicom_etl.commands.adopt import adopt, strangers
+from dicom_etl.commands.adopt import adopt, foreign_tables
 from dicom_etl.commands.sync_request import Request
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import service_now
 from dicom_etl.lake import coverage, ledger
-from dicom_etl.lake.claims.claim import Claim
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import (
-    Lake,
     find_lake,
     highest_run_id,
     init_lake,
@@ -36,16 +34,17 @@ from dicom_etl.lake.open import (
     refuse_incomplete,
     refuse_restored,
 )
-from dicom_etl.lake.paths import Places, places
+from dicom_etl.lake.paths import LakePaths, lake_paths
+from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
-from dicom_etl.run.feed_continuity import refuse_a_feed_that_went_back
-from dicom_etl.run.pipeline import Read, run
-from dicom_etl.run.plan import Task
-from dicom_etl.run.prefetch import ReadAhead
-from dicom_etl.run.read import fetch, new_landing
+from dicom_etl.run.feed_continuity import refuse_reset_feed
+from dicom_etl.run.land import Read
+from dicom_etl.run.pipeline import run
+from dicom_etl.run.plan import RunPlan
+from dicom_etl.run.prefetch import Prefetcher
 from dicom_etl.run.roll_up import rollups_outstanding
-from dicom_etl.run.write_session import failure_recorded, writing
+from dicom_etl.run.write_session import Resources, WriteSession, claimed, failure_recorded, write_session
 from dicom_etl.tables.engine.session import Engine
 
 
@@ -64,166 +63,140 @@ def sync(
     Raises ConfigurationError when there is no lake and ``request`` does not ask for one, AnotherWriter when somebody
     else writes this lake, and what a run raises.
     """
-    where = places(settings)
+    where = lake_paths(settings)
     with Engine(settings.spark, spark, where) as engine:
-        yield from sync_in(engine, settings, request, where=where, progress=progress, clock=clock, sleep=sleep)
+        yield from sync_in(Resources(settings, None, engine, progress or NullProgress(), clock, sleep), request, where)
 
 
-def sync_in(
-    engine: Engine,
-    settings: Settings,
-    request: Request,
-    *,
-    where: Places | None = None,
-    progress: Progress | None = None,
-    clock: Callable[[], datetime] = utc_now,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Run]:
-    """The same in an engine that the caller keeps, so that the next sync finds it warm.
+def sync_in(resources: Resources, request: Request, where: LakePaths | None = None) -> Iterator[Run]:
+    """The same in an engine that the caller keeps, so that the next sync finds it warm; the client is opened here.
 
-    ``where`` are the places of ``settings``, for a caller that has them: each time they are made, Azure is asked
-    for a token.
+    ``where`` are the places of the settings, for a caller that has them: each time they are made, Azure is asked for a
+    token.
     """
-    where = where or places(settings)
+    settings, progress = resources.settings, resources.progress
+    where = where or lake_paths(settings)
     service = service_fingerprint(settings.dicom.base_url)
-    progress = progress or Silent()
-    with connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client, ReadAhead() as ahead:
-        tools = _Tools(settings, where, service, client, engine, ahead, progress, clock, sleep)
-        if request.adopt and strangers(where):
-            yield _adopted(tools)
+    tokens = dicom_tokens(settings.dicom)
+    with connect(settings.dicom, tokens, sleep=resources.sleep) as client, Prefetcher() as prefetcher:
+        resources = replace(resources, client=client)
+        if request.adopt and foreign_tables(where):
+            yield _adopted(resources, where, service)
         if request.init:
             init_lake(where, service)
-        plan: _Plan | None = None
+        work = _Sync(request, where, service, resources, prefetcher)
+        left: _Left | None = None
         done = 0
-        while plan is None or (plan.left and done != request.max_runs):
+        while left is None or (left.stretches and done != request.max_runs):
             done += 1
-            ended = _next_run(tools, request, plan, last=done == request.max_runs)
+            ended = _next_run(work, left, last=done == request.max_runs)
             if ended is None:
                 return
-            row, plan = ended
-            progress.windows_left(coverage.windows_in(plan.left, settings.feed.window))
+            row, left = ended
+            progress.windows_left(coverage.windows_in(left.stretches, settings.feed.window))
             yield row
 
 
 @dataclass(frozen=True, slots=True)
-class _Tools:
+class _Sync:
     """What every run of one sync works with."""
 
-    settings: Settings
-    where: Places
+    request: Request
+    where: LakePaths
     service: str
-    client: HttpClient
-    engine: Engine
-    ahead: ReadAhead
-    progress: Progress
-    clock: Callable[[], datetime]
-    sleep: Callable[[float], None]
+    resources: Resources
+    prefetcher: Prefetcher
 
-    def claimed(self, verb: str, lake: Lake | None, holding: Collection[int] = ()) -> AbstractContextManager[Claim]:
-        floor = highest_run_id(lake)
-        return writing(self.where, verb, floor, self.client, self.engine, self.clock, self.sleep, holding)
+    def opened(self) -> LakeSnapshot:
+        return lake_at(self.where, self.service)
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _Left:
     """What is left to read, oldest first, and the instant (ticks) by which that was decided."""
 
-    left: list[Window]
+    stretches: list[Window]
     now: int
     exact: bool
 
-    def task(self, run_id: int, started_at: datetime) -> Task:
-        return Task(run_id, "sync", self.left[0], self.exact, self.now, started_at)
+    def plan(self, started_at: datetime) -> RunPlan:
+        return RunPlan(self.stretches[0], self.exact, self.now, started_at)
 
-    def after(self, read_until: int | None) -> _Plan:
+    def after(self, read_until: int | None) -> _Left:
         """What is left after a run that may have been cut at a window's edge."""
-        first, *others = self.left
+        first, *others = self.stretches
         if read_until is not None and read_until < first.end:
             others = [Window(read_until, first.end), *others]
-        return replace(self, left=others)
+        return replace(self, stretches=others)
 
 
-def _adopted(tools: _Tools) -> Run:
-    settings, where, service = tools.settings, tools.where, tools.service
-    with tools.claimed("adopt", find_lake(where, service, adopting=True)) as held:
-        return adopt(settings, where, service, tools.engine, held.run_id, clock=tools.clock, progress=tools.progress)
+def _adopted(resources: Resources, where: LakePaths, service: str) -> Run:
+    with claimed(resources, "adopt", where, highest_run_id(find_lake(where, service, adopting=True))) as held:
+        return adopt(resources, where, service, held.run_id)
 
 
-def _next_run(tools: _Tools, request: Request, plan: _Plan | None, *, last: bool) -> tuple[Run, _Plan] | None:
-    """One run and what is left after it; None when nothing is due. Without a ``plan`` it is made, after the claim."""
-    settings = tools.settings
-    begun = tools.ahead.take()
+def _next_run(work: _Sync, left: _Left | None, *, last: bool) -> tuple[Run, _Left] | None:
+    """One run and what is left after it; None when nothing is due. What is ``left`` is decided after the first claim.
+
+    For a run that was begun ahead the lake is opened again, and not the last run's refreshed: a table that was taken
+    away or put back meanwhile shows.
+    """
+    begun = work.prefetcher.take()
     with ExitStack() as stack:
-        if begun is not None:
-            stack.push(begun.stack)
-            held = begun.claim
+        if begun is None:
+            session = stack.enter_context(write_session(work.resources, "sync", work.opened()))
         else:
-            held = stack.enter_context(tools.claimed("sync", lake_at(tools.where, tools.service)))
-        lake = lake_at(tools.where, tools.service)
-        reading = list(plan.left) if plan is not None else []
-        with failure_recorded(held.run_id, "sync", reading, settings, lake, tools.clock):
-            if plan is None:
-                plan = _planned(tools, request, lake)
-                reading += plan.left
-                refuse_restored(lake)
-                refuse_a_feed_that_went_back(tools.client, lake)
-            if not plan.left and rollups_outstanding(lake):
-                plan = replace(plan, left=[Window(plan.now, plan.now)])  # nothing to read, but a dead run's work
-            if not plan.left:
-                refuse_incomplete(lake)
+            stack.push(begun.stack)
+            session = replace(begun.session, snapshot=work.opened(), resources=work.resources)
+        reading = list(left.stretches) if left is not None else []
+        with failure_recorded(session, reading):
+            if left is None:
+                left = _decided(work.request, session)
+                reading += left.stretches
+                refuse_restored(session.snapshot)
+                refuse_reset_feed(session.client, session.snapshot)
+            if not left.stretches and rollups_outstanding(session.snapshot):
+                left = replace(left, stretches=[Window(left.now, left.now)])  # nothing to read, but a dead run's work
+            if not left.stretches:
+                refuse_incomplete(session.snapshot)
                 return None
-            tools.progress.windows_left(coverage.windows_in(plan.left, settings.feed.window))
-            make_private_tables(lake)
+            session.progress.windows_left(coverage.windows_in(left.stretches, session.settings.feed.window))
+            make_private_tables(session.snapshot)
             row = run(
-                begun.task if begun is not None else plan.task(held.run_id, tools.clock()),
-                settings,
-                lake,
-                tools.client,
-                tools.engine,
-                clock=tools.clock,
-                progress=tools.progress,
-                begun=begun.reading if begun is not None else None,
-                landed=_nothing if last else partial(_read_on, tools, lake, plan, held.run_id),
+                session,
+                left.plan(session.now()) if begun is None else begun.plan,
+                None if begun is None else begun.reading,
+                None if last else partial(_prefetch, work.prefetcher, session, left),
             )
-    return row, plan.after(row.window_end)
+    return row, left.after(row.window_end)
 
 
-def _planned(tools: _Tools, request: Request, lake: Lake) -> _Plan:
-    now = _now(tools.client, tools.clock)
-    return _Plan(_stretches(tools.settings, request, lake, now), now, request.exactly is not None)
+def _decided(request: Request, session: WriteSession) -> _Left:
+    """What there is to read, by the ledger as it was after the claim."""
+    now = _now(session.client, session.resources.clock)
+    return _Left(_stretches(session.settings, request, session.snapshot, now), now, request.exactly is not None)
 
 
-def _nothing(read: Read) -> None:
-    del read
-
-
-def _read_on(tools: _Tools, lake: Lake, plan: _Plan, run_id: int, read: Read) -> None:
+def _prefetch(prefetcher: Prefetcher, session: WriteSession, left: _Left, read: Read) -> None:
     """Let the next run's range be read while this run merges."""
-    rest = plan.after(read.reading.window.end)
-    if not rest.left:
-        return
-    settings, client, engine = tools.settings, tools.client, tools.engine
-    tools.ahead.begin(
-        tools.claimed("sync", lake, holding=(run_id,)),
-        lambda next_id: rest.task(next_id, tools.clock()),
-        lambda task: new_landing(task, settings, lake),
-        lambda task, landing, stop: fetch(task, settings, lake, client, engine, landing, Silent(), stop),
-    )
+    rest = left.after(read.reading.window.end)
+    if rest.stretches:
+        prefetcher.begin(session, rest.plan(session.now()))
 
 
 def planned(settings: Settings, request: Request, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
     """What `sync` would read now (--dry-run): no claim is taken and nothing is written."""
-    where = places(settings)
+    where = lake_paths(settings)
     service = service_fingerprint(settings.dicom.base_url)
-    if request.init or (request.adopt and strangers(where)):  # the sync itself would make the lake
-        lake = find_lake(where, service, adopting=request.adopt)
+    if request.init or (request.adopt and foreign_tables(where)):  # the sync itself would make the lake
+        snapshot = find_lake(where, service, adopting=request.adopt)
     else:
-        lake = lake_at(where, service)
-    if lake is not None and not request.adopt:
-        refuse_incomplete(lake)
-        refuse_restored(lake)
+        snapshot = lake_at(where, service)
+    if snapshot is not None and not request.adopt:
+        refuse_incomplete(snapshot)
+        refuse_restored(snapshot)
     with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
-        return _stretches(settings, request, lake, _now(client, clock))
+        return _stretches(settings, request, snapshot, _now(client, clock))
 
 
 def _now(client: HttpClient, clock: Callable[[], datetime]) -> int:
@@ -236,12 +209,12 @@ def _now(client: HttpClient, clock: Callable[[], datetime]) -> int:
     return ours if theirs is None else min(ours, theirs)
 
 
-def _stretches(settings: Settings, request: Request, lake: Lake | None, now: int) -> list[Window]:
+def _stretches(settings: Settings, request: Request, snapshot: LakeSnapshot | None, now: int) -> list[Window]:
     """The ranges to read, oldest first."""
     if request.exactly is not None:
         return [request.exactly]
-    coverage.refuse_a_start_to_come(settings.feed.start, now)
-    covered = ledger.covered(lake.runs()) if lake is not None else []
+    coverage.require_past_start(settings.feed.start, now)
+    covered = ledger.covered(snapshot.runs()) if snapshot is not None else []
     feed = settings.feed
     if request.until is not None:
         return coverage.until(request.until, start=feed.start, covered=covered)

@@ -14,11 +14,12 @@ from dicom_etl.commands.sync import sync_in
 from dicom_etl.commands.sync_request import Request
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import StorageError, TemporaryError
-from dicom_etl.core.progress import Progress
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Feed, Settings
 from dicom_etl.core.timerange import TICKS_PER_SECOND, floor_to_grid, format_duration, from_datetime
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.paths import places
+from dicom_etl.lake.paths import lake_paths
+from dicom_etl.run.write_session import Resources
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.session import Engine
 
@@ -49,7 +50,7 @@ def watch(
     what waiting may solve (74, 75), later and later while it lasts; raises whatever else ends a sync.
     """
     failures = 0
-    where = places(settings)
+    where = lake_paths(settings)
     log.info(
         "watching",
         extra={"window": format_duration(settings.feed.window), "delay": format_duration(settings.feed.delay)},
@@ -59,10 +60,8 @@ def watch(
         while not stopped():
             try:
                 with named_errors("Spark"):
-                    runs = sync_in(
-                        engine, settings, Request(), where=where, progress=progress, clock=clock, sleep=sleep
-                    )
-                    for run in runs:
+                    resources = Resources(settings, None, engine, progress or NullProgress(), clock, sleep)
+                    for run in sync_in(resources, Request(), where):
                         failures = 0
                         yield run
                         if stopped():

@@ -18,7 +18,7 @@ class Progress(Protocol):
         """So many windows are still due after those of this run."""
 
 
-class Silent:
+class NullProgress:
     """Progress that nobody watches: logs are enough."""
 
     def step(self, name: str) -> None: ...

@@ -72,7 +72,7 @@ def covered_until(start: int, covered: Iterable[Window]) -> int:
     return start
 
 
-def refuse_a_start_to_come(start: int, now: int) -> None:
+def require_past_start(start: int, now: int) -> None:
     """Raise ConfigurationError for a `feed.start` after ``now``: nothing would ever be due, and nothing seem to lag."""
     if start > now:
         raise ConfigurationError(f"feed.start: {format_instant(start)} is still to come; name a time that is past")

@@ -17,7 +17,7 @@ from dicom_etl.remote.uri import is_remote, parse_abfs_uri
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class LakePaths:
     """The absolute places of a lake, folders or addresses: the shared tables, the private ones, the ledger, claims."""
 
     root: str
@@ -41,7 +41,7 @@ class Places:
         return {"instance": self.instance, "series": self.series, "study": self.study}
 
 
-def places(settings: Settings, storage: Storage | None = None) -> Places:
+def lake_paths(settings: Settings, storage: Storage | None = None) -> LakePaths:
     """The places that the settings name.
 
     Raises ConfigurationError when they cannot be a lake, or one of them lies in another: `maintain` deletes what is no
@@ -50,7 +50,7 @@ def places(settings: Settings, storage: Storage | None = None) -> Places:
     lake = settings.lake
     root = _place("lake.root", lake.root)
     private = _place("lake.private_root", lake.private_root) if lake.private_root else root
-    found = Places(
+    found = LakePaths(
         root=root,
         private_root=private,
         instance=f"{root}/{lake.instance_path}",
@@ -78,7 +78,7 @@ _MOVED_BY = {
 }
 
 
-def _refuse_nested(found: Places) -> None:
+def _refuse_nested(found: LakePaths) -> None:
     real = {name: _real(str(getattr(found, name))) for name in _MOVED_BY}
     for one, other in combinations(_MOVED_BY, 2):
         if _within(real[one], real[other]) or _within(real[other], real[one]):

@@ -154,22 +154,14 @@ def reject_rows(rejects: Iterable[Reject]) -> pa.Table:
     )
 
 
-def close_reject(
-    rejected: DeltaTable,
-    reject: Reject,
-    why: str,
-    *,
-    app_id: str,
-    run_id: int,
-    recorded_at: datetime,
-    folder: TableFolder | None = None,
-) -> Reject:
-    """The reject as it stands in ``rejected`` from now on: void, with the text in the column ``why``.
+def append_closed(
+    rejected: DeltaTable, closed: Reject, why: str, *, app_id: str, folder: TableFolder | None = None
+) -> None:
+    """Add the row of a reject that an operator has closed, with the text in the column ``why``.
 
     Raises as ``commit_files`` does.
     """
-    (closed,) = settled([reject], run_id=run_id, recorded_at=recorded_at, status="void")
     add_text_column(rejected, WHY)
     rows = reject_rows([closed]).append_column(WHY, pa.array([why], pa.string()))
-    append_rows(rejected, rows, app_id=app_id, run_id=run_id, details={"runId": str(run_id)}, folder=folder)
-    return closed
+    details = {"runId": str(closed.run_id)}
+    append_rows(rejected, rows, app_id=app_id, run_id=closed.run_id, details=details, folder=folder)

@@ -12,10 +12,11 @@ from dicom_etl.core.clock import utc_now
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_SECOND, format_instant, from_datetime
 from dicom_etl.lake import coverage, ledger
-from dicom_etl.lake.coverage import refuse_a_start_to_come
+from dicom_etl.lake.coverage import require_past_start
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import Lake, existing_lake, refuse_incomplete
+from dicom_etl.lake.open import existing_lake, refuse_incomplete
 from dicom_etl.lake.rejected import read_open
+from dicom_etl.lake.snapshot import LakeSnapshot
 
 LAST_RUNS = 5
 
@@ -58,9 +59,10 @@ def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> St
     Raises ConfigurationError when there is no lake, DataError when one of its shared tables has vanished, whatever the
     ledger says.
     """
-    refuse_a_start_to_come(settings.feed.start, from_datetime(clock()))
-    found, _ = status_and_runs(settings, clock=clock)
-    refuse_incomplete(existing_lake(settings, private=False), private=False)
+    require_past_start(settings.feed.start, from_datetime(clock()))
+    snapshot = existing_lake(settings, private=False)
+    found = _status(snapshot, snapshot.runs(), settings, clock)
+    refuse_incomplete(snapshot, private=False)
     return found
 
 
@@ -69,12 +71,12 @@ def status_and_runs(settings: Settings, *, clock: Callable[[], datetime] = utc_n
 
     Asks for no table that only data are in: metrics are to be written after a failed run above all.
     """
-    lake = existing_lake(settings, private=False)
-    runs = lake.runs()
-    return _status(lake, runs, settings, clock), runs
+    snapshot = existing_lake(settings, private=False)
+    runs = snapshot.runs()
+    return _status(snapshot, runs, settings, clock), runs
 
 
-def _status(lake: Lake, runs: list[Run], settings: Settings, clock: Callable[[], datetime]) -> Status:
+def _status(snapshot: LakeSnapshot, runs: list[Run], settings: Settings, clock: Callable[[], datetime]) -> Status:
     now = from_datetime(clock())
     feed = settings.feed
     covered = ledger.covered(runs)
@@ -82,13 +84,13 @@ def _status(lake: Lake, runs: list[Run], settings: Settings, clock: Callable[[],
     stretches = coverage.due(now, start=feed.start, window=feed.window, delay=feed.delay, covered=covered)
     windows_due = coverage.windows_in(stretches, feed.window)
     return Status(
-        lake_id=lake.identity.lake_id,
+        lake_id=snapshot.lake.identity.lake_id,
         covered_until=covered_until,
         lag_seconds=max(0, now - covered_until) / TICKS_PER_SECOND,
         windows_due=windows_due,
         entries_per_second=_pace(runs),
         eta_seconds=_eta_seconds(runs, windows_due, feed.window),
-        open_rejects=len(read_open(lake.table("rejected"))) if lake.readable("rejected") else None,
+        open_rejects=len(read_open(snapshot.table("rejected"))) if snapshot.readable("rejected") else None,
         last_error=next((run.error_class for run in reversed(runs) if run.covers or run.error_class), None),
         last_runs=tuple(runs[-LAST_RUNS:]),
     )

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from dicom_etl.core.entry import Entry, InvalidEntry
 from dicom_etl.core.timerange import from_datetime
-from dicom_etl.lake.delta.add_file import NewFile
+from dicom_etl.lake.delta.add_file import AddFile
 from dicom_etl.lake.delta.commit import file_name
 from dicom_etl.lake.delta.errors import FAILURES, storage_errors
 from dicom_etl.lake.delta.folder import TableFolder
@@ -37,7 +37,7 @@ class Landed:
     """
 
     folder: TableFolder
-    files: tuple[NewFile, ...]
+    files: tuple[AddFile, ...]
     entries: int
     repeated: int
     series: frozenset[tuple[str, str, str]]

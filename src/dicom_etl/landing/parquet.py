@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dicom_etl.lake.change_schema import STATISTICS_COLUMNS, change_schema
-from dicom_etl.lake.delta.add_file import NewFile, Statistics
+from dicom_etl.lake.delta.add_file import AddFile, Statistics
 from dicom_etl.lake.delta.errors import FAILURES
 from dicom_etl.lake.delta.folder import TableFolder, sync_to_disk
 
@@ -59,7 +59,7 @@ class Extent:
 class WrittenFile:
     """A finished file and what it holds."""
 
-    file: NewFile
+    file: AddFile
     extent: Extent
 
 
@@ -106,7 +106,7 @@ class FileWriter:
         sync_to_disk(self._sink)
         self._sink.close()
         size = self._folder.size_bytes(self.path)
-        return WrittenFile(NewFile(self.path, size, self._modified_ms, self._extent.statistics), self._extent)
+        return WrittenFile(AddFile(self.path, size, self._modified_ms, self._extent.statistics), self._extent)
 
     def abort(self) -> None:
         """Remove the file where that can be done; it may stay behind for vacuum."""

@@ -16,9 +16,9 @@ from dicom_etl.dicomweb.feed.reader import read_feed
 from dicom_etl.lake import ledger
 from dicom_etl.lake.coverage import coverage_end
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import Lake
 from dicom_etl.lake.sequences import landed_sequences
 from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.run.write_session import WriteSession
 
 log = logging.getLogger(__name__)
 
@@ -29,28 +29,28 @@ MOST_INSTANTS = 1000
 Sink = Callable[[list[Entry]], None]
 
 
-def find_late_rows(
-    lake: Lake, client: HttpClient, settings: Settings, *, run_id: int, window: Window, now: int, sink: Sink
-) -> int:
+def find_late_rows(session: WriteSession, window: Window, now: int, sink: Sink) -> int:
     """How many late rows were found, after ``sink`` has got them with their metadata.
 
-    ``window`` is what this run has read, ``now`` (ticks) what decides how much of it counts as covered. Raises as
+    ``window`` is what this run has read, ``now`` (ticks) what decides how much of it counts as covered. The lake
+    may be that of the claim: no run that succeeded later, and none whose landing counts, is missing in it. Raises as
     ``read_feed`` and ``read_rows`` do.
     """
-    runs = reading_runs(lake.runs())
+    client, settings = session.client, session.settings
+    runs = reading_runs(session.snapshot.runs())
     covered_until = coverage_end(window, now, settings.feed.delay)
     compared = found = 0
     for stretch in second_look(runs, window, covered_until, settings.feed.look_back):
         rest = stretch
         while not rest.empty:
             piece, listed = _listed(client, settings, rest)
-            known = landed_sequences(lake.table("change"), _who_may_have_landed(runs, piece), piece)
+            known = landed_sequences(session.snapshot.table("change"), _who_may_have_landed(runs, piece), piece)
             late = {sequence: ticks for sequence, ticks in listed.items() if sequence not in known}
             _fetch(client, settings, late, sink)
             compared, found = compared + len(listed), found + len(late)
             rest = Window(piece.end, rest.end)
     if compared:
-        log.info("late-row search done", extra={"run_id": run_id, "compared": compared, "found": found})
+        log.info("late-row search done", extra={"run_id": session.run_id, "compared": compared, "found": found})
     return found
 
 

@@ -15,19 +15,20 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.core.errors import DataError
-from dicom_etl.core.progress import Progress
-from dicom_etl.core.settings.model import Settings
-from dicom_etl.lake.delta.table import remove_unborn
-from dicom_etl.lake.open import Lake, missing_tables, refuse_other_columns
+from dicom_etl.lake.delta.table import remove_empty_log
+from dicom_etl.lake.open import missing_tables, refuse_other_columns
 from dicom_etl.lake.rejected import closed_among
+from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.lake.statistics import may_hold, most_files
 from dicom_etl.lake.voids import read_voids, void_until
 from dicom_etl.landing.landing import Landed
 from dicom_etl.landing.rows import BEFORE_FOLD
-from dicom_etl.run.roll_up import left_behind, roll_up, version_of
-from dicom_etl.tables import fold as changes
+from dicom_etl.run.roll_up import roll_up, unfinished_rollups, version_of
+from dicom_etl.run.write_session import WriteSession
+from dicom_etl.tables import fold
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.file_skipping import MOST_RANGES, study_ranges
-from dicom_etl.tables.merge import Fence, Merged, Source, create_table, merge_instance, read_table
+from dicom_etl.tables.merge import Fence, MergeResult, Source, create_table, merge_instance, read_table
 from dicom_etl.tables.rollup import SeriesKey
 from dicom_etl.tables.schema import INSTANCE, TABLES, table_properties
 
@@ -35,20 +36,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """What the three MERGEs of a run did, and the sequences that are rejected, closed ones left out.
 
     ``doubled`` counts the rows that the MERGE of ``instance`` changed beyond one for each key: somebody else has
-    written keys that stand in several rows.
+    written keys that stand in several rows. ``removed`` counts the rows that a repair removed without an entry.
     """
 
-    instance: Merged
+    instance: MergeResult
     series_version: int
     study_version: int
     rejected: frozenset[int]
     merge_seconds: float
     rollup_seconds: float
     doubled: int = 0
+    removed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Removed:
 
 
 @dataclass(frozen=True, slots=True)
-class Beyond:
+class RepairWork:
     """What a repair does beyond the entries that it has landed.
 
     ``series`` and ``studies`` are keys to roll up again. ``voids`` are all that hold from now on: new ones included,
@@ -72,9 +74,9 @@ class Beyond:
     """
 
     removed: Removed | None = None
-    series: tuple[changes.Key, ...] = ()
-    studies: tuple[changes.Key, ...] = ()
-    voids: changes.Voids = field(default_factory=dict)
+    series: tuple[fold.Key, ...] = ()
+    studies: tuple[fold.Key, ...] = ()
+    voids: fold.Voids = field(default_factory=dict)
 
     @property
     def touched(self) -> frozenset[SeriesKey]:
@@ -88,22 +90,23 @@ class Beyond:
         return frozenset(key[1] for key in self.touched)
 
 
-def check_shared_tables(lake: Lake) -> list[str]:
+def check_shared_tables(snapshot: LakeSnapshot) -> list[str]:
     """Those of the three shared tables that must still be made.
 
     Before anything is read or landed. Raises DataError when one has vanished, or has not the columns that we write.
     """
-    stored = lake.shared()
+    stored = snapshot.shared()
     for table in (t for t in TABLES if t.name in stored):
         wanted = {f.name: f.dataType.simpleString().replace("bigint", "long") for f in table.columns.fields}
-        refuse_other_columns(lake, table.name, stored[table.name], wanted)
-    return missing_tables(lake)
+        refuse_other_columns(snapshot.lake, table.name, stored[table.name], wanted)
+    return missing_tables(snapshot)
 
 
-def make_shared_tables(spark: SparkSession, lake: Lake, settings: Settings) -> None:
-    """Create those of the three shared tables that are not there yet."""
+def make_shared_tables(spark: SparkSession, session: WriteSession) -> None:
+    """Create those of the three shared tables that are not there yet, by what was there at the claim."""
+    lake, snapshot, settings = session.lake, session.snapshot, session.settings
     partitioned = settings.lake.layout == "partitioned"
-    missing = missing_tables(lake)
+    missing = missing_tables(snapshot)
     for table in (t for t in TABLES if t.name in missing):
         properties = table_properties(
             table,
@@ -112,60 +115,67 @@ def make_shared_tables(spark: SparkSession, lake: Lake, settings: Settings) -> N
             deletion_vectors=settings.lake.deletion_vectors,
             identity=lake.identity.properties,
         )
-        remove_unborn(lake.path(table.name))
+        remove_empty_log(lake.path(table.name))
         create_table(spark, table, lake.path(table.name), partitioned=partitioned, properties=properties)
+        snapshot.refresh(table.name)
 
 
 def merge_landed(
-    spark: SparkSession, lake: Lake, run_id: int, landed: Landed, progress: Progress, repair: Beyond | None = None
-) -> Outcome:
+    spark: SparkSession, session: WriteSession, landed: Landed, repair: RepairWork | None = None
+) -> RunResult:
     """Bring the three tables up to what this run has landed, and what dead runs left.
 
     A ``repair`` has compared every row with the service, so that no stored sequence guards it.
     Raises Superseded when a newer run has committed to one of them.
     """
-    touched = left_behind(spark, lake, run_id, landed.version) | landed.series
-    beyond = repair or Beyond(voids=void_until(read_voids(lake.table("rejected"))))
+    lake, snapshot, run_id = session.lake, session.snapshot, session.run_id
+    # It refreshes the shared tables, so that what follows asks them as they are before these MERGEs.
+    touched = unfinished_rollups(spark, snapshot, run_id, landed.version) | landed.series
+    work = repair or RepairWork(voids=void_until(read_voids(snapshot.table("rejected"))))
+    removed = work.removed.rows if work.removed else 0
     # More ranges than files skip nothing more, and each costs the planner.
-    most = min(lake.files(), MOST_RANGES)
+    most = min(most_files(snapshot), MOST_RANGES)
 
-    progress.step("merge instance")
+    session.progress.step("merge instance")
     began = time.monotonic()
-    with folded(spark, lake, run_id, landed, beyond.voids) as fold:
+    with folded(spark, snapshot, run_id, landed, work.voids) as effects:
         instance = merge_instance(
             spark,
             lake.path("instance"),
-            lambda session: _and_removals(session, changes.changing(fold.rows(session)), beyond.removed),
-            study_ranges(landed.studies | beyond.study_uids, most),
+            lambda session: _and_removals(session, fold.changing(effects.rows(session)), work.removed),
+            study_ranges(landed.studies | work.study_uids, most),
             Fence(lake.app_id("instance"), run_id),
             guarded=repair is None,
-            stored=fold.upserts if fold.upserts and lake.may_hold("instance", fold.upserts[0]) else None,
+            stored=effects.upserts
+            if effects.upserts and may_hold(snapshot.table("instance"), effects.upserts[0])
+            else None,
         )
     version = version_of(instance, INSTANCE)
     merge_seconds = time.monotonic() - began
     log.info("instance merged, series and study not yet", extra=_counts(run_id, instance, merge_seconds))
 
-    progress.step("roll up series and study")
+    session.progress.step("roll up series and study")
     began = time.monotonic()
-    series_version, study_version = roll_up(spark, lake, run_id, touched | beyond.touched, version, most)
-    return Outcome(
+    series_version, study_version = roll_up(spark, lake, run_id, touched | work.touched, version, most)
+    return RunResult(
         instance,
         series_version,
         study_version,
-        fold.rejected,
+        effects.rejected,
         merge_seconds,
         time.monotonic() - began,
-        doubled=max(0, instance.changed - fold.changing - (beyond.removed.rows if beyond.removed else 0)),
+        doubled=max(0, instance.changed - effects.changing - removed),
+        removed=removed,
     )
 
 
 def _and_removals(session: SparkSession, folded: DataFrame, removed: Removed | None) -> DataFrame:
-    return folded if removed is None else folded.unionByName(changes.removals(removed.keys(session)))
+    return folded if removed is None else folded.unionByName(fold.removals(removed.keys(session)))
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """What a landing means: one row per instance, in any session, and what ``changes.summary`` says of all of them.
+    """What a landing means: one row per instance, in any session, and what ``fold.summary`` says of all of them.
 
     ``rejected`` are the sequences of all rejects: of the fold and before it, without those that are closed.
     """
@@ -177,28 +187,30 @@ class Fold:
 
 
 @contextmanager
-def folded(spark: SparkSession, lake: Lake, run_id: int, landed: Landed, voids: changes.Voids) -> Iterator[Fold]:
+def folded(
+    spark: SparkSession, snapshot: LakeSnapshot, run_id: int, landed: Landed, voids: fold.Voids
+) -> Iterator[Fold]:
     """The fold of what a run has landed, as the version of ``change`` holds it that its commit made.
 
     Raises DataError when Spark does not see every entry that was landed. An older version would else count as
     entries that change nothing, and the run would cover what it has not merged.
     """
-    unfit = {u.sequence for u in landed.unusable if u.reason in BEFORE_FOLD}
-    unusable = {u.sequence for u in landed.unusable} - unfit
+    invalid_before_fold = {u.sequence for u in landed.unusable if u.reason in BEFORE_FOLD}
+    unusable = {u.sequence for u in landed.unusable} - invalid_before_fold
 
     def rows(session: SparkSession) -> DataFrame:
-        change = read_table(session, lake.path("change"), landed.version)
-        return changes.folded(change, run_id, unusable, unfit, voids)
+        change = read_table(session, snapshot.lake.path("change"), landed.version)
+        return fold.folded(change, run_id, unusable, invalid_before_fold, voids)
 
     with named_errors("change"):
         # Spark knows an equal plan by its parts, in other sessions too: what is computed here once is not again.
         kept = rows(spark).cache()
     try:
         with named_errors("change"):
-            told = changes.summary(kept)
-        _refuse_unseen(told.entries + len(unfit), landed.entries)
-        closed = closed_among(lake.table("rejected"), landed.unusable)
-        yield Fold(rows, told.changing, (told.rejected | unfit) - closed, told.upserts)
+            told = fold.summary(kept)
+        _refuse_unseen(told.entries + len(invalid_before_fold), landed.entries)
+        closed = closed_among(snapshot.table("rejected"), landed.unusable)
+        yield Fold(rows, told.changing, (told.rejected | invalid_before_fold) - closed, told.upserts)
     finally:
         with suppress(Py4JError, OSError):  # a JVM that has ended keeps nothing, and what ended the run says more
             kept.unpersist()
@@ -212,7 +224,7 @@ def _refuse_unseen(seen: int, landed: int) -> None:
         )
 
 
-def _counts(run_id: int, merged: Merged, seconds: float) -> dict[str, object]:
+def _counts(run_id: int, merged: MergeResult, seconds: float) -> dict[str, object]:
     return {
         "run_id": run_id,
         "inserted": merged.inserted,

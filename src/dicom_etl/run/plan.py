@@ -9,14 +9,12 @@ from dicom_etl.core.timerange import Window
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class RunPlan:
     """What one run is to do: read ``stretch``, with ``now`` (ticks) deciding what of it counts as covered.
 
     ``exact``: read all of it, however many entries it holds. ``started_at`` is aware UTC.
     """
 
-    run_id: int
-    verb: str
     stretch: Window
     exact: bool
     now: int

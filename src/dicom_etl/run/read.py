@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from threading import Event
 
 from dicom_etl.core.entry import Entry
-from dicom_etl.core.progress import Progress
-from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_feed
-from dicom_etl.lake.open import Lake
+from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.lake.statistics import rows_within
 from dicom_etl.landing.landing import Landing
-from dicom_etl.remote.http.client import HttpClient
-from dicom_etl.run.plan import Task
-from dicom_etl.tables.engine.session import QUICK_ROWS, Engine
+from dicom_etl.run.plan import RunPlan
+from dicom_etl.run.write_session import WriteSession
+from dicom_etl.tables.engine.session import QUICK_ROWS
 from dicom_etl.tables.file_skipping import study_ranges
 
 # Rows that a MERGE only looks at cost a thirtieth of those that it lands, those of files that it rewrites a half: a
@@ -38,30 +37,22 @@ class Fetched:
     retries: int
 
 
-def new_landing(task: Task, settings: Settings, lake: Lake) -> Landing:
+def new_landing(session: WriteSession, plan: RunPlan) -> Landing:
     """The files of a run, none yet; a context manager that removes them unless they are finished."""
     return Landing(
-        lake.folder("change"),
-        run_id=task.run_id,
-        read_at=task.started_at,
-        keep_metadata=settings.lake.keep_metadata,
+        session.lake.folder("change"),
+        run_id=session.run_id,
+        read_at=plan.started_at,
+        keep_metadata=session.settings.lake.keep_metadata,
     )
 
 
-def fetch(
-    task: Task,
-    settings: Settings,
-    lake: Lake,
-    client: HttpClient,
-    engine: Engine,
-    landing: Landing,
-    progress: Progress,
-    stop: Event | None = None,
-) -> Fetched:
-    """The task's range of the feed, read into ``landing``; Spark is told to start as soon as there is work for it.
+def fetch(session: WriteSession, plan: RunPlan, landing: Landing, stop: Event | None = None) -> Fetched:
+    """The plan's range of the feed, read into ``landing``; Spark is told to start as soon as there is work for it.
 
     Raises as ``read_feed``: Cancelled, too, when another thread has set ``stop``.
     """
+    settings, client, engine = session.settings, session.client, session.engine
     began, retries = time.monotonic(), client.retries
 
     def land(entries: list[Entry]) -> None:
@@ -71,24 +62,27 @@ def fetch(
 
     reading = read_feed(
         client,
-        task.stretch,
+        plan.stretch,
         batch_size=settings.feed.batch_size,
         connections=settings.dicom.connections,
         sink=land,
-        max_entries=None if task.exact else settings.feed.max_entries_per_run,
+        max_entries=None if plan.exact else settings.feed.max_entries_per_run,
         grid_ticks=settings.feed.window,
-        progress=progress.read,
+        progress=session.progress.read,
         stop=stop,
     )
-    rows = work_in_rows(lake, landing)
+    rows = work_in_rows(session.snapshot, landing)
     if landing.entries:
         engine.begin(rows)
     return Fetched(reading, landing, rows, time.monotonic() - began, client.retries - retries)
 
 
-def work_in_rows(lake: Lake, landing: Landing) -> int:
-    """To how many landed rows the MERGEs of this landing amount, by the files that they will have to look into."""
+def work_in_rows(snapshot: LakeSnapshot, landing: Landing) -> int:
+    """To how many landed rows the MERGEs of this landing amount, by the files that they will have to look into.
+
+    An estimate: the files may be those of the claim, or of the run before.
+    """
     if not landing.entries:
         return 0
-    in_reach = lake.rows_within(study_ranges(landing.studies))
+    in_reach = rows_within(snapshot, study_ranges(landing.studies))
     return landing.entries + in_reach // (_LOOKED_AT if landing.only_creates else _REWRITTEN)

@@ -1,26 +1,28 @@
-"""Asks again for the open rejects: which are usable by now, and of which the instance is gone.
+"""Open rejects: asks again which are usable by now or gone, and records what a run learned of them.
 
 design/architecture.md: Rejects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
 from functools import cached_property
 from itertools import groupby
 
 from dicom_etl.core.entry import Entry
-from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable
+from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable, Superseded
 from dicom_etl.core.timerange import from_datetime
 from dicom_etl.dicomweb.feed.bad_entries import Budget
 from dicom_etl.dicomweb.feed.reader import read_again
 from dicom_etl.dicomweb.retrieve import instance_exists
 from dicom_etl.dicomweb.search import partitions
-from dicom_etl.lake.rejected import Reject
+from dicom_etl.lake.rejected import Reject, append_rejects, new_rejects, settled
+from dicom_etl.landing.landing import Landed
 from dicom_etl.landing.rows import STATE_UNKNOWN, rows_of
-from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.http.retry import RetryPolicy
-from dicom_etl.run.plan import Task
+from dicom_etl.run.plan import RunPlan
+from dicom_etl.run.write_session import WriteSession
 
 # Thousands of bad entries must not cost thousands of requests in every run: so many for those that stay bad,
 REQUESTS_FOR_REJECTS = 300
@@ -36,10 +38,11 @@ _NO_PROOF = (AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable
 class RejectRetry:
     """One run's look at the open rejects; ``gone`` are those of which it finds the instance gone."""
 
-    def __init__(self, client: HttpClient, task: Task) -> None:
+    def __init__(self, session: WriteSession, plan: RunPlan) -> None:
         self.gone: list[Reject] = []
-        self._client = client
-        self._task = task
+        self._client = session.client
+        self._run_id = session.run_id
+        self._plan = plan
         self._budget = Budget(REQUESTS_FOR_REJECTS)
 
     def usable(self, rejects: list[Reject]) -> Iterator[list[Entry]]:
@@ -47,7 +50,7 @@ class RejectRetry:
 
         When there are many, each run takes others: its id says where it begins.
         """
-        first = self._task.run_id * REJECTS_A_TURN % len(rejects) if rejects else 0
+        first = self._run_id * REJECTS_A_TURN % len(rejects) if rejects else 0
         in_turn = (rejects[first:] + rejects[:first])[:MOST_REJECTS_RETRIED]
         for begin in range(0, len(in_turn), REJECTS_A_TURN):
             for _, tie in groupby(in_turn[begin : begin + REJECTS_A_TURN], key=lambda reject: reject.timestamp):
@@ -60,7 +63,7 @@ class RejectRetry:
         asked = {reject.sequence: reject for reject in tie}
         moment = from_datetime(next(iter(asked.values())).timestamp)
         again = read_again(self._client, moment, asked.keys(), self._budget)
-        read = rows_of(again, run_id=self._task.run_id, read_at=self._task.started_at)
+        read = rows_of(again, run_id=self._run_id, read_at=self._plan.started_at)
         reasons = {unusable.sequence: unusable.reason for unusable in read.unusable}
         usable = [entry for entry in again if entry.sequence not in reasons]
         self._budget.give(2 * len(usable))
@@ -98,3 +101,39 @@ class RejectRetry:
 
 def _state(entry: Entry) -> str:
     return (entry.state or "").lower()
+
+
+def record_rejects(
+    session: WriteSession,
+    landed: Landed,
+    met_again: Collection[Reject],
+    rejected: Collection[int],
+    moment: datetime,
+    more: Iterable[Reject] = (),
+) -> None:
+    """One commit of ``rejected``: what is new, what has become usable, and ``more`` of this run (voids).
+
+    Nothing commits nothing. Raises Superseded when a newer run has merged, as ``instance`` is now: one that met nothing
+    bad leaves no marker here.
+    """
+    run_id, snapshot = session.run_id, session.snapshot
+    known = {reject.sequence for reject in met_again}
+    new = [u for u in landed.unusable if u.sequence in rejected and u.sequence not in known]
+    healed = [reject for reject in met_again if reject.sequence not in rejected]
+    rows = [
+        *new_rejects(new, run_id=run_id, recorded_at=moment),
+        *settled(healed, run_id=run_id, recorded_at=moment),
+        *more,
+    ]
+    if not rows:
+        return
+    if snapshot.refresh("instance").txn_version("instance") > run_id:
+        raise Superseded("rejected: a newer run has written; this one stops and covers nothing")
+    append_rejects(
+        snapshot.refresh("rejected").table("rejected"),
+        rows,
+        app_id=session.lake.app_id("rejected"),
+        run_id=run_id,
+        details={"runId": str(run_id)},
+        folder=session.lake.folder("rejected"),
+    )

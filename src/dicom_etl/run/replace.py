@@ -8,7 +8,8 @@ from pyspark.sql import DataFrame, SparkSession
 from dicom_etl.core.errors import Superseded
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.table import properties
-from dicom_etl.lake.open import Lake
+from dicom_etl.lake.snapshot import Lake
+from dicom_etl.run.write_session import WriteSession
 from dicom_etl.tables import rollup
 from dicom_etl.tables.merge import Fence, Source, read_table
 from dicom_etl.tables.replace import replace_table
@@ -27,9 +28,7 @@ def rolled_up(lake: Lake, table: Table, instance_version: int) -> Source:
 
 def put_in_place(
     spark: SparkSession,
-    run_id: int,
-    settings: Settings,
-    lake: Lake,
+    session: WriteSession,
     table: Table,
     source: Source,
     more_properties: dict[str, str] | None = None,
@@ -38,14 +37,14 @@ def put_in_place(
 
     Raises Superseded when a newer run has written.
     """
-    old = lake.opened(table.name)
+    lake, settings, old = session.lake, session.settings, session.snapshot.refresh(table.name).get(table.name)
     columns = _partition_columns(old, settings)
     version = replace_table(
         spark,
         table,
         lake.path(table.name),
         source,
-        Fence(lake.app_id(table.name), run_id),
+        Fence(lake.app_id(table.name), session.run_id),
         partition_columns=columns,
         properties={
             **(properties(old) if old is not None else {}),

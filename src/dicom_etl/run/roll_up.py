@@ -16,57 +16,64 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.core.errors import Superseded
 from dicom_etl.lake.ledger import last_succeeded
-from dicom_etl.lake.open import Lake
+from dicom_etl.lake.snapshot import Lake, LakeSnapshot
+from dicom_etl.lake.statistics import landed_between
 from dicom_etl.tables import differences, rollup
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.session import cluster_session, whole_tables_session
 from dicom_etl.tables.file_skipping import study_ranges
-from dicom_etl.tables.merge import Fence, Merged, merge_rollup, read_table
+from dicom_etl.tables.merge import Fence, MergeResult, merge_rollup, read_table
 from dicom_etl.tables.rollup import SeriesKey
 from dicom_etl.tables.schema import SERIES, STUDY, Table
 
 log = logging.getLogger(__name__)
 
 
-def rollups_outstanding(lake: Lake) -> bool:
+def rollups_outstanding(snapshot: LakeSnapshot) -> bool:
     """Whether a run landed entries, or changed ``instance``, and died before ``series`` and ``study`` had taken it.
 
-    A repair may remove rows without landing an entry.
+    A repair may remove rows without landing an entry. As of the claim: what a run that was overtaken writes after it
+    is covered by none, and read again.
     """
-    return max(lake.marker("change"), lake.marker("instance")) > rolled_up_to(lake)
+    return max(snapshot.txn_version("change"), snapshot.txn_version("instance")) > rolled_up_to(snapshot)
 
 
-def rolled_up_to(lake: Lake) -> int:
+def rolled_up_to(snapshot: LakeSnapshot) -> int:
     """The last run whose entries both roll-ups have taken."""
-    return min(lake.marker("series"), lake.marker("study"))
+    return min(snapshot.txn_version("series"), snapshot.txn_version("study"))
 
 
-def fitting_versions(lake: Lake) -> dict[str, Any]:
+def fitting_versions(snapshot: LakeSnapshot) -> dict[str, Any]:
     """For a row of the ledger whose verb changes no row of the shared tables: versions that fit each other.
 
-    They are those of now, or those of the last run that succeeded while `series` and `study` lack what a dead run
-    has merged into `instance`.
+    They are those of now, what this verb has written included, or those of the last run that succeeded while `series`
+    and `study` lack what a dead run has merged into `instance`.
     """
     names = ("instance", "series", "study")
-    if rollups_outstanding(lake):
-        last = last_succeeded(lake.runs())
+    if rollups_outstanding(snapshot.refresh()):
+        last = last_succeeded(snapshot.runs())
         versions = {f"{name}_version": last and getattr(last, f"{name}_version") for name in names}
     else:
-        versions = {f"{name}_version": lake.version(name) for name in names}
-    return {"change_version": lake.version("change"), **versions}
+        versions = {f"{name}_version": snapshot.version(name) for name in names}
+    return {"change_version": snapshot.version("change"), **versions}
 
 
-def left_behind(spark: SparkSession, lake: Lake, run_id: int, change_version: int | None) -> frozenset[SeriesKey]:
+def unfinished_rollups(
+    spark: SparkSession, snapshot: LakeSnapshot, run_id: int, change_version: int | None
+) -> frozenset[SeriesKey]:
     """The series of what dead runs landed or removed; none, and no job, when every landing was rolled up.
 
-    ``change_version`` is that of the run's own landing, which holds theirs too.
+    ``change_version`` is that of the run's own landing, which holds theirs too. The shared tables are asked as they
+    are now, since reading the feed may have taken long; ``change`` as it was when this run committed to it, which no
+    other commit came between.
     """
-    floor = rolled_up_to(lake)
-    removed = _differing(whole_tables_session(spark), lake) if lake.marker("instance") > floor else frozenset()
-    if not lake.landed_between(floor, run_id):
+    lake = snapshot.lake
+    taken = rolled_up_to(snapshot.refresh(*lake.paths.shared))
+    removed = _differing(whole_tables_session(spark), lake) if snapshot.txn_version("instance") > taken else frozenset()
+    if not landed_between(snapshot.table("change"), taken, run_id):
         return removed
     with named_errors("change"):
-        touched = rollup.touched_series(read_table(spark, lake.path("change"), change_version), floor, run_id - 1)
+        touched = rollup.touched_series(read_table(spark, lake.path("change"), change_version), taken, run_id - 1)
         return removed | {(row[0], row[1], row[2]) for row in touched.collect()}
 
 
@@ -134,7 +141,7 @@ def _two_threads() -> Iterator[ThreadPoolExecutor]:
     pool.shutdown()
 
 
-def version_of(merged: Merged, table: Table) -> int:
+def version_of(merged: MergeResult, table: Table) -> int:
     """The version that a MERGE wrote; a skipped one means that a newer run has been there."""
     if merged.version is None:
         raise Superseded(f"{table.name}: a newer run has written; this one stops and covers nothing")

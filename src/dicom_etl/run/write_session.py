@@ -6,95 +6,172 @@ design/architecture.md: Claims, Coverage and the ledger.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
+from dicom_etl import __version__
 from dicom_etl.core.errors import DicomEtlError, Superseded
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.lake.claims.claim import Claim, claim
 from dicom_etl.lake.ledger import Run, Status
-from dicom_etl.lake.open import Lake
-from dicom_etl.lake.paths import Places
+from dicom_etl.lake.open import highest_run_id
+from dicom_etl.lake.paths import LakePaths
+from dicom_etl.lake.snapshot import Lake, LakeSnapshot
 from dicom_etl.remote.http.client import HttpClient
-from dicom_etl.run.pipeline import row_origin
 from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
 
 
-@contextmanager
-def writing(
-    where: Places,
-    verb: str,
-    floor: int,
-    client: HttpClient,
-    engine: Engine,
-    clock: Callable[[], datetime],
-    sleep: Callable[[float], None],
-    holding: Collection[int] = (),
-) -> Iterator[Claim]:
-    """The claim of the next run, above ``floor``; its heart beats as long as the work moves.
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What all runs of one call of a verb share; who has opened ``client`` and ``engine`` closes them.
 
-    ``holding`` are ids that this process holds itself, when it reads ahead.
-
-    That is: the fetch moves, or waits as told, or the JVM answers. Raises as ``claim`` does.
+    ``client`` is None for a verb that asks the service for nothing.
     """
-    filesystem, folder = where.storage.filesystem(where.claims)
+
+    settings: Settings
+    client: HttpClient | None
+    engine: Engine
+    progress: Progress
+    clock: Callable[[], datetime]
+    sleep: Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSession:
+    """One run of a verb that holds the claim ``run_id``, with the lake as it was after the claim."""
+
+    verb: str
+    run_id: int
+    snapshot: LakeSnapshot
+    resources: Resources
+
+    @property
+    def lake(self) -> Lake:
+        return self.snapshot.lake
+
+    @property
+    def settings(self) -> Settings:
+        return self.resources.settings
+
+    @property
+    def client(self) -> HttpClient:
+        if self.resources.client is None:
+            raise ValueError(f"{self.verb} has no client of the service")
+        return self.resources.client
+
+    @property
+    def engine(self) -> Engine:
+        return self.resources.engine
+
+    @property
+    def progress(self) -> Progress:
+        return self.resources.progress
+
+    def now(self) -> datetime:
+        """The time by this machine's clock, aware UTC."""
+        return self.resources.clock()
+
+
+@contextmanager
+def write_session(resources: Resources, verb: str, snapshot: LakeSnapshot) -> Iterator[WriteSession]:
+    """The session of the next run, its claim held until the end; the lake is brought up to date behind the claim.
+
+    ``snapshot`` was opened before: the highest run id in it is the least that the claim has to be above. Raises as
+    ``claim`` does.
+    """
+    with claimed(resources, verb, snapshot.lake.paths, highest_run_id(snapshot)) as held:
+        yield WriteSession(verb, held.run_id, snapshot.refresh(), resources)
+
+
+@contextmanager
+def next_session(session: WriteSession) -> Iterator[WriteSession]:
+    """A session of the next id beside one that still works, to read ahead for it; the lake is that of ``session``.
+
+    It shows no progress. The highest run id of that lake will do: the claim of ``session`` is a file above it.
+    """
+    quiet = replace(session.resources, progress=NullProgress())
+    least = highest_run_id(session.snapshot)
+    with claimed(quiet, session.verb, session.lake.paths, least, holding=(session.run_id,)) as held:
+        yield WriteSession(session.verb, held.run_id, session.snapshot, quiet)
+
+
+@contextmanager
+def claimed(
+    resources: Resources, verb: str, paths: LakePaths, least: int, holding: Collection[int] = ()
+) -> Iterator[Claim]:
+    """The claim of the next run, above the id ``least``; its heart beats as long as the work moves.
+
+    That is: the fetch moves, or waits as told, or the JVM answers. ``holding`` are ids that this process holds itself,
+    when it reads ahead. Raises as ``claim`` does.
+    """
+    client, engine = resources.client, resources.engine
+    filesystem, folder = paths.storage.filesystem(paths.claims)
     with claim(
         filesystem,
         folder,
         verb=verb,
-        floor=floor,
-        clock=clock,
-        sleep=sleep,
+        last_known_run_id=least,
+        clock=resources.clock,
+        sleep=resources.sleep,
         # Whole seconds of processor time: landing files are cut, which neither the service nor the JVM sees.
-        progress=lambda: (client.pulse(), int(time.process_time()), engine.pulse()),
+        progress=lambda: (client and client.pulse(), int(time.process_time()), engine.pulse()),
         holding=holding,
     ) as held:
         yield held
 
 
 @contextmanager
-def failure_recorded(
-    run_id: int,
-    verb: str,
-    stretches: list[Window] | None,
-    settings: Settings,
-    lake: Lake,
-    clock: Callable[[], datetime],
-) -> Iterator[None]:
-    """Leave a row in the ledger for a run that fails; it covers nothing."""
-    started = clock()
+def failure_recorded(session: WriteSession, stretches: list[Window] | None = None) -> Iterator[None]:
+    """Leave a row in the ledger for a run that fails; it covers nothing.
+
+    The row names the first of ``stretches``, as that list is then.
+    """
+    started = session.now()
     try:
         yield
     except Exception as error:
         status: Status = "superseded" if isinstance(error, Superseded) else "failed"
-        log.warning("run ended", extra={"run_id": run_id, "status": status, "error": type(error).__name__})
+        log.warning("run ended", extra={"run_id": session.run_id, "status": status, "error": type(error).__name__})
         stretch = stretches[0] if stretches else None
         _record_failure(
             Run(
-                run_id=run_id,
-                verb=verb,
+                run_id=session.run_id,
+                verb=session.verb,
                 status=status,
                 window_start=stretch.start if stretch else None,
                 window_end=stretch.end if stretch else None,
                 covered_until=stretch.start if stretch else None,
                 started_at=started,
-                finished_at=clock(),
+                finished_at=session.now(),
                 error_class=type(error).__name__,
-                **row_origin(settings),
+                **row_origin(session.settings),
             ),
-            lake,
+            session.snapshot,
         )
         raise
 
 
-def _record_failure(row: Run, lake: Lake) -> None:
+def _record_failure(row: Run, snapshot: LakeSnapshot) -> None:
     try:
-        lake.record(row)
+        snapshot.record(row)
     except DicomEtlError as unrecorded:
         # The run's own error matters more, and a newer run may have written its row already.
         log.warning("failure not recorded", extra={"run_id": row.run_id, "error": type(unrecorded).__name__})
+
+
+def row_origin(settings: Settings) -> dict[str, Any]:
+    """Who writes a row of the ledger: version, host and settings."""
+    return {
+        "writer_version": __version__,
+        "host": socket.gethostname(),
+        "settings_digest": settings.digest,
+    }

@@ -27,12 +27,12 @@ Voids = Mapping[tuple[str, str, str, str], int]
 _CARRIED = ("sequence", "timestamp", "timestampTicks", "action", "state", "filePath", *(a.column for a in ATTRIBUTES))
 
 
-def entries_of_run(changes: DataFrame, run_id: int, unfit: Collection[int] = ()) -> DataFrame:
+def entries_of_run(changes: DataFrame, run_id: int, invalid_before_fold: Collection[int] = ()) -> DataFrame:
     """The entries that this run landed, without their headers; one row per sequence.
 
-    ``unfit`` are the sequences that are rejects before the fold: their key or their meaning is not certain.
+    ``invalid_before_fold`` are the sequences that are rejects before the fold: their key or meaning is not certain.
     """
-    landed = flagged(changes.where(F.col("runId") == run_id), unfit)
+    landed = flagged(changes.where(F.col("runId") == run_id), invalid_before_fold)
     return landed.where(~F.col(FLAG)).select(*INSTANCE_KEY, *_CARRIED)
 
 
@@ -100,13 +100,17 @@ def effects(last: DataFrame, unusable: Collection[int]) -> DataFrame:
 
 
 def folded(
-    changes: DataFrame, run_id: int, unusable: Collection[int], unfit: Collection[int] = (), voids: Voids | None = None
+    changes: DataFrame,
+    run_id: int,
+    unusable: Collection[int],
+    invalid_before_fold: Collection[int] = (),
+    voids: Voids | None = None,
 ) -> DataFrame:
     """One row per instance that the run has read of, with its ``effect``.
 
     ``voids`` say of some keys up to which sequence their entries count as Deleted.
     """
-    last = last_of_each_key(entries_of_run(changes, run_id, unfit))
+    last = last_of_each_key(entries_of_run(changes, run_id, invalid_before_fold))
     return effects(as_deleted(last, voids or {}), unusable)
 
 

@@ -32,7 +32,7 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
+class MergeResult:
     """What one MERGE did; ``version`` is null when it was skipped because a run had committed before."""
 
     inserted: int
@@ -87,7 +87,7 @@ def merge_instance(
     *,
     guarded: bool = True,
     stored: tuple[int, int] | None = None,
-) -> Merged:
+) -> MergeResult:
     """Merge folded changes into ``instance``; ``source`` gives columns of ``instance`` and ``effect``.
 
     Rows with a sequence within ``stored`` may stand in the table already: those that are equal in all columns are
@@ -132,7 +132,9 @@ def _not_merged_before(rows: DataFrame, stored: DataFrame, ranges: Ranges, seque
     return _not_stored(rows, same_entry, INSTANCE, ranges, F.col("s.effect") == UPSERT)
 
 
-def merge_rollup(spark: SparkSession, table: Table, path: str, rows: DataFrame, ranges: Ranges, fence: Fence) -> Merged:
+def merge_rollup(
+    spark: SparkSession, table: Table, path: str, rows: DataFrame, ranges: Ranges, fence: Fence
+) -> MergeResult:
     """Merge rolled-up ``rows`` into ``series`` or ``study``; a row with instanceCount 0 removes its target.
 
     Rows that are equal already are left alone, so that a repeated window rewrites no files.
@@ -188,7 +190,7 @@ def _merge(
     source: Source,
     fence: Fence,
     merge: Callable[[DeltaTable, DataFrame], DataFrame],
-) -> Merged:
+) -> MergeResult:
     session = fenced_session(spark, fence)
     # Also for a table of which somebody else has switched them on, as Fabric does with its own.
     session.conf.set("spark.databricks.delta.merge.deletionVectors.persistent", str(may_mark_rows(table)).lower())
@@ -199,8 +201,8 @@ def _merge(
         # (design/spark.md: Idempotent writes).
         version = last_commit(session)
         if version is None:
-            return Merged(0, 0, 0, None)
-        return Merged(*_counts(returned), version) if returned is not None else _recorded(target, version)
+            return MergeResult(0, 0, 0, None)
+        return MergeResult(*_counts(returned), version) if returned is not None else _recorded(target, version)
 
 
 def last_commit(session: SparkSession) -> int | None:
@@ -214,7 +216,7 @@ def _counts(returned: DataFrame) -> tuple[int, int, int]:
     return row["num_inserted_rows"], row["num_updated_rows"], row["num_deleted_rows"]
 
 
-def _recorded(target: DeltaTable, last: int) -> Merged:
+def _recorded(target: DeltaTable, last: int) -> MergeResult:
     """The same from the newest entries of the table's history: Delta 3.2 returns nothing.
 
     The session's ``last`` commit may be the OPTIMIZE that a platform puts behind a MERGE.
@@ -223,7 +225,7 @@ def _recorded(target: DeltaTable, last: int) -> Merged:
     row = merges.orderBy(F.desc("version")).select("version", "operationMetrics").collect()[0]
     told = row["operationMetrics"]
     inserted, updated, deleted = (int(told[f"numTargetRows{what}"]) for what in ("Inserted", "Updated", "Deleted"))
-    return Merged(inserted, updated, deleted, row["version"])
+    return MergeResult(inserted, updated, deleted, row["version"])
 
 
 def fenced_session(spark: SparkSession, fence: Fence) -> SparkSession:

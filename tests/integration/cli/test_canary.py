@@ -35,7 +35,7 @@ from dicom_etl.commands.verify.verify import verify
 from dicom_etl.core.errors import AccessDenied, DataError, DicomEtlError, StorageError, Superseded
 from dicom_etl.lake.delta.folder import TableFolder
 from dicom_etl.run import merge, roll_up
-from dicom_etl.tables.merge import Merged
+from dicom_etl.tables.merge import MergeResult
 from support.site import SECOND, Site, at, metadata
 from support.stopping import children
 from support.template import write_template_table
@@ -135,7 +135,7 @@ def test_marked_values_stay_in_the_tables(
     for owner, name, broken, error in (
         (roll_up, "merge_rollup", _failing_in_spark, StorageError),
         (TableFolder, "create", _full, StorageError),
-        (merge, "merge_instance", lambda *_, **__: Merged(0, 0, 0, None), Superseded),
+        (merge, "merge_instance", lambda *_, **__: MergeResult(0, 0, 0, None), Superseded),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, broken)

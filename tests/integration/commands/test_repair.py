@@ -238,7 +238,7 @@ def test_there_is_one_writer(copy: Site) -> None:
     """75 while somebody else holds the claim; nothing is changed."""
     before = copy.tables(), copy.ledger()
     other = claim(
-        *copy.storage.filesystem(copy.place("_claims")), verb="sync", floor=0,
+        *copy.storage.filesystem(copy.place("_claims")), verb="sync", last_known_run_id=0,
         clock=lambda: at(17), sleep=lambda _: None,
     )  # fmt: skip
     with other, pytest.raises(AnotherWriter, match="sync"):

@@ -27,13 +27,13 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dicom_etl.commands.metrics import metrics_text
-from dicom_etl.core.progress import Silent
+from dicom_etl.core.progress import NullProgress
 from dicom_etl.core.timerange import Window
 from dicom_etl.lake import ledger
 from dicom_etl.lake.delta.folder import TableFolder
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.status import status_and_runs
-from dicom_etl.run import merge, pipeline
+from dicom_etl.run import land, merge
 from dicom_etl.run import roll_up as rollups
 from support.oracle import Tables, instance_row, tables_of
 from support.site import SECOND, Site, at, text_at, ticks_at
@@ -366,7 +366,7 @@ def test_pyspark_says_nothing_of_a_statement_that_fails(
 # -- in the middle of a run ----------------------------------------------------------------------------------
 
 
-class Acting(Silent):
+class Acting(NullProgress):
     """Does something once, when a step begins."""
 
     def __init__(self, step: str, act: Callable[[], object]) -> None:
@@ -474,7 +474,7 @@ def in_file_of(table: str) -> Callable[[pytest.MonkeyPatch, int], None]:
 
 
 def in_commit_of_change(patched: pytest.MonkeyPatch, number: int) -> None:
-    real = pipeline.commit_change
+    real = land.commit_change
 
     class Full:
         def __init__(self, table: DeltaTable) -> None:
@@ -486,7 +486,7 @@ def in_commit_of_change(patched: pytest.MonkeyPatch, number: int) -> None:
         def create_write_transaction(self, *_: Any, **__: Any) -> None:
             raise DeltaError(f"Generic LocalFileSystem error: {WORDS[number][0]} (os error {number})")
 
-    patched.setattr(pipeline, "commit_change", lambda table, *rest, **more: real(Full(table), *rest, **more))
+    patched.setattr(land, "commit_change", lambda table, *rest, **more: real(Full(table), *rest, **more))
 
 
 def in_merge_of(name: str) -> Callable[[pytest.MonkeyPatch, int], None]:
@@ -689,7 +689,7 @@ def test_a_foreign_commit_before_ours_ends_the_run(
         DeltaTable(lake.root / table).alter.set_table_properties({"some.thing": "1"}, raise_if_not_exists=False)
 
     with monkeypatch.context() as patched:
-        place = pipeline if table == "change" else ledger
+        place = land if table == "change" else ledger
         name = "commit_change" if table == "change" else "append_rows"
         real = getattr(place, name)
         struck: list[int] = []

@@ -24,7 +24,7 @@ from dicom_etl.lake.claims.claim import claim
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.status import status
 from dicom_etl.run import merge, roll_up
-from dicom_etl.tables.merge import Fence, Merged
+from dicom_etl.tables.merge import Fence, MergeResult
 from support.oracle import COLUMNS, moment
 from support.site import HOUR, SECOND, Site, at, table_rows, text_at, ticks_at
 from support.story import NoSpark, Story
@@ -438,7 +438,7 @@ class Broken(Exception):
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[None]:
     """Roll-ups fail, after the MERGE of instance."""
 
-    def fail(*_: Any, **__: Any) -> Merged:
+    def fail(*_: Any, **__: Any) -> MergeResult:
         raise error
 
     with monkeypatch.context() as patched:
@@ -495,7 +495,7 @@ def test_a_skipped_merge_is_noticed(make_site: Callable[..., Site], monkeypatch:
     site.clock(9.5)
     real = merge.merge_instance
 
-    def overtaken(spark: Any, path: str, source: Any, ranges: Any, fence: Fence, **how: Any) -> Merged:
+    def overtaken(spark: Any, path: str, source: Any, ranges: Any, fence: Fence, **how: Any) -> MergeResult:
         ahead = real(spark, path, lambda session: source(session).limit(0), ranges, Fence(fence.app_id, 7))
         assert ahead.version is not None
         return real(spark, path, source, ranges, fence, **how)
@@ -560,7 +560,7 @@ def test_a_second_writer_is_told_at_once(copy: Site) -> None:
 
     tables, ledger = copy.tables(), copy.ledger()
     other = claim(
-        *copy.storage.filesystem(copy.place("_claims")), verb="repair", floor=0,
+        *copy.storage.filesystem(copy.place("_claims")), verb="repair", last_known_run_id=0,
         clock=lambda: at(17), sleep=lambda _: None,
     )  # fmt: skip
     with other, pytest.raises(AnotherWriter, match="repair"):

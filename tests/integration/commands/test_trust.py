@@ -63,10 +63,10 @@ def add_foreign_rows(site: Site, sop: str, *, times: int = 1) -> None:
 
 def add_void(site: Site, entry: FeedRow) -> None:
     """A void of the entry's key, as of an instance that was proven gone."""
-    lake = existing_lake(site.settings)
-    key = (P, *entry.key[1:])
+    snapshot = existing_lake(site.settings)
+    lake, key = snapshot.lake, (P, *entry.key[1:])
     append_rejects(
-        lake.table("rejected"),
+        snapshot.table("rejected"),
         new_voids([(key, entry.sequence, entry.ticks)], run_id=2, recorded_at=at(10)),
         app_id=lake.app_id("rejected"), run_id=2, details={}, folder=lake.folder("rejected"),
     )  # fmt: skip
@@ -404,7 +404,7 @@ def test_a_rebuild_follows_a_service_that_was_restored(make_site: Callable[..., 
         assert voids(restored) == []
         # What tells whether the service goes back once more is of the new history, and no purge drops it.
         lake = existing_lake(restored.settings)
-        assert maintain._kept_entry(lake, lake.runs()) == (created[1].sequence, created[1].ticks)
+        assert maintain._kept_entry(lake.table("change"), lake.runs()) == (created[1].sequence, created[1].ticks)
 
         restored.create("1.4", "1.4.1", "1.4.1.1", name="N4")  # sequence 3, which another instance had
         restored.clock(13)

@@ -1,18 +1,23 @@
-"""What a run costs, by counts and not by times: requests, Spark jobs, files rewritten (issue 5)."""
+"""What a run costs, by counts and not by times: requests, jobs, files rewritten, snapshots (issues 5, 15)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyspark
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from dicom_emulator.state.timestamps import TICKS_PER_SECOND
 from dicom_etl.commands.maintain import maintain
 from dicom_etl.lake.open import existing_lake
+from dicom_etl.lake.snapshot import LakeSnapshot, opened
+from dicom_etl.lake.statistics import rows_within, shared_rows
 from dicom_etl.run import merge
 from dicom_etl.tables import compact
 from dicom_etl.tables.engine.session import Engine
@@ -51,6 +56,34 @@ def _jobs(site: Site) -> int:
     assert site.spark is not None
     site.spark.range(1).count()
     return max(site.spark.sparkContext.statusTracker().getJobIdsForGroup(None)) + 1
+
+
+@dataclass
+class Snapshots:
+    """How many snapshots of tables delta-rs has opened, and how many it has brought up to date."""
+
+    opened: int = 0
+    refreshed: int = 0
+
+
+@contextmanager
+def counted_snapshots() -> Iterator[Snapshots]:
+    """Count them in the block."""
+    counts = Snapshots()
+    real_open, real_refresh = DeltaTable.__init__, DeltaTable.update_incremental
+
+    def opened(table: DeltaTable, *given: Any, **named: Any) -> None:
+        counts.opened += 1
+        real_open(table, *given, **named)
+
+    def refreshed(table: DeltaTable) -> None:
+        counts.refreshed += 1
+        real_refresh(table)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(DeltaTable, "__init__", opened)
+        patched.setattr(DeltaTable, "update_incremental", refreshed)
+        yield counts
 
 
 def metrics(site: Site, table: str) -> dict[str, Any]:
@@ -109,11 +142,11 @@ def test_a_window_of_new_studies_rewrites_nothing(lake: tuple[Site, list[int]]) 
 def test_only_the_files_of_a_study_are_in_reach(lake: tuple[Site, list[int]]) -> None:
     """By the bounds of the files: one study of six means the rows of one file of each table."""
     site, _ = lake
-    opened = existing_lake(site.settings)
-    assert opened.rows() == LAST * (INSTANCES + 1 + 1)
-    assert opened.rows_within(study_ranges(["1.3"])) == INSTANCES + 1 + 1
-    assert opened.rows_within(study_ranges(["1.3", "1.5"])) == 2 * (INSTANCES + 1 + 1)
-    assert opened.rows_within([]) == 0
+    snapshot = existing_lake(site.settings)
+    assert shared_rows(snapshot) == LAST * (INSTANCES + 1 + 1)
+    assert rows_within(snapshot, study_ranges(["1.3"])) == INSTANCES + 1 + 1
+    assert rows_within(snapshot, study_ranges(["1.3", "1.5"])) == 2 * (INSTANCES + 1 + 1)
+    assert rows_within(snapshot, []) == 0
 
 
 def test_an_update_rewrites_the_files_of_its_study_alone(lake: tuple[Site, list[int]]) -> None:
@@ -128,6 +161,34 @@ def test_an_update_rewrites_the_files_of_its_study_alone(lake: tuple[Site, list[
         found = metrics(site, table)
         assert int(found["numTargetFilesRemoved"]) == 1, table
         assert int(found["numTargetRowsCopied"]) == copied, table
+
+
+def snapshots_of_a_run(site: Site) -> tuple[Any, Snapshots]:
+    """One sync of a lake that is there, and what it opened."""
+    with counted_snapshots() as counts:
+        (run,) = site.sync(init=False, accounted=False)
+    return run, counts
+
+
+def test_a_run_opens_each_table_once(lake: tuple[Site, list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its claim; after it, and where it asks what is there by now, it reads the commits that are new.
+
+    Opening a table costs several requests on Azure, each of them tens of milliseconds.
+    """
+    site, _ = lake
+    hour_of_one_study(site, LAST + 3)
+    run, with_entries = snapshots_of_a_run(site)
+    assert run.inserted == INSTANCES
+    assert (with_entries.opened, with_entries.refreshed) == (6, 12)
+    site.clock(LAST + 5.5)
+    run, empty = snapshots_of_a_run(site)
+    assert run.entries_read == 0
+    assert (empty.opened, empty.refreshed) == (6, 9)
+
+    monkeypatch.setattr(LakeSnapshot, "get", lambda snapshot, name: opened(snapshot.lake.paths, name))
+    site.clock(LAST + 6.5)
+    _, broken = snapshots_of_a_run(site)
+    assert broken.opened > 20, "a snapshot that opens its tables for each answer is noticed"
 
 
 def test_requests_grow_with_the_entries_alone(make_site: Callable[..., Site]) -> None:

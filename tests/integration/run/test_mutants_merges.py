@@ -22,7 +22,7 @@ from dicom_etl.run import merge as merging
 from dicom_etl.run import roll_up
 from dicom_etl.tables import file_skipping
 from dicom_etl.tables import merge as tables
-from dicom_etl.tables.merge import Fence, Merged
+from dicom_etl.tables.merge import Fence, MergeResult
 from dicom_etl.tables.schema import INSTANCE, Table, table_properties
 from support.broken import Mutant, assert_caught, checks
 from support.frames import instance, instances_frame, source_frame
@@ -76,7 +76,7 @@ def died(make_shared_site: Callable[..., Site]) -> Site:
     site.service.delete(P, "1.2", at_ticks=ticks_at(9.6))
     site.clock(10.5)
 
-    def died(*_: Any, **__: Any) -> Merged:
+    def died(*_: Any, **__: Any) -> MergeResult:
         raise StorageError("series: it broke")
 
     with pytest.MonkeyPatch.context() as patched:
@@ -181,12 +181,14 @@ def _newer() -> Column:
     return F.col("t.sequence").isNull() | (F.col("t.sequence") <= F.col("s.sequence"))
 
 
-def _merging(newer: Callable[[], Column], *, in_on: bool = False, insert_all: bool = False) -> Callable[..., Merged]:
+def _merging(
+    newer: Callable[[], Column], *, in_on: bool = False, insert_all: bool = False
+) -> Callable[..., MergeResult]:
     """The MERGE with another guard, with the guard in ON, or with an INSERT of whatever is not there."""
 
     def merge_instance(
         spark: SparkSession, path: str, source: Any, ranges: Any, fence: Fence, *, guarded: bool = True
-    ) -> Merged:
+    ) -> MergeResult:
         assert guarded
         upsert = F.col("s.effect") == "upsert"
         guard, on = newer(), tables._on(INSTANCE, ranges)
@@ -219,7 +221,7 @@ def _ranges_without_their_ends(studies: Any, most: int = 64) -> list[tuple[str, 
 
 def _of_changed_rows_only(
     spark: SparkSession, table: Table, path: str, rows: Any, *rest: Any, real: Any = tables.merge_rollup
-) -> Merged:
+) -> MergeResult:
     """Only series and studies are rolled up in which this run's MERGE has changed a row of `instance`."""
     instance = f"{path.rpartition('/')[0]}/instance"
     version = spark.sql(f"DESCRIBE HISTORY delta.`{instance}` LIMIT 1").collect()[0]["version"]

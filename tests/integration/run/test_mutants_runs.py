@@ -26,10 +26,12 @@ from dicom_etl.lake.delta import commit
 from dicom_etl.lake.delta.commit import append_rows
 from dicom_etl.lake.delta.table import create_table
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import Lake
-from dicom_etl.run import merge, pipeline, write_session
-from dicom_etl.run.merge import Outcome
-from dicom_etl.tables.merge import Merged
+from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.run import merge, pipeline, record, write_session
+from dicom_etl.run.merge import RunResult
+from dicom_etl.run.plan import RunPlan
+from dicom_etl.run.write_session import WriteSession
+from dicom_etl.tables.merge import MergeResult
 from support.broken import Mutant, assert_caught, checks
 from support.landing_only import landed, landing_only, outcome, served
 from support.site import Site, at, text_at, ticks_at
@@ -39,23 +41,23 @@ class Killed(BaseException):
     """The end of a process: nobody handles it."""
 
 
-def _killed() -> Outcome:
+def _killed() -> RunResult:
     raise Killed
 
 
-def _superseded() -> Outcome:
+def _superseded() -> RunResult:
     raise Superseded("instance: a newer run has written")
 
 
-def _merged() -> Outcome:
+def _merged() -> RunResult:
     return outcome()
 
 
-def _rejected() -> Outcome:
+def _rejected() -> RunResult:
     return outcome(1)
 
 
-def _in_turn(*merges: Callable[[], Outcome]) -> Callable[..., Outcome]:
+def _in_turn(*merges: Callable[[], RunResult]) -> Callable[..., RunResult]:
     """What becomes of the MERGEs of each run, one after the other."""
     left = list(merges)
     return lambda *_: left.pop(0)()
@@ -125,7 +127,7 @@ def check_a_skipped_merge(folder: Path) -> None:
     with landing_only(folder, merge=merge.merge_landed) as site, pytest.MonkeyPatch.context() as patched:
         nothing = merge.Fold(lambda _: None, 0, frozenset(), None)  # type: ignore[arg-type,return-value]
         patched.setattr(merge, "folded", lambda *_: nullcontext(nothing))
-        patched.setattr(merge, "merge_instance", lambda *_, **__: Merged(0, 0, 0, None))
+        patched.setattr(merge, "merge_instance", lambda *_, **__: MergeResult(0, 0, 0, None))
         patched.setattr(merge, "roll_up", lambda *_, **__: (1, 1))
         create(site, 9)
         site.clock(10.5)
@@ -179,7 +181,7 @@ def check_the_claim(folder: Path) -> None:
     """While one run works, another is refused and nothing is read twice."""
     said: list[str] = []
 
-    def meanwhile(*_: Any) -> Outcome:
+    def meanwhile(*_: Any) -> RunResult:
         said.append("merging")
         if len(said) == 1:
             try:
@@ -203,32 +205,30 @@ def check_the_claim(folder: Path) -> None:
 def _run(early: Callable[..., Run | None]) -> Callable[..., Run]:
     """One run that does something before its MERGEs: what that gives stands in the place of its last step."""
 
-    def run(
-        task: Any, settings: Any, lake: Lake, client: Any, engine: Any, *, clock: Any, progress: Any, **_: Any
-    ) -> Run:
-        read = pipeline._read_and_land(task, settings, lake, client, engine, progress)
-        pipeline.make_shared_tables(engine.session(0), lake, settings)
-        row = early(task, settings, lake, read, clock)
-        done = pipeline.merge_landed(None, lake, task.run_id, read.landed, progress)
-        return row or pipeline._record(task, settings, lake, read, done, 0.0, clock)
+    def run(session: WriteSession, plan: RunPlan, *_: Any) -> Run:
+        read = pipeline.read_and_land(session, plan)
+        pipeline.make_shared_tables(session.engine.session(0), session)
+        row = early(session, plan, read)
+        done = pipeline.merge_landed(None, session, read.landed)  # type: ignore[arg-type]
+        return row or record.record(session, plan, read, done)
 
     return run
 
 
-def _ledger_first(task: Any, settings: Any, lake: Lake, read: Any, clock: Any) -> Run:
-    return pipeline._record(task, settings, lake, read, outcome(), 0.0, clock)
+def _ledger_first(session: WriteSession, plan: RunPlan, read: Any) -> Run:
+    return record.record(session, plan, read, outcome())
 
 
-def _rejects_first(task: Any, _settings: Any, lake: Lake, read: Any, clock: Any) -> None:
+def _rejects_first(session: WriteSession, _plan: RunPlan, read: Any) -> None:
     rejected = {unusable.sequence for unusable in read.landed.unusable}
-    pipeline.record_rejects(task, lake, read.landed, read.met_again, rejected, clock())
+    pipeline.record_rejects(session, read.landed, read.met_again, rejected, session.now())
 
 
-def _record_as_covered(row: Run, lake: Lake, real: Any = write_session._record_failure) -> None:
+def _record_as_covered(row: Run, lake: LakeSnapshot, real: Any = write_session._record_failure) -> None:
     real(replace(row, status="succeeded", covered_until=row.window_end), lake)
 
 
-def _ids_of_the_ledger(lake: Lake | None) -> int:
+def _ids_of_the_ledger(lake: LakeSnapshot | None) -> int:
     return max((run.run_id for run in lake.runs()), default=0) if lake else 0
 
 
@@ -240,15 +240,15 @@ AGAIN = "what a superseded run has read is due again"
 MUTANTS = [
     Mutant("ledger first", check_the_ledger_is_last, sync, "run", _run(_ledger_first),
            "what was not merged is read again"),
-    Mutant("coverage up to the end", check_the_coverage, pipeline, "coverage_end", lambda read, _now, _delay: read.end,
+    Mutant("coverage up to the end", check_the_coverage, record, "coverage_end", lambda read, _now, _delay: read.end,
            "what was not closed is read again"),
-    Mutant("coverage without the delay", check_the_coverage, pipeline, "coverage_end",
+    Mutant("coverage without the delay", check_the_coverage, record, "coverage_end",
            lambda read, now, _delay: min(read.end, now), "coverage ends at now - delay, by the slower clock"),
     Mutant("now by our own clock", check_the_coverage, sync, "_now", lambda _client, clock: from_datetime(clock()),
            "what was not closed is read again"),
-    Mutant("run ids from claim files only", check_the_run_ids, sync, "highest_run_id", lambda _lake: 0,
+    Mutant("run ids from claim files only", check_the_run_ids, write_session, "highest_run_id", lambda _lake: 0,
            "a run id is never given again"),
-    Mutant("run ids without the markers", check_the_run_ids, sync, "highest_run_id", _ids_of_the_ledger,
+    Mutant("run ids without the markers", check_the_run_ids, write_session, "highest_run_id", _ids_of_the_ledger,
            "a run id is never given again"),
     Mutant("a skipped MERGE not noticed", check_a_skipped_merge, merge, "version_of",
            lambda merged, _table: merged.version or 0, AGAIN),
@@ -256,7 +256,7 @@ MUTANTS = [
            _record_as_covered, AGAIN),
     Mutant("rejects before the MERGEs", check_the_rejects, sync, "run", _run(_rejects_first),
            "nothing is resolved that was not merged"),
-    Mutant("a commit without a look at the marker", check_the_marker, commit, "marker", lambda *_: 0,
+    Mutant("a commit without a look at the marker", check_the_marker, commit, "txn_version", lambda *_: 0,
            "a marker is never lowered"),
     Mutant("claims that nobody looks at", check_the_claim, write_session, "claim", _claim_beside_others,
            "one writer at a time"),

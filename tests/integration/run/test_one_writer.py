@@ -22,7 +22,7 @@ from dicom_etl.core.errors import DataError, Superseded
 from dicom_etl.core.timerange import Window
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import make_lake
-from dicom_etl.lake.paths import places
+from dicom_etl.lake.paths import lake_paths
 from support.due import TABLES, check_equal, copy_of, covered, make_due, markers, strays, synced, versions
 from support.site import Site, at, text_at, ticks_at
 from support.stopping import BEAT_SECONDS, at_point, child, let_go_on, stop_jvm_in_merge, wait_until_stopped
@@ -299,7 +299,7 @@ def test_two_lakes_that_share_a_table_are_refused(copy: Site, command: Command, 
     texts = [text.format(folder=above) for text in SHARING[table]]
     second = copy.having(f"lake.root={above}", *texts)
     if own:
-        make_lake(places(second.settings), service_fingerprint(second.settings.dicom.base_url))
+        make_lake(lake_paths(second.settings), service_fingerprint(second.settings.dicom.base_url))
     before = versions(copy), copy.ledger()
     with pytest.raises(DataError, match=f"the table {table} ") as refused:
         second.sync(spark=NoSpark())

@@ -19,11 +19,14 @@ from dicom_emulator.testing.faults import Fault
 from dicom_etl.commands import sync
 from dicom_etl.commands.sync_request import Request
 from dicom_etl.core.errors import ProtocolError, StorageError
+from dicom_etl.core.progress import NullProgress
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import read_feed
 from dicom_etl.remote.http.client import Cancelled
+from dicom_etl.run import prefetch
 from dicom_etl.run import read as fetching
+from dicom_etl.run.write_session import Resources
 from dicom_etl.tables.engine import session
 from support.due import strays
 from support.landing_only import landed, landing_only, outcome
@@ -44,9 +47,9 @@ class Merges:
         self.of: list[int] = []
         self.before: Any = lambda _run_id: None
 
-    def __call__(self, _spark: Any, _lake: Any, run_id: int, *_: Any) -> Any:
-        self.before(run_id)
-        self.of.append(run_id)
+    def __call__(self, _spark: Any, session: Any, *_: Any) -> Any:
+        self.before(session.run_id)
+        self.of.append(session.run_id)
         return outcome()
 
 
@@ -56,15 +59,15 @@ class Fetches:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.over: dict[int, threading.Event] = {number: threading.Event() for number in range(1, 10)}
         self.failing: set[int] = set()
-        monkeypatch.setattr(sync, "fetch", self._ahead)
+        monkeypatch.setattr(prefetch, "fetch", self._ahead)
 
-    def _ahead(self, task: Any, *rest: Any) -> Any:
+    def _ahead(self, session: Any, *rest: Any) -> Any:
         try:
-            if task.run_id in self.failing:
+            if session.run_id in self.failing:
                 raise ProtocolError("the change feed broke")
-            return fetching.fetch(task, *rest)
+            return fetching.fetch(session, *rest)
         finally:
-            self.over[task.run_id].set()
+            self.over[session.run_id].set()
 
 
 @pytest.fixture
@@ -225,6 +228,7 @@ def test_a_run_and_the_reading_ahead_of_it_start_one_spark(site: Site, monkeypat
     monkeypatch.setattr(session.Engine, "begin", begin)
     settings = site.having(f"feed.start={text_at(2.5)}").settings
     with session.Engine(settings.spark, starter=starter) as engine:
-        runs = list(sync.sync_in(engine, settings, Request(), clock=lambda: at(8), sleep=lambda _: None))
+        resources = Resources(settings, None, engine, NullProgress(), lambda: at(8), lambda _: None)
+        runs = list(sync.sync_in(resources, Request()))
     assert [(run.window_start, run.entries_read) for run in runs] == [(ticks_at(2.5), 0), (ticks_at(5), 2)]
     assert (len(started), len(stopped)) == (1, 1)

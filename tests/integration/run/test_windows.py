@@ -18,7 +18,7 @@ import pytest
 from dicom_etl.core.timerange import Window
 from dicom_etl.lake import ledger
 from dicom_etl.lake.ledger import Run
-from dicom_etl.run import late_rows, pipeline
+from dicom_etl.run import late_rows, record
 from support.landing_only import landed, landing_only
 from support.site import HOUR, MINUTE, Site, at, text_at, ticks_at
 from support.story import NoSpark
@@ -211,6 +211,6 @@ def test_any_ranges_and_clocks_lose_nothing(tmp_path: Path, seed: int) -> None:
 
 def test_coverage_up_to_the_end_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The broken variant: an open range counts as covered to its end."""
-    monkeypatch.setattr(pipeline, "coverage_end", lambda read, _now, _delay: read.end)
+    monkeypatch.setattr(record, "coverage_end", lambda read, _now, _delay: read.end)
     with pytest.raises(AssertionError, match=r"^what is covered "):
         walk(tmp_path, 0)

@@ -24,7 +24,7 @@ from dicom_etl.tables import merge as tables
 from dicom_etl.tables.compact import Upkeep, maintain_table, purge_changes
 from dicom_etl.tables.engine import location, session
 from dicom_etl.tables.engine.location import sql_name
-from dicom_etl.tables.merge import Fence, Merged, create_table, merge_instance, read_table
+from dicom_etl.tables.merge import Fence, MergeResult, create_table, merge_instance, read_table
 from dicom_etl.tables.schema import INSTANCE, table_properties
 from support.broken import Mutant, assert_caught
 from support.frames import instance, source_frame
@@ -154,7 +154,7 @@ class Stage:
         create_table(given, INSTANCE, path, partitioned=False, properties={**ours, **properties})
         return path
 
-    def merge(self, path: str, run_id: int) -> Merged:
+    def merge(self, path: str, run_id: int) -> MergeResult:
         """One MERGE of an instance that is new."""
         rows = [instance(f"{run_id}", run_id, effect="upsert")]
         return merge_instance(
@@ -229,7 +229,7 @@ def test_nothing_is_compacted_between_the_commits_of_a_run(stage: Stage, monkeyp
     """
     with saying(EAGER):
         path = stage.instance(**{"delta.autoOptimize.autoCompact": "true"})
-        assert [stage.merge(path, run_id) for run_id in (1, 2)] == [Merged(1, 0, 0, 1), Merged(1, 0, 0, 2)]
+        assert [stage.merge(path, run_id) for run_id in (1, 2)] == [MergeResult(1, 0, 0, 1), MergeResult(1, 0, 0, 2)]
         assert operations(path) == ["CREATE TABLE", "MERGE", "MERGE"]
 
         monkeypatch.setattr(tables, "fenced_session", _compacting)
@@ -237,7 +237,7 @@ def test_nothing_is_compacted_between_the_commits_of_a_run(stage: Stage, monkeyp
         monkeypatch.setattr(DeltaMergeBuilder, "execute", lambda merge: execute(merge) and None)
         merged = stage.merge(path, 3)
     assert operations(path)[3:] == ["MERGE", "OPTIMIZE"]
-    assert merged == Merged(1, 0, 0, 3)
+    assert merged == MergeResult(1, 0, 0, 3)
 
 
 def test_a_local_folder_is_named_with_its_file_system(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

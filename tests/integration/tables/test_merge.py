@@ -18,7 +18,7 @@ from pyspark.sql import SparkSession
 from dicom_etl.core.errors import DataError, StorageError, Superseded
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.file_skipping import study_ranges
-from dicom_etl.tables.merge import Fence, Merged, create_table, merge_instance, merge_rollup
+from dicom_etl.tables.merge import Fence, MergeResult, create_table, merge_instance, merge_rollup
 from dicom_etl.tables.schema import INSTANCE, SERIES, TABLES, Table, table_properties
 from support.frames import NOON, instance, instances_frame, series_frame, source_frame
 from support.oracle import COLUMNS
@@ -36,7 +36,7 @@ def make(spark: SparkSession, table: Table, path: Path, *, partitioned: bool = F
     return str(path)
 
 
-def merge(spark: SparkSession, path: str, run_id: int, rows: list[dict[str, Any]]) -> Merged:
+def merge(spark: SparkSession, path: str, run_id: int, rows: list[dict[str, Any]]) -> MergeResult:
     """One MERGE of rows with their effect, with ranges made from them."""
     ranges = study_ranges(row["studyInstanceUid"] for row in rows)
     fence = Fence(f"{APP}/instance", run_id)
@@ -62,7 +62,7 @@ def stored(path: str) -> dict[tuple[str, ...], tuple[int | None, str | None]]:
 
 
 @pytest.fixture(scope="module")
-def guarded(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Merged, Merged]:
+def guarded(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, MergeResult, MergeResult]:
     """A table with rows at sequence 10 and one without, then a MERGE of older, equal and newer entries."""
     path = make(spark, INSTANCE, tmp_path_factory.mktemp("guard") / "instance")
     keys = ("older", "equal", "newer", "remove older", "remove equal", "remove newer", "untouched")
@@ -82,7 +82,7 @@ def guarded(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tu
     return path, first, second
 
 
-def test_the_guard_lets_the_newer_win(guarded: tuple[str, Merged, Merged]) -> None:
+def test_the_guard_lets_the_newer_win(guarded: tuple[str, MergeResult, MergeResult]) -> None:
     """Older entries are refused, equal ones refresh, rows without a sequence give way; nothing is there twice."""
     path, _, _ = guarded
     found = stored(path)
@@ -103,7 +103,7 @@ def test_the_guard_lets_the_newer_win(guarded: tuple[str, Merged, Merged]) -> No
     }
 
 
-def test_a_merge_says_what_it_did(guarded: tuple[str, Merged, Merged]) -> None:
+def test_a_merge_says_what_it_did(guarded: tuple[str, MergeResult, MergeResult]) -> None:
     """Rows inserted, updated and deleted, and the version it wrote."""
     path, first, second = guarded
     assert (first.inserted, first.updated, first.deleted, first.version) == (7, 0, 0, 1)
@@ -113,7 +113,7 @@ def test_a_merge_says_what_it_did(guarded: tuple[str, Merged, Merged]) -> None:
 
 @pytest.mark.parametrize("run_id", [1, 2])
 def test_a_merge_below_the_marker_is_skipped(
-    spark: SparkSession, guarded: tuple[str, Merged, Merged], run_id: int
+    spark: SparkSession, guarded: tuple[str, MergeResult, MergeResult], run_id: int
 ) -> None:
     """The marker of run 2 stands in the table: run 2 again, or run 1, changes nothing, and that is told."""
     path, _, _ = guarded
@@ -149,7 +149,7 @@ def test_unchanged_rollups_rewrite_no_file(spark: SparkSession, tmp_path: Path) 
         {**key, "seriesInstanceUid": "1.1.3", "instanceCount": 0},
     ]
 
-    def roll_up(run_id: int, rows: list[dict[str, Any]]) -> Merged:
+    def roll_up(run_id: int, rows: list[dict[str, Any]]) -> MergeResult:
         fence = Fence(f"{APP}/series", run_id)
         return merge_rollup(spark, SERIES, path, series_frame(spark, rows), [("1.1", "1.1")], fence)
 
@@ -225,7 +225,7 @@ def test_a_new_table_is_what_readers_rely_on(
     assert ('"delta.clustering"' in first) is not partitioned
 
 
-def test_statistics_in_the_log_name_no_patient(guarded: tuple[str, Merged, Merged]) -> None:
+def test_statistics_in_the_log_name_no_patient(guarded: tuple[str, MergeResult, MergeResult]) -> None:
     """Bounds of key columns, sequence and times; nothing of names."""
     path, _, _ = guarded
     bounds: set[str] = set()

@@ -62,7 +62,7 @@ from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings, Spark
 from dicom_etl.lake.lake_id import new_identity
 from dicom_etl.lake.ledger import create_ledger
-from dicom_etl.lake.paths import places
+from dicom_etl.lake.paths import lake_paths
 from dicom_etl.remote.storage import Storage
 from dicom_etl.tables.engine import java
 
@@ -673,7 +673,7 @@ def namespaces(folder: Path, told: Any, root: str, **storage: str) -> list[Findi
     account.loop, account.service_client = get_loop(), Client(told)
     settings = load_settings(None, [f"lake.root={root}"], {}, folder)
     found = storage_findings(
-        settings, places(settings, Storage(key="eA==", **storage)), lambda _place: (account, "c/x"), "n"
+        settings, lake_paths(settings, Storage(key="eA==", **storage)), lambda _place: (account, "c/x"), "n"
     )
     first = list(islice(found, 2))
     assert (first[0].check, first[0].state) == ("lake.root", "ok")
@@ -854,7 +854,7 @@ def test_the_folder_of_the_files_is_looked_at_by_its_name(
 ) -> None:
     """Not read: who runs the sync need not have the right to."""
     settings = settings_of(emulator, tmp_path, f"files.root={root.format(here=tmp_path)}", "storage.auth=key")
-    findings = storage_findings(settings, places(settings, Storage()), Storage().filesystem, "n")
+    findings = storage_findings(settings, lake_paths(settings, Storage()), Storage().filesystem, "n")
     found = only(list(findings), "files.root")
     assert (found.state, found.exit_code) == (state, code)
 

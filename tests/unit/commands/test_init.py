@@ -25,8 +25,9 @@ from dicom_etl.core.settings.load import load_settings
 from dicom_etl.lake import open as open_lake
 from dicom_etl.lake.delta.table import properties
 from dicom_etl.lake.lake_id import LAKE_ID
-from dicom_etl.lake.open import TABLES, init_lake
-from dicom_etl.lake.paths import places
+from dicom_etl.lake.open import init_lake
+from dicom_etl.lake.paths import lake_paths
+from dicom_etl.lake.snapshot import TABLES
 from dicom_etl.lake.status import status_and_runs
 from support.landing_only import landing_only
 from support.site import Site, at, ticks_at
@@ -220,7 +221,7 @@ def test_init_refuses_what_is_somebody_elses(site: Site, command: Command) -> No
 def test_of_two_inits_at_once_one_makes_the_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both saw no lake; the other one sees that lake then, and says so."""
     root = tmp_path / "lake"
-    where = places(load_settings(None, [f"lake.root={root}"], {}, tmp_path))
+    where = lake_paths(load_settings(None, [f"lake.root={root}"], {}, tmp_path))
     both, make_lake = threading.Barrier(2), open_lake.make_lake
 
     def make_lake_together(*given: Any) -> Any:

@@ -18,13 +18,13 @@ from dicom_emulator.testing.faults import Fault
 from dicom_etl.commands.verify.inventory import Service, read_again, take_inventory
 from dicom_etl.commands.verify.scratch import Scratch, scratch
 from dicom_etl.commands.verify.search_result import search_studies
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.delta.folder import local_folder
-from dicom_etl.lake.paths import places
+from dicom_etl.lake.paths import lake_paths
 from support.site import at, metadata, ticks_at
 
 P = "Microsoft.Default"
@@ -39,7 +39,7 @@ def settings_of(emulator: Emulator, path: Path) -> Settings:
 
 
 def service_at(settings: Settings, client: Any, hour: float, progress: Progress | None = None) -> Service:
-    return Service(client, settings, lambda: at(hour), progress or Silent(), False)
+    return Service(client, settings, lambda: at(hour), progress or NullProgress(), False)
 
 
 def entries_of(files: tuple[str, ...]) -> list[tuple[int, str, str, int]]:
@@ -57,7 +57,7 @@ def test_what_happens_while_the_search_is_asked_is_listed(tmp_path: Path) -> Non
         service.clock.freeze(at(9))
         settings = settings_of(emulator, tmp_path)
 
-        class Meanwhile(Silent):
+        class Meanwhile(NullProgress):
             def step(self, name: str) -> None:
                 if name == "ask the search":
                     service.delete(P, "1.1", "1.1.1", "1")
@@ -131,7 +131,9 @@ def test_a_refused_search_is_said(emulator: Emulator, tmp_path: Path, path: str,
 def test_executors_of_a_cluster_can_read_what_is_listed(tmp_path: Path, master: str, below: bool) -> None:
     """With a cluster's session the folder lies below lake.private_root, else on this disk; it is gone afterwards."""
     private = tmp_path / "private"
-    where = places(load_settings(None, [f"lake.root={tmp_path}/lake", f"lake.private_root={private}"], {}, tmp_path))
+    where = lake_paths(
+        load_settings(None, [f"lake.root={tmp_path}/lake", f"lake.private_root={private}"], {}, tmp_path)
+    )
     spark: Any = SimpleNamespace(sparkContext=SimpleNamespace(master=master))
     with scratch(where, spark) as made:
         with made.folder.create("one.parquet") as sink:

@@ -47,9 +47,9 @@ class Day:
         self.asked = False
         monkeypatch.setattr(module, "sync_in", self._sync)
 
-    def _sync(self, engine: Any, *_: Any, **__: Any) -> Iterator[Any]:
+    def _sync(self, resources: Any, *_: Any) -> Iterator[Any]:
         self.began.append(f"{self.now:%H:%M:%S}")
-        self.engines.append(engine)
+        self.engines.append(resources.engine)
         what = self.left.pop(0)
         self.asked = not self.left
         if isinstance(what, Exception):

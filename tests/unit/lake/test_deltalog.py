@@ -28,20 +28,20 @@ from dicom_etl.core.errors import (
     Superseded,
     UnknownIdentity,
 )
-from dicom_etl.lake.delta.add_file import NewFile, Statistics
+from dicom_etl.lake.delta.add_file import AddFile, Statistics
 from dicom_etl.lake.delta.commit import append_rows, commit_files, file_name
 from dicom_etl.lake.delta.errors import storage_error
 from dicom_etl.lake.delta.folder import folder_of
 from dicom_etl.lake.delta.table import (
     STATISTICS_PROPERTY,
     create_table,
-    marker,
     open_table,
     properties,
     read_rows,
-    remove_unborn,
+    remove_empty_log,
     statistics_columns,
     table_name,
+    txn_version,
 )
 
 APP = "5f0c/change"
@@ -103,13 +103,13 @@ def test_a_new_table_keeps_our_properties(table: DeltaTable, path: str) -> None:
     assert table.protocol().min_reader_version == 1
     assert table_name(table) == "change"
     assert statistics_columns(table) == ("runId", "at")
-    assert marker(table, APP) == 0
+    assert txn_version(table, APP) == 0
 
 
 def test_rows_and_marker_are_committed_together(table: DeltaTable, path: str) -> None:
     """One version holds the rows, the run's marker and the details."""
     assert append(table, 7) == 1
-    assert marker(newest(path), APP) == 7
+    assert txn_version(newest(path), APP) == 7
     assert run_ids(path) == [7]
     actions = log(path, 1)
     assert [action["txn"] for action in actions if "txn" in action] == [{"appId": APP, "version": 7}]
@@ -123,7 +123,7 @@ def test_a_run_that_is_not_newer_is_refused(table: DeltaTable, path: str, run_id
     files = data_files(path)
     with pytest.raises(Superseded, match=rf"^change: run {run_id} may not write, run 7 already has$"):
         append(newest(path), run_id)
-    assert marker(newest(path), APP) == 7
+    assert txn_version(newest(path), APP) == 7
     assert newest(path).version() == 1
     assert len(files) == 1
     assert data_files(path) == files
@@ -136,7 +136,7 @@ def test_markers_of_other_apps_do_not_count(table: DeltaTable, path: str) -> Non
         append(newest(path), 3)
     other = append_rows(newest(path), rows(3), app_id="5f0c/run", run_id=3, details={})
     assert other == 2
-    assert marker(newest(path), APP) == 7
+    assert txn_version(newest(path), APP) == 7
 
 
 def test_a_newer_run_that_came_first_supersedes(table: DeltaTable, path: str) -> None:
@@ -146,7 +146,7 @@ def test_a_newer_run_that_came_first_supersedes(table: DeltaTable, path: str) ->
     with pytest.raises(Superseded, match=r"^change: run 8 has written, run 7 stops$"):
         append(paused, 7)
     assert run_ids(path) == [8]
-    assert marker(newest(path), APP) == 8
+    assert txn_version(newest(path), APP) == 8
     assert len(data_files(path)) == 1
 
 
@@ -156,7 +156,7 @@ def test_an_older_run_that_came_between_is_a_conflict(table: DeltaTable, path: s
     append(table, 7)
     with pytest.raises(Superseded, match=r"^change: another writer came between, run 8 stops; run again$"):
         append(snapshot, 8)
-    assert marker(newest(path), APP) == 7
+    assert txn_version(newest(path), APP) == 7
     assert append(newest(path), 8) == 2
 
 
@@ -165,7 +165,7 @@ def test_an_append_that_delta_would_allow_is_a_conflict_too(table: DeltaTable, p
     append_rows(newest(path), rows(1), app_id="somebody/else", run_id=1, details={})
     with pytest.raises(Superseded, match="another writer came between"):
         append(table, 8)
-    assert marker(newest(path), APP) == 0
+    assert txn_version(newest(path), APP) == 0
     assert run_ids(path) == [1]
 
 
@@ -174,7 +174,7 @@ def test_a_commit_without_a_marker_is_a_conflict_too(table: DeltaTable, path: st
     newest(path).alter.set_table_description("changed meanwhile")
     with pytest.raises(Superseded, match="another writer came between"):
         append(table, 8)
-    assert marker(newest(path), APP) == 0
+    assert txn_version(newest(path), APP) == 0
     assert data_files(path) == set()
 
 
@@ -470,7 +470,7 @@ def test_several_files_are_one_commit(table: DeltaTable, path: str) -> None:
         with folder.create(name) as sink:
             pa.parquet.write_table(rows(7, 7), sink)
         statistics = Statistics.of(rows(7, 7), ["runId"])
-        files.append(NewFile(name, folder.size_bytes(name), 0, statistics))
+        files.append(AddFile(name, folder.size_bytes(name), 0, statistics))
     version = commit_files(table, files, app_id=APP, run_id=7, details={}, schema=SCHEMA)
     assert version == 1
     assert files[0].rows == 2
@@ -560,7 +560,7 @@ def test_delta_rs_alone_would_lower_the_marker(table: DeltaTable, path: str) -> 
         SCHEMA,
         commit_properties=CommitProperties(app_transactions=[Transaction(APP, 3)], max_commit_retries=0),
     )
-    assert marker(newest(path), APP) == 3
+    assert txn_version(newest(path), APP) == 3
 
 
 def test_a_log_without_any_version_is_removed(tmp_path: Path) -> None:
@@ -568,7 +568,7 @@ def test_a_log_without_any_version_is_removed(tmp_path: Path) -> None:
     unborn = tmp_path / "study" / "_delta_log"
     unborn.mkdir(parents=True)
     (unborn / ".00000000000000000000.json.1b2c.tmp").write_text("{}")
-    remove_unborn(str(tmp_path / "study"))
+    remove_empty_log(str(tmp_path / "study"))
     assert not unborn.exists()
     assert (tmp_path / "study").is_dir()
 
@@ -579,6 +579,6 @@ def test_a_log_with_a_version_is_left_alone(tmp_path: Path, name: str) -> None:
     log = tmp_path / "study" / "_delta_log"
     log.mkdir(parents=True)
     (log / name).write_text("")
-    remove_unborn(str(tmp_path / "study"))
+    remove_empty_log(str(tmp_path / "study"))
     assert (log / name).exists()
-    remove_unborn(str(tmp_path / "nothing here"))
+    remove_empty_log(str(tmp_path / "nothing here"))

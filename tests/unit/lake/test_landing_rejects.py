@@ -16,8 +16,8 @@ from dicom_etl.lake.delta.table import create_table, open_table, read_rows
 from dicom_etl.lake.rejected import (
     REJECTED_PROPERTIES,
     Reject,
+    append_closed,
     append_rejects,
-    close_reject,
     closed_among,
     new_rejects,
     read_newest,
@@ -164,7 +164,8 @@ def test_a_closed_reject_keeps_the_text_of_why(path: str) -> None:
     """In a column that comes with the first text, once; what was written before and comes later has none."""
     append(path, 1, new_rejects([BAD, OTHER], run_id=1, recorded_at=AT))
     for run_id, reject in enumerate(read_open(newest(path)), start=2):
-        done = close_reject(newest(path), reject, f"text {run_id}", app_id=APP, run_id=run_id, recorded_at=AT)
+        (done,) = settled([reject], run_id=run_id, recorded_at=AT, status="void")
+        append_closed(newest(path), done, f"text {run_id}", app_id=APP)
         assert (done.status, done.run_id, done.reason) == ("void", run_id, reject.reason)
     append(path, 4, new_rejects([replace(BAD, sequence=18)], run_id=4, recorded_at=AT))
 

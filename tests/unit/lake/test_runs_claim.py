@@ -62,7 +62,7 @@ class Lake:
     def begin(self, **changes: Any) -> Claim:
         arguments: dict[str, Any] = {
             "verb": "sync",
-            "floor": 0,
+            "last_known_run_id": 0,
             "clock": lambda: NOW,
             "sleep": Sleeps(),
             "interval_seconds": NEVER,
@@ -201,7 +201,7 @@ def test_the_id_is_above_every_file_and_above_the_floor(
         lake.put(run_id, released=True)
     assert lake.ids() == sorted(files)
 
-    assert lake.begin(floor=floor).run_id == expected
+    assert lake.begin(last_known_run_id=floor).run_id == expected
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_of_two_threads_that_race_exactly_one_wins_each_round(lake: Lake) -> Non
                     LocalFileSystem(),
                     str(lake.claims),
                     verb="sync",
-                    floor=0,
+                    last_known_run_id=0,
                     clock=lambda: NOW,
                     sleep=Sleeps(),
                     interval_seconds=NEVER,
@@ -407,7 +407,7 @@ RACER = """
             continue
         try:
             held = claim(
-                LocalFileSystem(), sys.argv[1], verb="sync", floor=0, clock=lambda: datetime.now(UTC),
+                LocalFileSystem(), sys.argv[1], verb="sync", last_known_run_id=0, clock=lambda: datetime.now(UTC),
                 sleep=time.sleep, interval_seconds=float(sys.argv[2]),
             )
             print("won", held.run_id, flush=True)
@@ -572,7 +572,7 @@ class ObjectStore(MemoryFileSystem):
 
 
 def begin_on(fs: ObjectStore, **changes: Any) -> Claim:
-    arguments: dict[str, Any] = {"verb": "sync", "floor": 0, "process": HERE} | changes
+    arguments: dict[str, Any] = {"verb": "sync", "last_known_run_id": 0, "process": HERE} | changes
     return claim(fs, "/lake/_claims", clock=lambda: NOW, sleep=Sleeps(), interval_seconds=NEVER, **arguments)
 
 
@@ -604,7 +604,7 @@ def test_a_creation_whose_answer_was_lost_is_recognised_as_ours(error: Exception
 def test_an_id_that_somebody_else_creates_first_is_lost() -> None:
     """The exclusive create decides, also between two that found the same silent claim."""
     fs = ObjectStore()
-    begin_on(fs, process=ELSEWHERE, floor=8)
+    begin_on(fs, process=ELSEWHERE, last_known_run_id=8)
     fs._before = FileExistsError("exists")
     other = fs.cat(f"/lake/_claims/{9:020d}.json").replace(b'"runId":9', b'"runId":10')
     fs.rm(f"/lake/_claims/{9:020d}.json")
@@ -613,7 +613,7 @@ def test_an_id_that_somebody_else_creates_first_is_lost() -> None:
     fs.pipe_file(f"/lake/_claims/{10:020d}.json", other)
 
     with pytest.raises(AnotherWriter, match=r"host etl-2, pid 17.*\(run 10\); try again later"):
-        begin_on(fs, floor=9)
+        begin_on(fs, last_known_run_id=9)
 
 
 def test_a_storage_that_refuses_our_identity_ends_with_77() -> None:

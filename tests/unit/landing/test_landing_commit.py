@@ -18,7 +18,7 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.errors import Superseded
 from dicom_etl.lake.change_schema import CHANGE_PROPERTIES, change_schema
 from dicom_etl.lake.delta.folder import local_folder
-from dicom_etl.lake.delta.table import create_table, marker, open_table, read_rows
+from dicom_etl.lake.delta.table import create_table, open_table, read_rows, txn_version
 from dicom_etl.lake.high_water_mark import highest_landed
 from dicom_etl.landing.commit import commit_change
 from dicom_etl.landing.landing import Landed, Landing
@@ -81,14 +81,14 @@ def test_a_landing_is_visible_at_once_and_as_a_whole(path: str) -> None:
     assert sequences(path) == []
     assert commit(path, landed, 3) == 1
     assert sequences(path) == [(3, n) for n in range(10)]
-    assert marker(newest(path), APP) == 3
+    assert txn_version(newest(path), APP) == 3
 
 
 def test_a_landing_without_entries_commits_nothing(path: str) -> None:
     """No version, no marker: an empty window leaves ``change`` as it is."""
     assert commit(path, land(path, 3), 3) == 0
     assert newest(path).version() == 0
-    assert marker(newest(path), APP) == 0
+    assert txn_version(newest(path), APP) == 0
 
 
 def test_a_superseded_landing_is_refused_and_its_files_removed(path: str) -> None:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from dicom_etl.core.errors import AccessDenied, ConfigurationError
 from dicom_etl.core.settings.load import load_settings
-from dicom_etl.lake.paths import Places, places
+from dicom_etl.lake.paths import LakePaths, lake_paths
 from dicom_etl.remote import identity
 from dicom_etl.remote.identity import AsyncCredential
 from dicom_etl.remote.storage import Storage, _own_identity, storage_of
@@ -277,7 +277,9 @@ def test_roots_in_two_accounts_are_both_let_in(credential: FakeCredential, tmp_p
     hadoop = Storage(credential=credential).hadoop((ROOT, OTHER, str(tmp_path)), "http://127.0.0.1:1/t")
     told = {name.split(".auth.type.")[1] for name in hadoop if ".auth.type." in name}
     assert told == {"contoso.dfs.core.windows.net", "elsewhere.dfs.core.windows.net"}
-    where = places(load_settings(None, [f"lake.root={ROOT}", f"lake.private_root={OTHER}"], {}, tmp_path), Storage())
+    where = lake_paths(
+        load_settings(None, [f"lake.root={ROOT}", f"lake.private_root={OTHER}"], {}, tmp_path), Storage()
+    )
     assert (where.instance, where.change) == (f"{ROOT}/instance", f"{OTHER}/change")
 
 
@@ -298,18 +300,18 @@ def test_a_folder_that_no_lake_can_have_is_refused_before_anything_is_done(
     monkeypatch.chdir(tmp_path)
     settings = load_settings(None, [f"lake.root={root.format(here=tmp_path)}"], {}, tmp_path)
     with pytest.raises(ConfigurationError, match=f"^lake.root: {said}"):
-        places(settings)
+        lake_paths(settings)
     (tmp_path / "b%41").mkdir()
     monkeypatch.chdir(tmp_path / "b%41")
     with pytest.raises(ConfigurationError, match=r"^lake.root: take the %"):
-        places(load_settings(None, ["lake.root=./lake"], {}, tmp_path))
+        lake_paths(load_settings(None, ["lake.root=./lake"], {}, tmp_path))
 
 
 @pytest.mark.parametrize("root", ["//{here}/lake", "{here}//lake/", "file://{here}/lake"])
 def test_one_folder_has_one_text(tmp_path: Path, root: str) -> None:
     """Hadoop takes what follows two slashes for a host."""
     wanted = load_settings(None, [f"lake.root={root.format(here=tmp_path)}"], {}, tmp_path)
-    assert places(wanted).root == f"{tmp_path}/lake"
+    assert lake_paths(wanted).root == f"{tmp_path}/lake"
 
 
 OVERLAPPING = {
@@ -334,9 +336,11 @@ OVERLAPPING = {
 }
 
 
-def placed(folder: Path, texts: list[str]) -> Places:
+def placed(folder: Path, texts: list[str]) -> LakePaths:
     first = f"lake.root={folder}/lake"
-    return places(load_settings(None, [first, *(text.format(here=folder) for text in texts)], {}, folder), Storage())
+    return lake_paths(
+        load_settings(None, [first, *(text.format(here=folder) for text in texts)], {}, folder), Storage()
+    )
 
 
 @pytest.mark.parametrize("texts", OVERLAPPING.values(), ids=OVERLAPPING.keys())
@@ -529,7 +533,7 @@ def test_filesystems_of_two_identities_are_two(credential: FakeCredential) -> No
 def test_the_key_is_in_no_repr(endpoint: str, tmp_path: Path) -> None:
     """Nor in that of what holds the storage: a debugger or an assertion would show it."""
     storage = Storage(key=KEY, endpoint=endpoint)
-    where = places(load_settings(None, [f"lake.root={ROOT}"], {}, tmp_path), storage)
+    where = lake_paths(load_settings(None, [f"lake.root={ROOT}"], {}, tmp_path), storage)
     assert dataclasses.asdict(storage)["key"] == KEY
     for shown in (repr(storage), str(storage), f"{where!r}", repr(parse_abfs_uri(ROOT))):
         assert KEY not in shown

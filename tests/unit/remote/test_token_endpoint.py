@@ -243,13 +243,13 @@ def test_spark_is_let_to_the_storage_by_an_address_that_lasts_as_long_as_the_eng
 ) -> None:
     """After the session has started, and for the accounts of both roots; at the end the address is closed."""
     from dicom_etl.core.settings.load import load_settings
-    from dicom_etl.lake.paths import places
+    from dicom_etl.lake.paths import lake_paths
 
     roots = [
         "lake.root=abfss://dicom@one.dfs.core.windows.net/x",
         "lake.private_root=abfss://p@two.dfs.core.windows.net/y",
     ]
-    where = places(load_settings(None, roots, {}, tmp_path), Storage(credential=credential))
+    where = lake_paths(load_settings(None, roots, {}, tmp_path), Storage(credential=credential))
     hadoop: Any = _Hadoop()
     with session.Engine(Spark(master="local[1]", driver_memory="1g", shuffle_partitions=1), where=where) as engine:
         engine._let_to_storage(hadoop, where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.rejected import Reject
-from dicom_etl.run.plan import Task
+from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.rejects import RejectRetry
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -54,7 +55,7 @@ class Service:
         with connect(
             wanted, sleep=self.sleep, monotonic=lambda: self.slept, transport=httpx.MockTransport(self)
         ) as client:
-            retry = RejectRetry(client, Task(5, "sync", Window(0, 1), False, 0, NOW))
+            retry = RejectRetry(SimpleNamespace(client=client, run_id=5), RunPlan(Window(0, 1), False, 0, NOW))  # type: ignore[arg-type]
             assert [entries for entries in retry.usable(REJECTS) if entries] == []
             return sorted(reject.sequence for reject in retry.gone)
 

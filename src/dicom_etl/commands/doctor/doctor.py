@@ -18,7 +18,7 @@ from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import ConfigurationError, DicomEtlError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.errors import storage_error
-from dicom_etl.lake.paths import Places, places
+from dicom_etl.lake.paths import LakePaths, lake_paths
 from dicom_etl.remote.storage import FilesystemOf
 from dicom_etl.tables.engine.jars import FOLDER
 
@@ -61,14 +61,14 @@ def doctor(
     yield from machine_findings(jars)
 
 
-def _places(settings: Settings) -> tuple[Places | None, list[Finding]]:
+def _places(settings: Settings) -> tuple[LakePaths | None, list[Finding]]:
     """Where the lake lies, if that can be told, and the settings that are missing or cannot be."""
     missing = []
     if not settings.dicom.base_url:
         text = "dicom.base_url is not set: name the address of the DICOM service"
         missing.append(problem("settings", ConfigurationError(text)))
     try:
-        return places(settings), missing
+        return lake_paths(settings), missing
     except DicomEtlError as error:
         return None, [*missing, problem("settings", error)]
     except OSError as error:

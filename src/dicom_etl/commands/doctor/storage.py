@@ -24,7 +24,7 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.errors import FAILURES, storage_error
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import WITHOUT_LAKE, find_lake, refuse_incomplete
-from dicom_etl.lake.paths import Places
+from dicom_etl.lake.paths import LakePaths
 from dicom_etl.remote.storage import FilesystemOf
 from dicom_etl.remote.uri import is_remote, parse_abfs_uri
 
@@ -32,7 +32,9 @@ ROLE = "Storage Blob Data Contributor"
 _CONTENT = b"dicom-etl doctor\n"
 
 
-def storage_findings(settings: Settings, where: Places, filesystem_of: FilesystemOf, nonce: str) -> Iterator[Finding]:
+def storage_findings(
+    settings: Settings, where: LakePaths, filesystem_of: FilesystemOf, nonce: str
+) -> Iterator[Finding]:
     """What is to be said of the lake's folders; ``nonce`` makes the names of the probe files nobody else's."""
     root = looked("lake.root", partial(_usable, "lake.root", where.root, filesystem_of, nonce))
     yield root
@@ -201,12 +203,12 @@ def _files(root: str, filesystem_of: FilesystemOf) -> Finding:
     return Finding("files.root", "ok", "the folder is there; open_instance reads the DICOM files in it")
 
 
-def _lake(settings: Settings, where: Places) -> Finding:
+def _lake(settings: Settings, where: LakePaths) -> Finding:
     service = service_fingerprint(settings.dicom.base_url) if settings.dicom.base_url else None
-    lake = find_lake(where, service)
-    if lake is None:
+    snapshot = find_lake(where, service)
+    if snapshot is None:
         return Finding("lake", "warning", f"there is none at lake.root: {WITHOUT_LAKE}")
-    refuse_incomplete(lake)
-    identity = lake.identity
-    text = f"{identity.lake_id} holds {identity.service}; {len(lake.runs())} runs stand in its ledger"
+    refuse_incomplete(snapshot)
+    identity = snapshot.lake.identity
+    text = f"{identity.lake_id} holds {identity.service}; {len(snapshot.runs())} runs stand in its ledger"
     return Finding("lake", "ok", text)

@@ -23,18 +23,17 @@ from dicom_etl.core.errors import DataError
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.feed.reader import any_entry
 from dicom_etl.lake.coverage import coverage_end
-from dicom_etl.lake.open import Lake
 from dicom_etl.lake.rejected import Reject, read_open, settled
+from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.voids import Key, new_voids, read_voids, void_until
-from dicom_etl.run.merge import Outcome, folded
-from dicom_etl.run.pipeline import record_rejects
-from dicom_etl.run.plan import Task
+from dicom_etl.run.merge import RunResult, folded
+from dicom_etl.run.plan import RunPlan
+from dicom_etl.run.rejects import record_rejects
 from dicom_etl.run.replace import put_in_place, rolled_up
-from dicom_etl.tables import differences
-from dicom_etl.tables import fold as changes
+from dicom_etl.run.write_session import WriteSession
+from dicom_etl.tables import differences, fold
 from dicom_etl.tables.engine.location import location, read_parquet
-from dicom_etl.tables.engine.session import Engine
-from dicom_etl.tables.merge import Merged, read_table
+from dicom_etl.tables.merge import MergeResult, read_table
 from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY
 
 log = logging.getLogger(__name__)
@@ -44,8 +43,8 @@ log = logging.getLogger(__name__)
 class _Rebuild:
     """What every step of a rebuild works with."""
 
-    task: Task
-    lake: Lake
+    session: WriteSession
+    plan: RunPlan
     service: Service
     covered_until: int
     retries: int
@@ -53,10 +52,9 @@ class _Rebuild:
 
 
 def rebuild_tables(
-    task: Task,
-    lake: Lake,
+    session: WriteSession,
+    plan: RunPlan,
     service: Service,
-    engine: Engine,
     folder: Scratch,
     *,
     allowed: int | None,
@@ -68,26 +66,19 @@ def rebuild_tables(
     entry stays as it was, unless the service proves that it does not have the instance. Raises DataError, with nothing
     written, when rows would go that cannot be judged, or more than ``allowed``; Superseded when a newer run wrote.
     """
-    settings = service.settings
-    work = _Rebuild(
-        task,
-        lake,
-        service,
-        coverage_end(task.stretch, task.now, settings.feed.delay),
-        service.client.retries,
-        went_back,
-    )
+    covered_until = coverage_end(plan.stretch, plan.now, session.settings.feed.delay)
+    work = _Rebuild(session, plan, service, covered_until, service.client.retries, went_back)
     service.progress.step("read")
-    read = reread(task, settings, lake, service.client, service.progress)
+    read = reread(session, plan)
     with _discarded_on_failure(read):
-        one = Comparer(engine.session(read.landed.entries), service, folder)
+        one = Comparer(session.engine.session(read.landed.entries), service, folder)
         inventory = _inventory(work, read, folder)
-        before = _snapshot(work, old_tables(one.spark, lake, folder))
+        before = _snapshot(work, old_tables(one.spark, session.snapshot, folder))
         service.progress.step("compare")
         found = compare(one, before, inventory)
         lost = _losses(one, found)
         _check(work, before, found, lost, allowed)
-    return _rebuilt(work, one, commit(read, task, lake), before, found, lost)
+    return _rebuilt(work, one, commit(session, read), before, found, lost)
 
 
 @contextmanager
@@ -102,14 +93,14 @@ def _discarded_on_failure(read: Reread) -> Iterator[None]:
 
 def _inventory(work: _Rebuild, read: Reread, folder: Scratch) -> ServiceInventory:
     """What was landed, as a comparison takes it, and what the search holds."""
-    window, client, settings = work.task.stretch, work.service.client, work.service.settings
+    window, client, settings = work.plan.stretch, work.service.client, work.service.settings
     work.service.progress.step("ask the search")
     return ServiceInventory(
         start=window.start,
         as_of=window.end,
         complete=window.start <= 0 or not any_entry(client, Window(0, window.start)),
-        files=tuple(f"{work.lake.path('change')}/{file.path}" for file in read.landed.files),
-        next_reading=work.task.run_id + 1,
+        files=tuple(f"{work.session.lake.path('change')}/{file.path}" for file in read.landed.files),
+        next_reading=work.session.run_id + 1,
         unreadable=frozenset(),
         search=search_studies(client, folder, settings.dicom.connections),
     )
@@ -120,11 +111,11 @@ def _snapshot(work: _Rebuild, tables: dict[str, DataFrame]) -> Snapshot:
 
     A service that went back gives sequences again: no void of before holds, what is gone is proven again.
     """
-    rejected = work.lake.table("rejected")
+    rejected = work.session.snapshot.table("rejected")
     return Snapshot(
-        work.lake,
+        work.session.lake,
         {name: partial(_given, rows) for name, rows in tables.items()},
-        (Window(work.task.stretch.start, work.covered_until),),
+        (Window(work.plan.stretch.start, work.covered_until),),
         tuple(read_open(rejected)),
         () if work.went_back else tuple(read_voids(rejected)),
     )
@@ -160,47 +151,43 @@ def _check(work: _Rebuild, before: Snapshot, found: Comparison, lost: DataFrame,
     kept = differences.without(found.instances.select(*INSTANCE_KEY), lost)
     after = kept.unionByName(found.live.select(*INSTANCE_KEY))
     tables = {name: rows(spark) for name, rows in before.tables.items()}
-    check_removals(planned_removals(tables, lost, after, single=True), allowed, run_id=work.task.run_id)
+    check_removals(planned_removals(tables, lost, after, single=True), allowed, run_id=work.session.run_id)
 
 
 def _rebuilt(
     work: _Rebuild, one: Comparer, read: Reread, before: Snapshot, found: Comparison, lost: DataFrame
 ) -> Repaired:
-    task, lake, settings = work.task, work.lake, work.service.settings
+    session, run_id = work.session, work.session.run_id
     gone = gone_entries(found.gone)
     kept_voids = [void for void in before.voids if void not in found.restored]
     voids = {**void_until(kept_voids), **{key: sequence for key, sequence, _ in gone}}
     outcome = _replace_all(work, one, read, voids, differences.without(found.instances, lost))
     # The ledger's row names what went: one entry more was read for each, as for any row that a repair removes.
     removed = lost.count()
-    outcome = replace(outcome, instance=replace(outcome.instance, deleted=removed))
-    moment = task.started_at
+    outcome = replace(outcome, instance=replace(outcome.instance, deleted=removed), removed=removed)
+    moment = work.plan.started_at
     record_rejects(
-        task,
-        lake,
+        session,
         read.landed,
         read.met,
         outcome.rejected,
         moment,
         [
-            *settled(_overruled(work), run_id=task.run_id, recorded_at=moment),
-            *new_voids(gone, run_id=task.run_id, recorded_at=moment),
-            *settled(found.restored, run_id=task.run_id, recorded_at=moment),
-            *settled(_no_longer_served(work, before, read), run_id=task.run_id, recorded_at=moment, status="void"),
+            *settled(_overruled(work), run_id=run_id, recorded_at=moment),
+            *new_voids(gone, run_id=run_id, recorded_at=moment),
+            *settled(found.restored, run_id=run_id, recorded_at=moment),
+            *settled(_no_longer_served(work, before, read), run_id=run_id, recorded_at=moment, status="void"),
         ],
     )
     row = repair_row(
-        task,
-        settings,
-        lake,
+        session,
+        work.plan,
         read,
         outcome,
-        removed=removed,
         covered_until=work.covered_until,
-        retries=work.service.client.retries - work.retries,
-        finished_at=work.service.clock(),
+        retries=session.client.retries - work.retries,
     )
-    kinds = _left(one, lake, found, outcome)
+    kinds = _left(one, session.snapshot, found, outcome)
     return Repaired(
         run=row,
         found={},
@@ -214,24 +201,24 @@ def _rebuilt(
     )
 
 
-def _left(one: Comparer, lake: Lake, found: Comparison, outcome: Outcome) -> dict[str, int]:
+def _left(one: Comparer, opened: LakeSnapshot, found: Comparison, outcome: RunResult) -> dict[str, int]:
     """How many instances differ between the service and the table that was built, by kind.
 
     Those of rejects that are open by now are among them, as in any comparison.
     """
-    now = read_table(one.spark, lake.path("instance"), outcome.instance.version)
+    now = read_table(one.spark, opened.lake.path("instance"), outcome.instance.version)
     after = differences.instance_differences(found.live, now, found.pending)
     after = differences.judged(after, last=found.last, held=found.held, complete=found.complete)
     stale = found.different.where("difference = 'overtaken' AND NOT pending")
     after = differences.and_keys(after.where("difference <> 'missingInFeed'"), stale, "overtaken", replacing=True)
-    rejected = one.reject_keys(read_open(lake.table("rejected")))
+    rejected = one.reject_keys(read_open(opened.refresh("rejected").table("rejected")))
     after = differences.and_keys(after, differences.without(rejected, found.pending), "rejected")
     return differences.counts_by_kind(after.where("not pending"))
 
 
 def _overruled(work: _Rebuild) -> list[Reject]:
     """The voids that end with a service that went back."""
-    return read_voids(work.lake.table("rejected")) if work.went_back else []
+    return read_voids(work.session.snapshot.table("rejected")) if work.went_back else []
 
 
 def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Reject]:
@@ -239,7 +226,7 @@ def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Re
     if not work.went_back:
         return []
     met = {reject.sequence for reject in read.met}
-    start, end = work.task.stretch.start, work.covered_until
+    start, end = work.plan.stretch.start, work.covered_until
     return [
         reject
         for reject in before.open_rejects
@@ -247,32 +234,34 @@ def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Re
     ]
 
 
-def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, int], old: DataFrame) -> Outcome:
+def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, int], old: DataFrame) -> RunResult:
     """The three tables, instance first; series and study are made from the version that was written.
 
     ``old`` are the rows that may stay where the feed gives none: their last entry cannot be used, or is not there.
     """
-    spark, lake, task, settings = one.spark, work.lake, work.task, work.service.settings
+    spark, session = one.spark, work.session
     work.service.progress.step("build instance")
     began = time.monotonic()
-    with folded(spark, lake, task.run_id, read.landed, voids) as fold:
+    with folded(spark, session.snapshot, session.run_id, read.landed, voids) as effects:
 
-        def living(session: SparkSession) -> DataFrame:
-            return fold.rows(session).where(f"effect = '{changes.UPSERT}'").select(*INSTANCE.columns.names)
+        def living(cloned: SparkSession) -> DataFrame:
+            return effects.rows(cloned).where(f"effect = '{fold.UPSERT}'").select(*INSTANCE.columns.names)
 
         # In a file: a frame belongs to its session, and the swap has one of its own.
         kept = one.folder.path("kept")
         differences.without(old, living(spark)).dropDuplicates(list(INSTANCE_KEY)).write.parquet(location(kept))
 
-        def rows(session: SparkSession) -> DataFrame:
-            return living(session).unionByName(read_parquet(session, INSTANCE.columns, [kept]))
+        def rows(cloned: SparkSession) -> DataFrame:
+            return living(cloned).unionByName(read_parquet(cloned, INSTANCE.columns, [kept]))
 
-        version = put_in_place(spark, task.run_id, settings, lake, INSTANCE, rows)
+        version = put_in_place(spark, session, INSTANCE, rows)
         built = living(spark).count()
     merge_seconds = time.monotonic() - began
     work.service.progress.step("build series and study")
     began = time.monotonic()
-    series = put_in_place(spark, task.run_id, settings, lake, SERIES, rolled_up(lake, SERIES, version))
-    study = put_in_place(spark, task.run_id, settings, lake, STUDY, rolled_up(lake, STUDY, version))
-    log.info("tables rebuilt", extra={"run_id": task.run_id, "instances": built})
-    return Outcome(Merged(built, 0, 0, version), series, study, fold.rejected, merge_seconds, time.monotonic() - began)
+    series = put_in_place(spark, session, SERIES, rolled_up(session.lake, SERIES, version))
+    study = put_in_place(spark, session, STUDY, rolled_up(session.lake, STUDY, version))
+    log.info("tables rebuilt", extra={"run_id": session.run_id, "instances": built})
+    return RunResult(
+        MergeResult(built, 0, 0, version), series, study, effects.rejected, merge_seconds, time.monotonic() - began
+    )

@@ -31,22 +31,22 @@ from dicom_etl.commands.verify.scratch import scratch
 from dicom_etl.commands.verify.search_result import KeyFile, SearchResult, proven_gone
 from dicom_etl.core.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import service_now
 from dicom_etl.lake.lake_id import service_fingerprint
-from dicom_etl.lake.open import Lake, existing_lake, highest_run_id, make_private_tables
+from dicom_etl.lake.open import existing_lake, make_private_tables
 from dicom_etl.lake.rejected import Reject, settled
+from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.lake.voids import Key, new_voids, void_until
-from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.run.feed_continuity import feed_went_back, went_back_error
-from dicom_etl.run.merge import Beyond, Outcome, Removed, merge_landed
-from dicom_etl.run.pipeline import record_rejects
-from dicom_etl.run.plan import Task
-from dicom_etl.run.write_session import failure_recorded, writing
+from dicom_etl.run.merge import Removed, RepairWork, RunResult, merge_landed
+from dicom_etl.run.plan import RunPlan
+from dicom_etl.run.rejects import record_rejects
+from dicom_etl.run.write_session import Resources, WriteSession, failure_recorded, write_session
 from dicom_etl.tables import differences
 from dicom_etl.tables.engine.session import Engine
 from dicom_etl.tables.merge import read_table
@@ -65,7 +65,7 @@ class _Plan:
     """
 
     wanted: Wanted
-    beyond: Beyond
+    beyond: RepairWork
     gone: list[tuple[Key, int, int]]
     restored: tuple[Reject, ...]
     differing: dict[str, int]
@@ -82,19 +82,10 @@ class _Plan:
 class _Repair:
     """What every step of a repair works with."""
 
-    task: Task
-    settings: Settings
-    lake: Lake
+    session: WriteSession
+    plan: RunPlan
     one: Comparer
     allowed: int | None
-
-    @property
-    def client(self) -> HttpClient:
-        return self.one.service.client
-
-    @property
-    def progress(self) -> Progress:
-        return self.one.service.progress
 
 
 def repair(
@@ -116,48 +107,50 @@ def repair(
     says so, more than 1 000 rows and 1 % of a table.
     Raises DataError when there is no lake, or when it would remove too much; AnotherWriter when somebody else writes.
     """
-    progress = progress or Silent()
-    lake = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
+    progress = progress or NullProgress()
+    opened = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
+    paths = opened.lake.paths
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
-        Engine(settings.spark, spark, lake.places) as engine,
-        writing(lake.places, "repair", highest_run_id(lake), client, engine, clock, sleep) as held,
+        Engine(settings.spark, spark, paths) as engine,
+        write_session(Resources(settings, client, engine, progress, clock, sleep), "repair", opened) as session,
     ):
-        make_private_tables(lake)
-        unserved = feed_went_back(client, lake)
+        make_private_tables(opened)
+        unserved = feed_went_back(client, opened)
         if unserved is not None:
             if not rebuild:
                 raise went_back_error(unserved)
             log.warning(
-                "the service was restored to an earlier point, the tables follow it", extra={"run_id": held.run_id}
+                "the service was restored to an earlier point, the tables follow it", extra={"run_id": session.run_id}
             )
-        task = _task(settings, lake, client, held.run_id, clock())
-        failures = failure_recorded(task.run_id, task.verb, [task.stretch], settings, lake, clock)
+        plan = _run_plan(session)
+        failures = failure_recorded(session, [plan.stretch])
         service = Service(client, settings, clock, progress, metadata)
-        with failures, scratch(lake.places, spark) as folder:
+        with failures, scratch(paths, spark) as folder:
             if rebuild:
-                return rebuild_tables(
-                    task, lake, service, engine, folder, allowed=allow_removals, went_back=unserved is not None
-                )
-            before = snapshot(lake)
-            inventory = take_inventory(service, folder, task.stretch.start)
+                went_back = unserved is not None
+                return rebuild_tables(session, plan, service, folder, allowed=allow_removals, went_back=went_back)
+            before = snapshot(opened)
+            inventory = take_inventory(service, folder, plan.stretch.start)
             progress.step("compare")
-            one = Comparer(engine.session(lake.rows()), service, folder)
-            return _repaired(_Repair(task, settings, lake, one, allow_removals), before, inventory)
+            one = Comparer(engine.session(shared_rows(opened)), service, folder)
+            return _repaired(_Repair(session, plan, one, allow_removals), before, inventory)
 
 
-def _task(settings: Settings, lake: Lake, client: HttpClient, run_id: int, started: datetime) -> Task:
+def _run_plan(session: WriteSession) -> RunPlan:
     """From where the lake is compared up to now, by the slower clock.
 
     design/architecture.md: Coverage and the ledger.
     """
+    started = session.now()
     ours = from_datetime(started)
-    now = min(ours, service_now(client) or ours)
-    return Task(run_id, "repair", Window(min(comparison_start(lake, settings), now), now), True, now, started)
+    now = min(ours, service_now(session.client) or ours)
+    start = min(comparison_start(session.snapshot, session.settings), now)
+    return RunPlan(Window(start, now), True, now, started)
 
 
 def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> Repaired:
-    task, retries = work.task, work.client.retries
+    session, retries = work.session, work.session.client.retries
     found = compare(work.one, before, inventory)
     removed = _removed(work, found)
     # Before any key comes to this process: of a wrong service they are all.
@@ -167,18 +160,15 @@ def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> R
     left, kinds = plan.differing, plan.kinds
     if not plan.empty:
         read, outcome = _merged(work, plan)
-        work.progress.step("compare again")
+        session.progress.step("compare again")
         left, kinds = _left(work, replace(inventory, search=plan.search))
     row = repair_row(
-        task,
-        work.settings,
-        work.lake,
+        session,
+        work.plan,
         read,
         outcome,
-        removed=plan.beyond.removed.rows if plan.beyond.removed else 0,
-        covered_until=task.stretch.start,
-        retries=work.client.retries - retries,
-        finished_at=work.one.service.clock(),
+        covered_until=work.plan.stretch.start,
+        retries=session.client.retries - retries,
     )
     return Repaired(
         run=row,
@@ -192,12 +182,16 @@ def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> R
     )
 
 
-def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, Outcome]:
-    task, lake = work.task, work.lake
-    work.progress.step("read again what differs")
-    read = commit(reread(task, work.settings, lake, work.client, work.progress, plan.wanted), task, lake)
-    outcome = merge_landed(work.one.spark, lake, task.run_id, read.landed, work.progress, plan.beyond)
-    record_rejects(task, lake, read.landed, read.met, outcome.rejected, task.started_at, _voids(plan, task))
+def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, RunResult]:
+    session, started_at = work.session, work.plan.started_at
+    session.progress.step("read again what differs")
+    read = commit(session, reread(session, work.plan, plan.wanted))
+    outcome = merge_landed(work.one.spark, session, read.landed, plan.beyond)
+    voids = [
+        *new_voids(plan.gone, run_id=session.run_id, recorded_at=started_at),
+        *settled(plan.restored, run_id=session.run_id, recorded_at=started_at),
+    ]
+    record_rejects(session, read.landed, read.met, outcome.rejected, started_at, voids)
     return read, outcome
 
 
@@ -215,7 +209,7 @@ def _plan(found: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
     differing, kinds = _counted(found)
     return _Plan(
         wanted=Wanted.of(known),
-        beyond=Beyond(
+        beyond=RepairWork(
             removed=_with_series(found, removed),
             series=series,
             studies=studies,
@@ -265,22 +259,17 @@ def _check_removals(work: _Repair, before: Snapshot, found: Comparison, removed:
     to_come = differences.without(found.live.select(*INSTANCE_KEY), found.different.where("pending"))
     after = differences.without(found.instances.select(*INSTANCE_KEY), lost).unionByName(to_come)
     tables = {name: rows(spark) for name, rows in before.tables.items()}
-    check_removals(planned_removals(tables, lost, after), work.allowed, run_id=work.task.run_id)
-
-
-def _voids(plan: _Plan, task: Task) -> list[Reject]:
-    """What this repair has learned of keys whose UIDs were changed."""
-    return [
-        *new_voids(plan.gone, run_id=task.run_id, recorded_at=task.started_at),
-        *settled(plan.restored, run_id=task.run_id, recorded_at=task.started_at),
-    ]
+    check_removals(planned_removals(tables, lost, after), work.allowed, run_id=work.session.run_id)
 
 
 def _left(work: _Repair, inventory: ServiceInventory) -> tuple[dict[str, int], dict[str, int]]:
-    """How many rows of each table still differ, and instances by kind, by what was listed and read again."""
-    change = read_table(work.one.spark, work.lake.path("change"))
-    again = change.where(F.col("runId") == work.task.run_id)
-    return _counted(compare(work.one, snapshot(work.lake), inventory, again))
+    """How many rows of each table still differ, and instances by kind, by what was listed and read again.
+
+    The lake as it is now, with what this repair has written.
+    """
+    change = read_table(work.one.spark, work.session.lake.path("change"))
+    again = change.where(F.col("runId") == work.session.run_id)
+    return _counted(compare(work.one, snapshot(work.session.snapshot.refresh()), inventory, again))
 
 
 def _counted(found: Comparison) -> tuple[dict[str, int], dict[str, int]]:

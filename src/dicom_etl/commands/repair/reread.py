@@ -10,27 +10,24 @@ from array import array
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 from pyspark.sql import DataFrame
 
 from dicom_etl.core.entry import Entry
-from dicom_etl.core.progress import Progress
-from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.stretches import stretches_around
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.feed.reader import read_feed
 from dicom_etl.lake.delta.errors import FAILURES
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.open import Lake
 from dicom_etl.lake.rejected import Reject, read_open
 from dicom_etl.landing.landing import Landed
-from dicom_etl.remote.http.client import HttpClient
-from dicom_etl.run.merge import Outcome
-from dicom_etl.run.pipeline import commit_landing, row_origin, row_results
-from dicom_etl.run.plan import Task
+from dicom_etl.run.land import commit_landing
+from dicom_etl.run.merge import RunResult
+from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.read import new_landing
+from dicom_etl.run.record import row_results
+from dicom_etl.run.write_session import WriteSession, row_origin
 
 # The instants of more entries than this are read again as one stretch of the feed.
 _MOST_INSTANTS = 100_000
@@ -77,34 +74,31 @@ class Reread:
     land_seconds: float
 
 
-def reread(
-    task: Task,
-    settings: Settings,
-    lake: Lake,
-    client: HttpClient,
-    progress: Progress,
-    wanted: Wanted | None = None,
-) -> Reread:
-    """The wanted entries with their metadata, or all of the task's stretch: in files, not part of ``change`` yet."""
+def reread(session: WriteSession, plan: RunPlan, wanted: Wanted | None = None) -> Reread:
+    """The wanted entries with their metadata, or all of the plan's stretch: in files, not part of ``change`` yet.
+
+    The open rejects are those of the claim.
+    """
     began = time.monotonic()
-    rejects = {reject.sequence: reject for reject in read_open(lake.table("rejected"))}
+    settings = session.settings
+    rejects = {reject.sequence: reject for reject in read_open(session.snapshot.table("rejected"))}
     met: set[int] = set()
     pages = repeated = end = 0
-    with new_landing(task, settings, lake) as landing:
+    with new_landing(session, plan) as landing:
 
         def land(entries: list[Entry]) -> None:
             taken = entries if wanted is None else [entry for entry in entries if entry.sequence in wanted]
             met.update(rejects.keys() & {entry.sequence for entry in taken})
             landing.add(taken)
 
-        for window in (task.stretch,) if wanted is None else wanted.windows:
+        for window in (plan.stretch,) if wanted is None else wanted.windows:
             reading = read_feed(
-                client,
+                session.client,
                 window,
                 batch_size=settings.feed.batch_size,
                 connections=settings.dicom.connections,
                 sink=land,
-                progress=progress.read,
+                progress=session.progress.read,
             )
             pages += reading.pages
             repeated += reading.repeated if wanted is None else 0
@@ -121,9 +115,9 @@ def reread(
     )
 
 
-def commit(read: Reread, task: Task, lake: Lake) -> Reread:
+def commit(session: WriteSession, read: Reread) -> Reread:
     """The same, part of ``change``. Raises as ``commit_landing``."""
-    return replace(read, landed=commit_landing(task, lake, read.landed))
+    return replace(read, landed=commit_landing(session, read.landed))
 
 
 def discard(read: Reread) -> None:
@@ -178,36 +172,33 @@ class Repaired:
 
 
 def repair_row(
-    task: Task,
-    settings: Settings,
-    lake: Lake,
+    session: WriteSession,
+    plan: RunPlan,
     read: Reread | None,
-    outcome: Outcome | None,
+    outcome: RunResult | None,
     *,
-    removed: int = 0,
     covered_until: int,
     retries: int,
-    finished_at: datetime,
 ) -> Run:
-    """The row of the ledger, written. Read are the entries that were landed, and one for each of the rows ``removed``
+    """The row of the ledger, written. Read are the entries that were landed, and one for each row that was removed
     without one: so read = inserted + updated + deleted + superseded + rejected holds here too.
     """
     row = Run(
-        run_id=task.run_id,
-        verb=task.verb,
+        run_id=session.run_id,
+        verb=session.verb,
         status="succeeded",
-        window_start=task.stretch.start,
-        window_end=task.stretch.end,
+        window_start=plan.stretch.start,
+        window_end=plan.stretch.end,
         covered_until=covered_until,
-        started_at=task.started_at,
-        finished_at=finished_at,
+        started_at=plan.started_at,
+        finished_at=session.now(),
         repeated=read.repeated if read else 0,
         pages=read.pages if read else 0,
         retries=retries,
         fetch_seconds=read.fetch_seconds if read else 0.0,
         land_seconds=read.land_seconds if read else 0.0,
-        **row_results(lake, (read.landed.entries if read else 0) + removed, outcome),
-        **row_origin(settings),
+        **row_results(session.snapshot, read.landed if read else None, outcome),
+        **row_origin(session.settings),
     )
-    lake.record(row)
+    session.snapshot.record(row)
     return row

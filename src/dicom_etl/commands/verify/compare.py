@@ -22,8 +22,9 @@ from dicom_etl.core.stretches import stretches_around
 from dicom_etl.core.timerange import Window
 from dicom_etl.lake import ledger
 from dicom_etl.lake.delta.table import properties
-from dicom_etl.lake.open import ADOPTED, Lake
+from dicom_etl.lake.open import ADOPTED
 from dicom_etl.lake.rejected import Reject, read_open
+from dicom_etl.lake.snapshot import Lake, LakeSnapshot
 from dicom_etl.lake.voids import Key, read_voids, void_until
 from dicom_etl.run.merge import check_shared_tables
 from dicom_etl.tables import differences, fold, rollup
@@ -58,31 +59,33 @@ class Snapshot:
         return [(window.start, window.end) for window in self.covered]
 
 
-def snapshot(lake: Lake) -> Snapshot:
-    """The lake as it is now. Raises DataError when a table has vanished, or has not the columns that we write."""
-    check_shared_tables(lake)
-    rejected, _ = lake.table("rejected"), lake.table("change")
-    # Before the versions: what a run covers that ends just now must not be missed in an older version.
-    covered = tuple(ledger.covered(lake.runs()))
+def snapshot(opened: LakeSnapshot) -> Snapshot:
+    """The lake as it was opened, or last refreshed.
+
+    The ledger comes first there: what a run covers that ends just then must not be missed in an older version. Raises
+    DataError when a table has vanished, or has not the columns that we write.
+    """
+    check_shared_tables(opened)
+    lake, rejected, _ = opened.lake, opened.table("rejected"), opened.table("change")
     return Snapshot(
         lake,
-        {name: partial(read_table, path=lake.path(name), version=lake.version(name)) for name in lake.places.shared},
-        covered,
+        {name: partial(read_table, path=lake.path(name), version=opened.version(name)) for name in lake.paths.shared},
+        tuple(ledger.covered(opened.runs())),
         tuple(read_open(rejected)),
         tuple(read_voids(rejected)),
     )
 
 
-def comparison_start(lake: Lake, settings: Settings) -> int:
+def comparison_start(opened: LakeSnapshot, settings: Settings) -> int:
     """From when the service and the lake are compared, in ticks.
 
     From `feed.start`, or the start of the earliest coverage when that is earlier: `--start` reads any range, and
     `feed.start` may have been moved. Of an adopted lake from the first entry, since it holds older instances as well.
     """
-    runs = lake.runs()
+    runs = opened.runs()
     # By the ledger too: a table that has vanished takes its properties along.
     adopted = any(run.verb == "adopt" and run.status == "succeeded" for run in runs)
-    if adopted or any(ADOPTED in properties(table) for table in lake.shared().values()):
+    if adopted or any(ADOPTED in properties(table) for table in opened.shared().values()):
         return _FIRST_ENTRY
     return min([settings.feed.start, *(window.start for window in ledger.covered(runs))])
 

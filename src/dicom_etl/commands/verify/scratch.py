@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.lake.delta.errors import FAILURES, storage_errors
 from dicom_etl.lake.delta.folder import TableFolder, is_local, local_folder
-from dicom_etl.lake.paths import Places
+from dicom_etl.lake.paths import LakePaths
 
 _NAME = "_scratch"
 
@@ -34,7 +34,7 @@ class Scratch:
 
 
 @contextmanager
-def scratch(where: Places, spark: SparkSession | None) -> Iterator[Scratch]:
+def scratch(where: LakePaths, spark: SparkSession | None) -> Iterator[Scratch]:
     """An empty folder, removed with all that it holds at the end.
 
     It lies on this machine's disk, which a JVM of our own reads too. The executors of a cluster (``spark``) do not:

@@ -20,12 +20,13 @@ from dicom_etl.commands.verify.inventory import Service, ServiceInventory, take_
 from dicom_etl.commands.verify.scratch import Scratch, scratch
 from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.progress import Progress, Silent
+from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import format_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake
+from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.tables import differences
 from dicom_etl.tables.engine.session import Engine
@@ -152,18 +153,18 @@ def verify(
     it, asks the service's search for what it holds, and compares keys, sequences and file paths with ``instance``;
     with ``metadata`` every attribute too; and ``series`` and ``study`` with what ``instance`` gives.
     """
-    progress = progress or Silent()
-    lake = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
-    snap = snapshot(lake)
+    progress = progress or NullProgress()
+    opened = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
+    snap, paths = snapshot(opened), opened.lake.paths
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
-        Engine(settings.spark, spark, lake.places) as engine,
-        scratch(lake.places, spark) as folder,
+        Engine(settings.spark, spark, paths) as engine,
+        scratch(paths, spark) as folder,
     ):
         service = Service(client, settings, clock, progress, metadata)
-        inventory = take_inventory(service, folder, comparison_start(lake, settings))
+        inventory = take_inventory(service, folder, comparison_start(opened, settings))
         progress.step("compare")
-        found = compare(Comparer(engine.session(lake.rows()), service, folder), snap, inventory)
+        found = compare(Comparer(engine.session(shared_rows(opened)), service, folder), snap, inventory)
         return _verification(service, folder, snap, inventory, found)
 
 

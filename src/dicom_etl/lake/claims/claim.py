@@ -12,7 +12,7 @@ import msgspec
 from fsspec import AbstractFileSystem
 
 from dicom_etl.core.errors import DicomEtlError
-from dicom_etl.lake.claims.file import ClaimFile, ClaimFolder, Sighting, another_writer
+from dicom_etl.lake.claims.file import ClaimFile, ClaimFolder, ClaimSnapshot, another_writer
 from dicom_etl.lake.claims.heartbeat import INTERVAL_SECONDS, Heartbeat
 from dicom_etl.lake.claims.process import Process, is_gone, this_process
 
@@ -53,7 +53,7 @@ def claim(
     folder: str,
     *,
     verb: str,
-    floor: int,
+    last_known_run_id: int,
     clock: Callable[[], datetime],
     sleep: Callable[[float], None],
     progress: Callable[[], object] | None = None,
@@ -61,9 +61,9 @@ def claim(
     process: Process | None = None,
     holding: Collection[int] = (),
 ) -> Claim:
-    """The claim of the next run id: 1 + max(claim files, ``floor``); its heartbeat has begun.
+    """The claim of the next run id: 1 + max(claim files, ``last_known_run_id``); its heartbeat has begun.
 
-    ``folder`` is `_claims` below the lake's root, as ``fs`` takes it. ``floor`` is the largest id in the
+    ``folder`` is `_claims` below the lake's root, as ``fs`` takes it. ``last_known_run_id`` is the largest id in the
     ledger and in the markers of all tables, so that lost files cannot bring an id back. ``clock`` is aware
     UTC; ``progress`` as in `Heartbeat`. ``holding`` are ids that this process holds itself (to read ahead).
 
@@ -74,7 +74,7 @@ def claim(
     claims = ClaimFolder(fs, str(fs._strip_protocol(folder)))
     claims.make()
     ids = claims.ids()
-    run_id = 1 + max([floor, *ids])
+    run_id = 1 + max([last_known_run_id, *ids])
     me = process or this_process()
     stale = _stale(claims, [i for i in ids if i not in holding], me, run_id, sleep)
     mine = _new_file(run_id, verb, me, clock())
@@ -88,7 +88,7 @@ def claim(
 
 def _stale(
     claims: ClaimFolder, ids: list[int], me: Process, run_id: int, sleep: Callable[[float], None]
-) -> list[Sighting]:
+) -> list[ClaimSnapshot]:
     """The claims that were never released and whose runs are gone; AnotherWriter when one is alive."""
     seen = [sighting for sighting in map(claims.sight, ids) if sighting is not None and not sighting.over]
     gone = [s for s in seen if s.file is not None and is_gone(s.file.process, me)]
@@ -104,7 +104,7 @@ def _stale(
     return gone + doubtful
 
 
-def _watch(claims: ClaimFolder, doubtful: list[Sighting], sleep: Callable[[float], None]) -> None:
+def _watch(claims: ClaimFolder, doubtful: list[ClaimSnapshot], sleep: Callable[[float], None]) -> None:
     """Look for 20 s of our own clock whether a heartbeat moves; AnotherWriter when one does.
 
     Many short looks instead of one long sleep: when this whole machine was suspended, the others get time to
@@ -119,7 +119,7 @@ def _watch(claims: ClaimFolder, doubtful: list[Sighting], sleep: Callable[[float
 
 
 def _step_back_for_others(
-    claims: ClaimFolder, mine: ClaimFile, stale: list[Sighting], holding: Collection[int]
+    claims: ClaimFolder, mine: ClaimFile, stale: list[ClaimSnapshot], holding: Collection[int]
 ) -> None:
     """Withdraw our new claim when another appeared, or moved, while we looked.
 
@@ -135,7 +135,7 @@ def _step_back_for_others(
             raise another_writer(sighting, other)
 
 
-def _tidy(claims: ClaimFolder, mine: ClaimFile, stale: list[Sighting]) -> None:
+def _tidy(claims: ClaimFolder, mine: ClaimFile, stale: list[ClaimSnapshot]) -> None:
     """Mark those we take over from, so that nobody watches them again, and delete the old files."""
     try:
         for sighting in stale:

@@ -69,7 +69,7 @@ class ClaimFile(msgspec.Struct, frozen=True, rename="camel"):
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class ClaimSnapshot:
     """One claim as it was found. Two equal sightings mean that its heartbeat has not moved.
 
     ``file`` is null when it is empty or cut (a crash, or a creation just now); ``modified`` is the storage's.
@@ -126,13 +126,13 @@ class ClaimFolder:
         ids = (int(match[1]) for match in map(_NAME.fullmatch, self._names()) if match)
         return sorted(one for one in ids if one < _MOST_RUNS)
 
-    def sight(self, run_id: int) -> Sighting | None:
+    def sight(self, run_id: int) -> ClaimSnapshot | None:
         """The claim as it stands, or null when its file is gone (deleted as an old one)."""
         with _storage():
             self._forget()
             try:
                 modified = self.fs.modified(self._of(run_id))
-                return Sighting(run_id, self.fs.cat_file(self._of(run_id)), modified)
+                return ClaimSnapshot(run_id, self.fs.cat_file(self._of(run_id)), modified)
             except FileNotFoundError:
                 return None
 
@@ -213,7 +213,7 @@ class ClaimFolder:
         self.fs.invalidate_cache(self.path)
 
 
-def another_writer(sighting: Sighting | None, run_id: int) -> AnotherWriter:
+def another_writer(sighting: ClaimSnapshot | None, run_id: int) -> AnotherWriter:
     """The error that says who writes and since when."""
     who = sighting or f"another run has just begun (run {run_id})"
     return AnotherWriter(f"{who}; try again later")

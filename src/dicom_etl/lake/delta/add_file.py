@@ -55,7 +55,7 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
-class NewFile:
+class AddFile:
     """A Parquet file that stands in the table's folder and is not part of the table yet.
 
     ``path`` is relative to the table, ``modified_ms`` counts milliseconds since 1970.

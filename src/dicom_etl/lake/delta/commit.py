@@ -13,15 +13,15 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.transaction import AddAction
 
 from dicom_etl.core.errors import Superseded
-from dicom_etl.lake.delta.add_file import NewFile, Statistics
+from dicom_etl.lake.delta.add_file import AddFile, Statistics
 from dicom_etl.lake.delta.errors import FAILURES, storage_error, storage_errors
 from dicom_etl.lake.delta.folder import TableFolder, folder_of, protect_log, sync_to_disk
-from dicom_etl.lake.delta.table import marker, statistics_columns, table_name
+from dicom_etl.lake.delta.table import statistics_columns, table_name, txn_version
 
 
 def commit_files(
     table: DeltaTable,
-    files: Sequence[NewFile],
+    files: Sequence[AddFile],
     *,
     app_id: str,
     run_id: int,
@@ -37,8 +37,8 @@ def commit_files(
     """
     name = table_name(table)
     before = table.version()
-    if marker(table, app_id) >= run_id:
-        raise Superseded(f"{name}: run {run_id} may not write, run {marker(table, app_id)} already has")
+    if txn_version(table, app_id) >= run_id:
+        raise Superseded(f"{name}: run {run_id} may not write, run {txn_version(table, app_id)} already has")
     try:
         table.create_write_transaction(
             [AddAction(f.path, f.size_bytes, {}, f.modified_ms, True, f.statistics.json()) for f in files],
@@ -61,7 +61,7 @@ def _settle(table: DeltaTable, before: int, app_id: str, run_id: int, error: Exc
     name = table_name(table)
     with storage_errors(name):
         table.update_incremental()
-    newest = marker(table, app_id)
+    newest = txn_version(table, app_id)
     if newest == run_id:
         return
     if newest > run_id:
@@ -96,7 +96,7 @@ def append_rows(
         raise
 
 
-def _write_rows(rows: pa.Table, folder: TableFolder, path: str, table: DeltaTable) -> NewFile:
+def _write_rows(rows: pa.Table, folder: TableFolder, path: str, table: DeltaTable) -> AddFile:
     columns = statistics_columns(table)
     try:
         with folder.create(path) as sink:
@@ -107,7 +107,7 @@ def _write_rows(rows: pa.Table, folder: TableFolder, path: str, table: DeltaTabl
         with contextlib.suppress(*FAILURES):
             folder.remove(path)
         raise storage_error(error, table_name(table), writing=True) from error
-    return NewFile(path, size, time.time_ns() // 1_000_000, Statistics.of(rows, columns))
+    return AddFile(path, size, time.time_ns() // 1_000_000, Statistics.of(rows, columns))
 
 
 def file_name(run_id: int, number: int) -> str:

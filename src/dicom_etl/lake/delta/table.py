@@ -46,7 +46,22 @@ def open_table(path: str, storage: dict[str, str] | None = None) -> DeltaTable |
         raise storage_error(error, name) from error
 
 
-def remove_unborn(path: str) -> None:
+def refresh_table(table: DeltaTable) -> DeltaTable | None:
+    """The same table, moved in place to its newest version; None when its log has vanished from a local disk.
+
+    delta-rs reads the commits that are new, where opening reads the log from its last checkpoint. It says nothing when
+    the log is not there any more (tried with 1.6.6), as where a share is not mounted. Raises as ``open_table`` does.
+    """
+    if is_local(table.table_uri) and not (Path(local_path(table.table_uri)) / "_delta_log").is_dir():
+        return None
+    try:
+        table.update_incremental()
+    except FAILURES as error:
+        raise storage_error(error, table_name(table)) from error
+    return table
+
+
+def remove_empty_log(path: str) -> None:
     """Remove the log of a table that was never made: a run died, or the disk was full, before its first version.
 
     Spark refuses to create a table over such a folder. Only a local log without any version goes.
@@ -116,7 +131,7 @@ def add_text_column(table: DeltaTable, column: str) -> None:
     protect_log(table, table.version())
 
 
-def marker(table: DeltaTable, app_id: str) -> int:
+def txn_version(table: DeltaTable, app_id: str) -> int:
     """The id of the last run that committed to this snapshot of the table; 0 when none did.
 
     Raises DataError, StorageError or AccessDenied: delta-rs reads the log for it.

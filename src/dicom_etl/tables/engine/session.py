@@ -90,7 +90,7 @@ Starter = Callable[[Spark, int], AbstractContextManager[SparkSession]]
 
 
 class Reached(Protocol):
-    """The storage that a session is to reach, and the two folders in it (`lake.paths.Places`)."""
+    """The storage that a session is to reach, and the two folders in it (`lake.paths.LakePaths`)."""
 
     @property
     def storage(self) -> Storage: ...
