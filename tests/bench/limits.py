@@ -26,7 +26,7 @@ from bench.lakes import settings
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
-from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_feed
+from dicom_etl.dicomweb.feed.reader import FeedReader, FeedReadResult, read_feed
 from dicom_etl.lake.change_schema import change_schema
 from dicom_etl.lake.delta.add_file import AddFile
 from dicom_etl.lake.delta.commit import commit_files
@@ -76,7 +76,7 @@ def land(given: Settings, run_id: int, window: Window, connections: int) -> tupl
     assert lake is not None
     folder = local_folder(lake.lake.path("change"), private=True)
     with connect(given.dicom) as client, Landing(folder, run_id=run_id, read_at=_READ_AT) as landing:
-        reading = read_feed(client, window, batch_size=given.feed.batch_size, connections=connections, sink=landing.add)
+        reading = read_feed(FeedReader(client, given.feed.batch_size, connections), window, landing.add)
         return landing.finish(reading.window.end), reading
 
 

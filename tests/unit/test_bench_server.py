@@ -27,7 +27,7 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
-from dicom_etl.dicomweb.feed.reader import read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReader, read_feed, service_now
 from dicom_etl.dicomweb.retrieve import gone_instances
 from dicom_etl.dicomweb.search import partitions
 from dicom_etl.dicomweb.study_search import StudyCounts, instances_of_studies, study_counts
@@ -164,7 +164,7 @@ def test_our_client_reads_the_feed_once_without_a_deep_offset(server: Server) ->
     with connect(settings.dicom) as client:
         assert service_now(client) == feed.now
         whole = Window(START, feed.end)
-        reading = read_feed(client, whole, batch_size=200, connections=8, sink=entries.extend)
+        reading = read_feed(FeedReader(client, 200, 8), whole, entries.extend)
     assert sorted(entry.sequence for entry in entries) == list(range(1, 6_001))
     counters = server.counters()
     assert counters["requests"] == {"/v2/changefeed": reading.pages + 1}
@@ -209,7 +209,7 @@ def test_the_server_waits_as_long_as_it_is_told(server: Server) -> None:
     server.show(5_000, latency_ms=50)
     settings = load_settings(None, [f"dicom.base_url={server.base_url}"], {}, Path("/nonexistent"))
     with connect(settings.dicom) as client:
-        read_feed(client, Window(START, START + HOUR), batch_size=100, connections=8, sink=lambda _: None)
+        read_feed(FeedReader(client, 100, 8), Window(START, START + HOUR), lambda _: None)
     assert 4 <= server.counters()["mostUnderWay"] <= 8
 
 

@@ -12,7 +12,7 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.stretches import stretches_around
 from dicom_etl.core.timerange import TICKS_PER_SECOND, Window, floor_to_grid, from_datetime, subtract, union
-from dicom_etl.dicomweb.feed.reader import read_feed
+from dicom_etl.dicomweb.feed.reader import feed_reader, read_feed
 from dicom_etl.lake import ledger
 from dicom_etl.lake.coverage import coverage_end
 from dicom_etl.lake.ledger import Run
@@ -116,12 +116,9 @@ def _listed(client: HttpClient, settings: Settings, stretch: Window) -> tuple[Wi
     """
     listed: dict[int, int] = {}
     reading = read_feed(
-        client,
+        feed_reader(client, settings, metadata=False),
         stretch,
-        batch_size=settings.feed.batch_size,
-        connections=settings.dicom.connections,
-        sink=lambda entries: listed.update((entry.sequence, entry.ticks) for entry in entries),
-        include_metadata=False,
+        lambda entries: listed.update((entry.sequence, entry.ticks) for entry in entries),
         max_entries=settings.feed.max_entries_per_run,
         grid_ticks=settings.feed.window,
     )
@@ -132,9 +129,7 @@ def _fetch(client: HttpClient, settings: Settings, late: dict[int, int], sink: S
     """Give ``sink`` the late entries with their metadata; one whose metadata cannot be had carries its code."""
     for instant in stretches_around(late.values(), MOST_INSTANTS):
         read_feed(
-            client,
+            feed_reader(client, settings),
             instant,
-            batch_size=settings.feed.batch_size,
-            connections=settings.dicom.connections,
-            sink=lambda entries: sink([entry for entry in entries if entry.sequence in late]),
+            lambda entries: sink([entry for entry in entries if entry.sequence in late]),
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from threading import Event
 
 from dicom_etl.core.entry import Entry
-from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_feed
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, feed_reader, read_feed
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.statistics import rows_within
 from dicom_etl.landing.landing import Landing
@@ -61,15 +61,11 @@ def fetch(session: WriteSession, plan: RunPlan, landing: Landing, stop: Event | 
             engine.begin(landing.entries)
 
     reading = read_feed(
-        client,
+        feed_reader(client, settings, progress=session.progress.read, stop=stop),
         plan.stretch,
-        batch_size=settings.feed.batch_size,
-        connections=settings.dicom.connections,
-        sink=land,
+        land,
         max_entries=None if plan.exact else settings.feed.max_entries_per_run,
         grid_ticks=settings.feed.window,
-        progress=session.progress.read,
-        stop=stop,
     )
     rows = work_in_rows(session.snapshot, landing)
     if landing.entries:

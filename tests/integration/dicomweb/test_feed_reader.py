@@ -22,11 +22,12 @@ from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window, parse_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, service_now
 from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.dicomweb.search import partitions, search
 from dicom_etl.dicomweb.store import store
 from dicom_etl.remote.http.client import HttpClient
+from support.reading import read_with
 
 START = parse_instant("2026-03-01T10:00:00Z")
 HOUR = 36_000_000_000
@@ -75,7 +76,7 @@ def fill(emulator: Emulator, count: int, tie: int = 7) -> list[tuple[int, int]]:
 def read(client: HttpClient, window: Window = DAY, **options: object) -> tuple[FeedReadResult, list[Entry]]:
     got: list[Entry] = []
     chosen = {"batch_size": 200, "connections": 4, **options}
-    return read_feed(client, window, sink=got.extend, **chosen), got
+    return read_with(client, window, got.extend, **chosen), got
 
 
 def rows_of(entries: list[Entry]) -> list[tuple[int, int]]:

@@ -34,10 +34,11 @@ from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window, parse_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReader, FeedReadResult, read_again, read_feed, service_now
 from dicom_etl.lake.delta.folder import local_folder
 from dicom_etl.landing.landing import Landed, Landing
 from dicom_etl.remote.http.client import HttpClient
+from support.reading import read_with
 
 FEED = "/v2/changefeed"
 START = parse_instant("2024-05-01T00:00:00Z")
@@ -114,7 +115,7 @@ def land(client: HttpClient, folder: Path, window: Window = WINDOW, **options: A
     chosen = {"batch_size": 50, "connections": 2, **options}
     folder.mkdir(exist_ok=True)
     with Landing(local_folder(str(folder)), run_id=1, read_at=READ_AT) as landing:
-        reading = read_feed(client, window, sink=landing.add, **chosen)
+        reading = read_with(client, window, landing.add, **chosen)
         landed = landing.finish(reading.window.end)
     found = [row for file in landed.files for row in pq.read_table(folder / file.path).to_pylist()]
     assert len(found) == landed.entries == reading.entries
@@ -262,7 +263,7 @@ def test_refused_connections_are_waited_for(serving: Callable[..., Emulator]) ->
 
     clock = Clock(on_sleep=come_back)
     with connected(emulator.base_url, clock) as client:
-        read_feed(client, WINDOW, batch_size=50, connections=1, sink=leave_once)
+        read_feed(FeedReader(client, 50, 1), WINDOW, leave_once)
     assert client.retries > 0
     assert sorted(entry.sequence for entry in got) == sorted(expected(emulator.service))
 
@@ -386,7 +387,7 @@ def test_a_token_expires_by_the_clock(serving: Callable[..., Emulator]) -> None:
         got.extend(entries)
 
     with connected(emulator.base_url, token=tokens) as client:
-        read_feed(client, WINDOW, batch_size=20, connections=1, sink=slowly)
+        read_feed(FeedReader(client, 20, 1), WINDOW, slowly)
     assert len(tokens.issued) > 1
     assert sorted(entry.sequence for entry in got) == sorted(expected(emulator.service))
 

@@ -27,7 +27,7 @@ from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed import page, paging, parallel
 from dicom_etl.dicomweb.feed.page import Page, PageRequest
 from dicom_etl.dicomweb.feed.paging import Cursor
-from dicom_etl.dicomweb.feed.reader import read_feed
+from dicom_etl.dicomweb.feed.reader import FeedReader, read_feed
 from dicom_etl.landing import rows as landed_rows
 from dicom_etl.tables import fold, rollup
 from support.broken import Mutant, assert_caught, checks
@@ -154,7 +154,7 @@ def check_the_reading(_: SparkSession) -> None:
         window = Window(FIRST - 5, FIRST + 100)
         # A reader that goes round in circles may be stopped by its own checks: entries are missing all the same.
         with suppress(ProtocolError):
-            read_feed(client, window, batch_size=4, connections=1, sink=got.extend)
+            read_feed(FeedReader(client, 4, 1), window, got.extend)
     assert sorted(item.sequence for item in got) == list(range(1, 15)), "every entry of the feed is read, once"
 
 

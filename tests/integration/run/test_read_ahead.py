@@ -22,7 +22,7 @@ from dicom_etl.core.errors import ProtocolError, StorageError
 from dicom_etl.core.progress import NullProgress
 from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
-from dicom_etl.dicomweb.feed.reader import read_feed
+from dicom_etl.dicomweb.feed.reader import FeedReader, read_feed
 from dicom_etl.remote.http.client import Cancelled
 from dicom_etl.run import prefetch
 from dicom_etl.run import read as fetching
@@ -196,7 +196,7 @@ def test_a_reading_ends_when_it_is_stopped(site: Site) -> None:
     def read() -> None:
         with connect(site.settings.dicom, sleep=sleep) as client:
             try:
-                read_feed(client, window, batch_size=200, connections=2, sink=lambda _: None, stop=stop)
+                read_feed(FeedReader(client, 200, 2, stop=stop), window, lambda _: None)
             except BaseException as error:  # noqa: BLE001 - it is what is asserted
                 told.append(error)
 

@@ -27,12 +27,13 @@ from dicom_etl.dicomweb.feed.bad_entries import Budget
 from dicom_etl.dicomweb.feed.limit import EntryLimit
 from dicom_etl.dicomweb.feed.page import Page, PageRequest
 from dicom_etl.dicomweb.feed.paging import Cursor
-from dicom_etl.dicomweb.feed.parallel import SliceReader
-from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, read_at, read_feed, service_now
+from dicom_etl.dicomweb.feed.parallel import SliceOptions, SliceReader
+from dicom_etl.dicomweb.feed.reader import FeedReader, FeedReadResult, read_again, read_at, read_feed, service_now
 from dicom_etl.remote.http.body import TooLarge
 from dicom_etl.remote.http.client import HttpClient
 from support.broken import Mutant, assert_caught
 from support.examples import examples
+from support.reading import read_with
 
 SECOND = 10_000_000
 HOUR = 3600 * SECOND
@@ -184,7 +185,7 @@ def read(
 
     chosen = {"batch_size": 200, "connections": 4, **options}
     with client_of(feed, chosen["connections"]) as client:
-        reading = read_feed(client, window, sink=sink, **chosen)
+        reading = read_with(client, window, sink, **chosen)
     return reading, got
 
 
@@ -365,7 +366,7 @@ def test_connections_adapt_to_a_service_that_throttles() -> None:
 
     got: list[Entry] = []
     with client_of(service, 8, Hasty()) as client:
-        reading = read_feed(client, Window(NOON, NOON + HOUR), batch_size=10, connections=8, sink=got.extend)
+        reading = read_feed(FeedReader(client, 10, 8), Window(NOON, NOON + HOUR), got.extend)
     assert rows_of(got) == rows
     assert refused
     assert len(refused) <= reading.pages
@@ -428,7 +429,7 @@ def test_a_slow_sink_holds_the_connections_back() -> None:
         ahead.append(len(feed.asked) - taken)
 
     with client_of(feed) as client:
-        reading = read_feed(client, Window(NOON, NOON + HOUR), batch_size=10, connections=4, sink=sink)
+        reading = read_feed(FeedReader(client, 10, 4), Window(NOON, NOON + HOUR), sink)
     assert reading.entries == 2000
     # As many as wait, as many as are under way, and the empty pages at the ends of slices.
     assert max(ahead) <= 4 + 4 + reading.slices
@@ -470,10 +471,8 @@ def _check_large_headers() -> None:
         fetch,
         NOON,
         EntryLimit(window, None, None),
-        stop=threading.Event(),
-        connections=10,
-        batch_size=200,
-        metadata=True,
+        SliceOptions(connections=10, batch_size=200, metadata=True),
+        threading.Event(),
     )
     got: list[int] = []
     with reader:
@@ -765,7 +764,7 @@ def test_an_outage_to_the_end_is_unavailable() -> None:
         client_of(feed, clock=clock) as client,
         pytest.raises(ServiceUnavailable, match=r"svc.example .*status 503"),
     ):
-        read_feed(client, Window(NOON, NOON + 1), batch_size=10, connections=2, sink=lambda _: None)
+        read_feed(FeedReader(client, 10, 2), Window(NOON, NOON + 1), lambda _: None)
     assert clock.now <= 31
     assert len(feed.asked) <= 60
 
@@ -797,7 +796,7 @@ def test_an_interrupted_reading_leaves_no_thread(error: type[BaseException]) -> 
 
     before = threading.active_count()
     with client_of(Feed(rows, latency_seconds=0.001)) as client, pytest.raises(error):
-        read_feed(client, Window(NOON, NOON + HOUR), batch_size=10, connections=6, sink=sink)
+        read_feed(FeedReader(client, 10, 6), Window(NOON, NOON + HOUR), sink)
     _assert_threads_end(before)
 
 

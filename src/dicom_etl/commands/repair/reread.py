@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame
 from dicom_etl.core.entry import Entry
 from dicom_etl.core.stretches import stretches_around
 from dicom_etl.core.timerange import Window
-from dicom_etl.dicomweb.feed.reader import read_feed
+from dicom_etl.dicomweb.feed.reader import feed_reader, read_feed
 from dicom_etl.lake.delta.errors import FAILURES
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.rejected import Reject, read_open
@@ -92,14 +92,7 @@ def reread(session: WriteSession, plan: RunPlan, wanted: Wanted | None = None) -
             landing.add(taken)
 
         for window in (plan.stretch,) if wanted is None else wanted.windows:
-            reading = read_feed(
-                session.client,
-                window,
-                batch_size=settings.feed.batch_size,
-                connections=settings.dicom.connections,
-                sink=land,
-                progress=session.progress.read,
-            )
+            reading = read_feed(feed_reader(session.client, settings, progress=session.progress.read), window, land)
             pages += reading.pages
             repeated += reading.repeated if wanted is None else 0
             end = window.end

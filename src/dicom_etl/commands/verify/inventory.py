@@ -15,7 +15,7 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.progress import Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, from_datetime
-from dicom_etl.dicomweb.feed.reader import any_entry, read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import any_entry, feed_reader, read_feed, service_now
 from dicom_etl.landing.entry_files import EntryFiles
 from dicom_etl.remote.http.client import HttpClient
 
@@ -64,13 +64,7 @@ class Service:
     def read(self, window: Window, sink: Callable[[list[Entry]], None]) -> None:
         """Give ``sink`` the entries of the window. Raises as ``read_feed``."""
         read_feed(
-            self.client,
-            window,
-            batch_size=self.settings.feed.batch_size,
-            connections=self.connections,
-            sink=sink,
-            include_metadata=self.metadata,
-            progress=self.progress.read,
+            feed_reader(self.client, self.settings, metadata=self.metadata, progress=self.progress.read), window, sink
         )
 
     def read_end(self, since: int, sink: Callable[[list[Entry]], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import pairwise
 from threading import Condition, Event, Thread
@@ -22,6 +23,15 @@ _LOOK_SECONDS = 0.5
 _BYTES_UNDER_WAY = 128 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class SliceOptions:
+    """How many slices are read at once, and of what pages."""
+
+    connections: int
+    batch_size: int
+    metadata: bool
+
+
 class SliceReader:
     """Iterates over pages of new entries, in any order; to be closed, so that its threads end.
 
@@ -32,29 +42,18 @@ class SliceReader:
     ``waiting`` are the pages that are read and not taken yet.
     """
 
-    def __init__(
-        self,
-        fetch: Fetch,
-        start: int,
-        cut: EntryLimit,
-        *,
-        stop: Event,
-        connections: int,
-        batch_size: int,
-        metadata: bool,
-    ) -> None:
+    def __init__(self, fetch: Fetch, start: int, cut: EntryLimit, options: SliceOptions, stop: Event) -> None:
         self.pages = 0
         self.slices = 0
         self.repeated = 0
-        self.waiting = Waiting(connections)
+        self.waiting = Waiting(options.connections)
         self._fetch = fetch
         self._cut = cut
         # As many threads as connections. A few more, to decode meanwhile, were slower: they progress unevenly,
         # and slices that end early are split again (measured: 45 slices instead of 8).
-        self._workers = connections
-        self._batch_size = batch_size
-        self._limit = batch_size
-        self._metadata = metadata
+        self._workers = options.connections
+        self._options = options
+        self._limit = options.batch_size
         self._changed = Condition()
         self._pending: list[tuple[int, int, Cursor]] = []  # a heap: oldest first
         self._active = 0
@@ -109,7 +108,7 @@ class SliceReader:
     def _add(self, start: int, end: int) -> Cursor:
         self.slices += 1
         page_bytes = min(PAGE_BYTES, _BYTES_UNDER_WAY // self._workers)
-        cursor = Cursor(start, end, self._batch_size, self._metadata, self._limit, page_bytes)
+        cursor = Cursor(start, end, self._options.batch_size, self._options.metadata, self._limit, page_bytes)
         heappush(self._pending, (start, self.slices, cursor))
         if self._active + len(self._pending) > len(self._threads) < self._workers:
             thread = Thread(target=self._work, name=f"feed-{len(self._threads)}", daemon=True)

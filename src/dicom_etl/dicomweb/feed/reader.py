@@ -9,14 +9,16 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from threading import Event
+from typing import Any
 
 from dicom_etl.core.entry import Entry
+from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND, Window, floor_to_grid
 from dicom_etl.dicomweb.feed.bad_entries import REQUESTS_PER_RUN, Budget, PageSource, fetch_page
 from dicom_etl.dicomweb.feed.limit import EntryLimit
 from dicom_etl.dicomweb.feed.page import Page, PageRequest, request_page
 from dicom_etl.dicomweb.feed.paging import Cursor, advance
-from dicom_etl.dicomweb.feed.parallel import SliceReader
+from dicom_etl.dicomweb.feed.parallel import SliceOptions, SliceReader
 from dicom_etl.remote.http.client import HttpClient, KeepsFailing
 from dicom_etl.remote.http.malloc import return_large_blocks
 from dicom_etl.remote.http.retry import DEFAULT_RETRY, RetryPolicy, never
@@ -40,51 +42,65 @@ class FeedReadResult:
     slices: int
 
 
+@dataclass(frozen=True, slots=True)
+class FeedReader:
+    """How the feed is read: pages of ``batch_size`` entries, over so many ``connections`` at once.
+
+    A page has fewer entries where headers are large. ``progress`` is called as the pages come. ``stop`` is set by
+    another thread to end the reading. ``poison_requests`` bounds what is asked to find entries that fail.
+    """
+
+    client: HttpClient
+    batch_size: int
+    connections: int
+    metadata: bool = True
+    progress: Progress | None = None
+    stop: Event | None = None
+    poison_requests: int = REQUESTS_PER_RUN
+
+
+def feed_reader(client: HttpClient, settings: Settings, **how: Any) -> FeedReader:
+    """The reader of the feed by the settings; ``how`` are further fields of ``FeedReader``."""
+    return FeedReader(client, settings.feed.batch_size, settings.dicom.connections, **how)
+
+
 def read_feed(
-    client: HttpClient,
+    reader: FeedReader,
     window: Window,
-    *,
-    batch_size: int,
-    connections: int,
     sink: Callable[[list[Entry]], None],
-    include_metadata: bool = True,
+    *,
     max_entries: int | None = None,
     grid_ticks: int | None = None,
-    progress: Progress | None = None,
-    poison_requests: int = REQUESTS_PER_RUN,
-    stop: Event | None = None,
 ) -> FeedReadResult:
     """What was read, after ``sink`` has taken it all.
 
     ``sink`` gets the entries of a page at a time, in this thread, pages in any order; while it works, the
-    connections read ahead, up to 64 MiB. A page has ``batch_size`` entries, fewer where headers are large. With
-    ``max_entries`` the window is cut at the last multiple of ``grid_ticks`` that leaves no more than that many entries
-    before it, though never within its first window of the grid; ``sink`` may have got entries at or after the cut.
+    connections read ahead, up to 64 MiB. With ``max_entries`` the window is cut at the last multiple of ``grid_ticks``
+    that leaves no more than that many entries before it, though never within its first window of the grid; ``sink``
+    may have got entries at or after the cut.
 
     Raises ServiceUnavailable, AccessDenied, ConfigurationError and ProtocolError, and Cancelled when another thread
-    has set ``stop``; the sink's own errors and KeyboardInterrupt pass through. No thread works on afterwards.
+    has set ``reader.stop``; the sink's own errors and KeyboardInterrupt pass through. No thread works on afterwards.
     """
     return_large_blocks()
     cut = EntryLimit(window, max_entries, grid_ticks)
-    stop = stop or Event()
-    source = PageSource(client, Budget(poison_requests), stop.is_set)
-    reader = SliceReader(
+    stop = reader.stop or Event()
+    source = PageSource(reader.client, Budget(reader.poison_requests), stop.is_set)
+    slices = SliceReader(
         lambda page_request: fetch_page(source, page_request),
         window.start,
         cut,
-        stop=stop,
-        connections=connections,
-        batch_size=batch_size,
-        metadata=include_metadata,
+        SliceOptions(reader.connections, reader.batch_size, reader.metadata),
+        stop,
     )
     taken = 0
-    with reader:
-        for entries in reader:
+    with slices:
+        for entries in slices:
             sink(entries)
             taken += len(entries)
-            if progress is not None:
-                progress(reader.pages, taken)
-    return FeedReadResult(Window(window.start, cut.end), cut.entries, reader.repeated, reader.pages, reader.slices)
+            if reader.progress is not None:
+                reader.progress(slices.pages, taken)
+    return FeedReadResult(Window(window.start, cut.end), cut.entries, slices.repeated, slices.pages, slices.slices)
 
 
 def read_at(client: HttpClient, ticks: int, sequences: Collection[int], *, batch_size: int = 200) -> list[Entry]:
