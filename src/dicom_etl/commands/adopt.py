@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
@@ -20,7 +21,7 @@ from dicom_etl.run.replace import put_in_place, rolled_up
 from dicom_etl.run.write_session import Resources, WriteSession, failure_recorded
 from dicom_etl.tables import adoption
 from dicom_etl.tables.merge import Fence
-from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY, TABLES, Table, table_properties
+from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY, TABLES, Table, table_design
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +108,5 @@ def _check_rows(repeated: int, without_uids: int) -> None:
 
 
 def _properties(settings: Settings, lake: Lake, table: DeltaTable) -> dict[str, str]:
-    return table_properties(
-        INSTANCE,
-        partitioned=bool(table.metadata().partition_columns),
-        retention_hours=settings.maintenance.retention_hours,
-        deletion_vectors=settings.lake.deletion_vectors,
-        identity={**lake.identity.properties, ADOPTED: "true"},
-    )
+    design = table_design(settings, {**lake.identity.properties, ADOPTED: "true"})
+    return replace(design, partition_columns=tuple(table.metadata().partition_columns)).properties(INSTANCE)

@@ -22,7 +22,7 @@ from dicom_etl.tables.engine.session import local_session
 from dicom_etl.tables.fold import UPSERT
 from dicom_etl.tables.merge import Fence, Source, create_table, merge_instance, merge_rollup, read_table
 from dicom_etl.tables.rollup import instances_of, instances_within, listed_series, series_rows, study_rows, summaries
-from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY, TABLES, table_properties
+from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY, TABLES, TableDesign
 
 _SETTINGS = Spark(master="local[2]", driver_memory="1g", shuffle_partitions=2)
 
@@ -45,10 +45,7 @@ def make_archive(folder: Path = FOLDER) -> Path:
 def _train(spark: SparkSession, folder: Path) -> None:
     """Make the three tables, merge into them, read and compact one: what the verbs load."""
     for table in TABLES:
-        properties = table_properties(
-            table, partitioned=False, retention_hours=720, deletion_vectors=False, identity={}
-        )
-        create_table(spark, table, str(folder / table.name), partitioned=False, properties=properties)
+        create_table(spark, table, str(folder / table.name), TableDesign((), 720, False, {}))
     paths = {table.name: str(folder / table.name) for table in TABLES}
     ranges = [("1", "2")]
     for run_id in (1, 2):

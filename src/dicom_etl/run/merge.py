@@ -30,7 +30,7 @@ from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.file_skipping import MOST_RANGES, study_ranges
 from dicom_etl.tables.merge import Fence, MergeResult, Source, create_table, merge_instance, read_table
 from dicom_etl.tables.rollup import SeriesKey
-from dicom_etl.tables.schema import INSTANCE, TABLES, table_properties
+from dicom_etl.tables.schema import INSTANCE, TABLES, table_design
 
 log = logging.getLogger(__name__)
 
@@ -105,18 +105,11 @@ def check_shared_tables(snapshot: LakeSnapshot) -> list[str]:
 def make_shared_tables(spark: SparkSession, session: WriteSession) -> None:
     """Create those of the three shared tables that are not there yet, by what was there at the claim."""
     lake, snapshot, settings = session.lake, session.snapshot, session.settings
-    partitioned = settings.lake.layout == "partitioned"
+    design = table_design(settings, lake.identity.properties)
     missing = missing_tables(snapshot)
     for table in (t for t in TABLES if t.name in missing):
-        properties = table_properties(
-            table,
-            partitioned=partitioned,
-            retention_hours=settings.maintenance.retention_hours,
-            deletion_vectors=settings.lake.deletion_vectors,
-            identity=lake.identity.properties,
-        )
         remove_empty_log(lake.path(table.name))
-        create_table(spark, table, lake.path(table.name), partitioned=partitioned, properties=properties)
+        create_table(spark, table, lake.path(table.name), design)
         snapshot.refresh(table.name)
 
 

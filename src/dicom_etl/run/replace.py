@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from deltalake import DeltaTable
+from dataclasses import replace
+
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.core.errors import Superseded
-from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.table import properties
 from dicom_etl.lake.snapshot import Lake
 from dicom_etl.run.write_session import WriteSession
 from dicom_etl.tables import rollup
 from dicom_etl.tables.merge import Fence, Source, read_table
 from dicom_etl.tables.replace import replace_table
-from dicom_etl.tables.schema import PARTITION_COLUMN, SERIES, Table, table_properties
+from dicom_etl.tables.schema import SERIES, Table, table_design
 
 
 def rolled_up(lake: Lake, table: Table, instance_version: int) -> Source:
@@ -37,32 +37,18 @@ def put_in_place(
 
     Raises Superseded when a newer run has written.
     """
-    lake, settings, old = session.lake, session.settings, session.snapshot.refresh(table.name).get(table.name)
-    columns = _partition_columns(old, settings)
+    lake, old = session.lake, session.snapshot.refresh(table.name).get(table.name)
+    design = table_design(session.settings, {**lake.identity.properties, **(more_properties or {})})
+    if old is not None:
+        design = replace(design, partition_columns=tuple(old.metadata().partition_columns), kept=properties(old))
     version = replace_table(
         spark,
         table,
         lake.path(table.name),
         source,
         Fence(lake.app_id(table.name), session.run_id),
-        partition_columns=columns,
-        properties={
-            **(properties(old) if old is not None else {}),
-            **table_properties(
-                table,
-                partitioned=bool(columns),
-                retention_hours=settings.maintenance.retention_hours,
-                deletion_vectors=settings.lake.deletion_vectors,
-                identity={**lake.identity.properties, **(more_properties or {})},
-            ),
-        },
+        design,
     )
     if version is None:
         raise Superseded(f"{table.name}: a newer run has written; this one stops and covers nothing")
     return version
-
-
-def _partition_columns(old: DeltaTable | None, settings: Settings) -> list[str]:
-    if old is not None:
-        return list(old.metadata().partition_columns)
-    return [PARTITION_COLUMN] if settings.lake.layout == "partitioned" else []

@@ -16,7 +16,7 @@ from dicom_etl.tables.engine.location import location
 from dicom_etl.tables.engine.session import cluster_session
 from dicom_etl.tables.file_skipping import within
 from dicom_etl.tables.fold import REMOVE, UPSERT
-from dicom_etl.tables.schema import INSTANCE, PARTITION_COLUMN, Table, may_mark_rows
+from dicom_etl.tables.schema import CLUSTER_COLUMN, INSTANCE, Table, TableDesign, may_mark_rows
 
 Source = Callable[[SparkSession], DataFrame]
 Ranges = list[tuple[str, str]]
@@ -64,18 +64,16 @@ def read_table(spark: SparkSession, path: str, version: int | None = None) -> Da
     return (reader if version is None else reader.option("versionAsOf", version)).load(location(path))
 
 
-def create_table(
-    spark: SparkSession, table: Table, path: str, *, partitioned: bool, properties: dict[str, str]
-) -> None:
+def create_table(spark: SparkSession, table: Table, path: str, design: TableDesign) -> None:
     """Create the empty table: clustered by study, or partitioned as the template has it."""
     builder = DeltaTable.create(spark).location(location(path)).addColumns(table.columns)
-    for name, value in properties.items():
+    for name, value in design.properties(table).items():
         builder = builder.property(name, value)
     with named_errors(table.name):
-        if partitioned:
-            builder.partitionedBy(PARTITION_COLUMN).execute()
+        if design.partition_columns:
+            builder.partitionedBy(*design.partition_columns).execute()
         else:
-            builder.clusterBy("studyInstanceUid").execute()
+            builder.clusterBy(CLUSTER_COLUMN).execute()
 
 
 def merge_instance(

@@ -13,33 +13,24 @@ from pyspark.sql import DataFrame, SparkSession
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.location import sql_name
 from dicom_etl.tables.merge import Fence, Source, fenced_session, last_commit
-from dicom_etl.tables.schema import CLUSTER_COLUMN, Table
+from dicom_etl.tables.schema import CLUSTER_COLUMN, Table, TableDesign
 
 
 def replace_table(
-    spark: SparkSession,
-    table: Table,
-    path: str,
-    source: Source,
-    fence: Fence,
-    *,
-    partition_columns: list[str],
-    properties: Mapping[str, str],
+    spark: SparkSession, table: Table, path: str, source: Source, fence: Fence, design: TableDesign
 ) -> int | None:
     """The version that holds the rows of ``source`` and no others; None when a newer run had written before.
 
     Rows, columns, layout and properties change by this one commit: a reader meanwhile gets the old table,
-    or, where none was, no table. ``source`` gives all columns of ``table``, and may read the old version. The
-    table is clustered by study unless it has ``partition_columns``.
+    or, where none was, no table. ``source`` gives all columns of ``table``, and may read the old version.
     """
     session = fenced_session(spark, fence)
     view = f"rows_{uuid4().hex}"
-    layout = (
-        f"PARTITIONED BY ({', '.join(partition_columns)})" if partition_columns else f"CLUSTER BY ({CLUSTER_COLUMN})"
-    )
+    columns = ", ".join(design.partition_columns)
+    layout = f"PARTITIONED BY ({columns})" if columns else f"CLUSTER BY ({CLUSTER_COLUMN})"
     with named_errors(table.name):
         _as_declared(table, source(session)).createOrReplaceTempView(view)
-        declared = f"USING delta {layout} TBLPROPERTIES ({property_list(properties)})"
+        declared = f"USING delta {layout} TBLPROPERTIES ({property_list(design.properties(table))})"
         session.sql(f"CREATE OR REPLACE TABLE {sql_name(path)} {declared} AS TABLE {view}")
     # Skipped in silence like a MERGE when the table's marker is not below ours: then nothing was committed (tried).
     return last_commit(session)

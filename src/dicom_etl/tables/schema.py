@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyspark.sql.types import (
     DataType,
@@ -24,6 +24,7 @@ from dicom_etl.core.attributes import (
     STUDY_KEY,
     Attribute,
 )
+from dicom_etl.core.settings.model import Settings
 
 CLUSTER_COLUMN = "studyInstanceUid"
 PARTITION_COLUMN = "partitionName"
@@ -83,18 +84,42 @@ def statistics_columns(table: Table, *, partitioned: bool) -> tuple[str, ...]:
     return tuple(name for name in _STATISTICS if name in table.columns.names and name not in left_out)
 
 
-def table_properties(
-    table: Table, *, partitioned: bool, retention_hours: int, deletion_vectors: bool, identity: Mapping[str, str]
-) -> dict[str, str]:
-    """The Delta table properties of a new table, the lake's identity among them."""
-    return {
-        "delta.dataSkippingStatsColumns": ",".join(statistics_columns(table, partitioned=partitioned)),
-        # UIDs of one scanner share more than Delta's 32 characters (design/spark.md: Merge and file skipping).
-        "delta.dataSkippingStringPrefixLength": "64",
-        "delta.enableDeletionVectors": "true" if deletion_vectors and may_mark_rows(table) else "false",
-        **retention_properties(retention_hours),
-        **identity,
-    }
+@dataclass(frozen=True, slots=True)
+class TableDesign:
+    """How a shared table is made: its partitions, and what its properties say.
+
+    Without ``partition_columns`` it is clustered by study. ``identity`` is the lake's. ``kept`` are properties of a
+    table that is replaced; ours prevail.
+    """
+
+    partition_columns: tuple[str, ...]
+    retention_hours: int
+    deletion_vectors: bool
+    identity: Mapping[str, str]
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+    def properties(self, table: Table) -> dict[str, str]:
+        """The Delta table properties."""
+        columns = statistics_columns(table, partitioned=bool(self.partition_columns))
+        return {
+            **self.kept,
+            "delta.dataSkippingStatsColumns": ",".join(columns),
+            # UIDs of one scanner share more than Delta's 32 characters (design/spark.md: Merge and file skipping).
+            "delta.dataSkippingStringPrefixLength": "64",
+            "delta.enableDeletionVectors": "true" if self.deletion_vectors and may_mark_rows(table) else "false",
+            **retention_properties(self.retention_hours),
+            **self.identity,
+        }
+
+
+def table_design(settings: Settings, identity: Mapping[str, str]) -> TableDesign:
+    """The design of new tables by the settings."""
+    return TableDesign(
+        (PARTITION_COLUMN,) if settings.lake.layout == "partitioned" else (),
+        settings.maintenance.retention_hours,
+        settings.lake.deletion_vectors,
+        identity,
+    )
 
 
 def may_mark_rows(table: Table) -> bool:

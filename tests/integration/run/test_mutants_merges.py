@@ -23,7 +23,7 @@ from dicom_etl.run import roll_up
 from dicom_etl.tables import file_skipping
 from dicom_etl.tables import merge as tables
 from dicom_etl.tables.merge import Fence, MergeResult
-from dicom_etl.tables.schema import INSTANCE, Table, table_properties
+from dicom_etl.tables.schema import INSTANCE, Table, TableDesign
 from support.broken import Mutant, assert_caught, checks
 from support.frames import instance, instances_frame, source_frame
 from support.site import SECOND, Site, at, table_rows, ticks_at
@@ -56,8 +56,7 @@ class Stage:
 def table(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows at sequence 10 and, as adoption leaves them, without one; and three studies more."""
     path = tmp_path_factory.mktemp("mutants") / "instance"
-    properties = table_properties(INSTANCE, partitioned=False, retention_hours=720, deletion_vectors=False, identity={})
-    tables.create_table(spark, INSTANCE, str(path), partitioned=False, properties=properties)
+    tables.create_table(spark, INSTANCE, str(path), TableDesign((), 720, False, {}))
     rows = [instance(sop, 10) for sop in ("newer", "older", "equal", "remove older", "remove newer")]
     rows += [instance("adopted", None), instance("adopted, removed", None)]
     rows += [instance("1", 10, studyInstanceUid=study) for study in ("2.1", "2.2", "2.3")]

@@ -25,7 +25,7 @@ from dicom_etl.tables.compact import Upkeep, maintain_table, purge_changes
 from dicom_etl.tables.engine import location, session
 from dicom_etl.tables.engine.location import sql_name
 from dicom_etl.tables.merge import Fence, MergeResult, create_table, merge_instance, read_table
-from dicom_etl.tables.schema import INSTANCE, table_properties
+from dicom_etl.tables.schema import INSTANCE, TableDesign
 from support.broken import Mutant, assert_caught
 from support.frames import instance, source_frame
 from support.site import TABLES, Site, at, table_rows, text_at
@@ -149,9 +149,8 @@ class Stage:
     def instance(self, **properties: str) -> str:
         """The place of an empty table."""
         path = str(self.folder / ODD / "instance")
-        ours = table_properties(INSTANCE, partitioned=False, retention_hours=720, deletion_vectors=False, identity={})
         given = session.cluster_session(self.cluster)
-        create_table(given, INSTANCE, path, partitioned=False, properties={**ours, **properties})
+        create_table(given, INSTANCE, path, TableDesign((), 720, False, properties))
         return path
 
     def merge(self, path: str, run_id: int) -> MergeResult:

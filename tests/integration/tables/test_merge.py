@@ -19,7 +19,7 @@ from dicom_etl.core.errors import DataError, StorageError, Superseded
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.file_skipping import study_ranges
 from dicom_etl.tables.merge import Fence, MergeResult, create_table, merge_instance, merge_rollup
-from dicom_etl.tables.schema import INSTANCE, SERIES, TABLES, Table, table_properties
+from dicom_etl.tables.schema import INSTANCE, PARTITION_COLUMN, SERIES, TABLES, Table, TableDesign
 from support.frames import NOON, instance, instances_frame, series_frame, source_frame
 from support.oracle import COLUMNS
 from support.site import table_rows
@@ -29,10 +29,8 @@ IDENTITY = {"dicomEtl.lakeId": APP, "dicomEtl.service": "localhost", "dicomEtl.s
 
 
 def make(spark: SparkSession, table: Table, path: Path, *, partitioned: bool = False) -> str:
-    properties = table_properties(
-        table, partitioned=partitioned, retention_hours=720, deletion_vectors=False, identity=IDENTITY
-    )
-    create_table(spark, table, str(path), partitioned=partitioned, properties=properties)
+    columns = (PARTITION_COLUMN,) if partitioned else ()
+    create_table(spark, table, str(path), TableDesign(columns, 720, False, IDENTITY))
     return str(path)
 
 

@@ -192,7 +192,7 @@ def compare(one: Comparer, snap: Snapshot, inventory: ServiceInventory, more: Da
         pending=pending,
         live=live,
         instances=instances,
-        different=one.keep(_judged(one, snap, held, found, last=last, pending=pending, gone=gone)),
+        different=one.keep(_judged(one, snap, held, found, _Keys(last, pending, gone))),
         gone=gone,
         suspects=differences.updated_before_created(entries) if inventory.complete else None,
         held=held.keys,
@@ -310,20 +310,20 @@ def _gone(one: Comparer, held: Held, last: DataFrame, pending: DataFrame) -> tup
     return one.keep(differences.among(missed, gone.keys(one.spark))), search
 
 
-def _judged(
-    one: Comparer,
-    snap: Snapshot,
-    held: Held,
-    found: DataFrame,
-    *,
-    last: DataFrame,
-    pending: DataFrame,
-    gone: DataFrame,
-) -> DataFrame:
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The last entry of each key, the keys that a later run will read, and those that are gone."""
+
+    last: DataFrame
+    pending: DataFrame
+    gone: DataFrame
+
+
+def _judged(one: Comparer, snap: Snapshot, held: Held, found: DataFrame, keys: _Keys) -> DataFrame:
     """The differences of instances, with those that only the search, the states and the rejects show."""
-    complete = held.inventory.complete
+    complete, last, pending = held.inventory.complete, keys.last, keys.pending
     different = differences.judged(found, last=last, held=held.keys, complete=complete)
-    stale = differences.without(last.where("state = 'Replaced'"), pending, gone)
+    stale = differences.without(last.where("state = 'Replaced'"), pending, keys.gone)
     different = differences.and_keys(different, stale, "overtaken", replacing=True)
     if complete:
         shown = last.where("state <> 'Deleted'")
