@@ -18,7 +18,7 @@ demo: setup ## the main job on real DICOM files, against a local DICOM service
 	@$(PY) -m dicom_etl demo
 
 # Two workers, each with a JVM of 3 GB; the tests of a file stay together, and files with Spark come first.
-SPREAD := -n 2 --dist loadgroup --no-loadscope-reorder
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 test: setup ## all tests that CI runs
 	@$(PY) -m pytest $(SPREAD) -m "not soak and not azure"
 

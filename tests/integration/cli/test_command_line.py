@@ -187,7 +187,9 @@ def test_signals_end_a_sync_and_release_its_claim(site: Site, tmp_path: Path, nu
     assert [claim["released"] for claim in _claims(site)] == [True]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.soak)]
+)
 def test_a_watch_reads_what_is_due_and_ends_when_asked(site: Site, tmp_path: Path, number: int, code: int) -> None:
     """It syncs at once, sleeps until the next window is due, and ends its sleep at the signal, with nothing held."""
     assert site.root.parent.is_dir()
@@ -213,6 +215,7 @@ def test_a_watch_reads_what_is_due_and_ends_when_asked(site: Site, tmp_path: Pat
 
 
 @pytest.mark.ours
+@pytest.mark.soak
 def test_on_a_terminal_a_sync_and_a_verify_begin_with_their_verdicts(site: Site, tmp_path: Path) -> None:
     """The whole program at 80 columns: progress while it works, then the sentence, the facts, and nothing else."""
     for sop in range(3):

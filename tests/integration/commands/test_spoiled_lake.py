@@ -712,7 +712,8 @@ def test_a_foreign_commit_before_ours_ends_the_run(
         heals(lake, command)
 
 
-@pytest.mark.parametrize("table", ["instance", *(pytest.param(name, marks=soak) for name in SHARED[1:])])
+@soak
+@pytest.mark.parametrize("table", SHARED)
 def test_a_table_of_yesterday(lake: Site, command: Command, table: str) -> None:
     """A table restored from an older backup: every writer stops before it reads; repair is the way out."""
     shutil.copytree(lake.root / table, lake.folder / "yesterday")

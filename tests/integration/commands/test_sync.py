@@ -173,6 +173,7 @@ def test_run_ids_are_markers_in_every_table(story: Story) -> None:
 # -- windows and coverage ------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_windows_are_cut_by_the_number_of_entries(make_site: Callable[..., Site]) -> None:
     """A run takes contiguous due windows up to max_entries_per_run, at least one, and stops at an edge."""
     site = make_site("feed.max_entries_per_run=10", "feed.batch_size=7")
@@ -198,6 +199,7 @@ def test_windows_are_cut_by_the_number_of_entries(make_site: Callable[..., Site]
     assert len(site.rows("change")) == 34
 
 
+@pytest.mark.soak
 def test_coverage_ends_at_now_minus_delay(make_site: Callable[..., Site]) -> None:
     """--until reads an open range, but only what was closed by the slower of both clocks counts as covered."""
     site = make_site()
@@ -246,6 +248,7 @@ def test_an_empty_feed_makes_empty_tables_once(make_site: Callable[..., Site]) -
     assert [row["status"] for row in site.ledger()] == ["succeeded", "succeeded"]
 
 
+@pytest.mark.soak
 def test_a_range_that_is_read_again_rewrites_nothing(make_site: Callable[..., Site]) -> None:
     """`--until` four times: what is equal counts as superseded, and no file changes; what differs is still merged."""
     site = make_site()
@@ -344,6 +347,7 @@ def test_every_kind_of_bad_entry_has_its_reason(make_site: Callable[..., Site]) 
     assert [row["instanceCount"] for row in site.rows("study")] == [2]
 
 
+@pytest.mark.soak
 def test_the_state_decides_whatever_the_action_is_called(make_site: Callable[..., Site]) -> None:
     """Expired is removed, replaced waits; only what is Current by an unknown action is a reject, until it is not."""
     site = make_site()
@@ -517,6 +521,7 @@ def test_a_skipped_merge_is_noticed(make_site: Callable[..., Site], monkeypatch:
 # -- settings of the lake ------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_the_templates_layout_without_headers_and_with_other_paths(
     make_site: Callable[..., Site], tmp_path: Path
 ) -> None:
@@ -578,6 +583,7 @@ def test_a_start_that_is_still_to_come_is_refused(copy: Site, command: Callable[
         assert said == "feed.start: 2124-05-01T00:00:00Z is still to come; name a time that is past"
 
 
+@pytest.mark.soak
 def test_a_range_that_is_not_over_says_what_it_covers(site: Site, command: Callable[..., tuple[int, str, str]]) -> None:
     """Rows may still come there until feed.delay has passed: whoever typed the wrong day sees it."""
     site.create("1.1", "1.1.1", "1.1.1.1", name="A")
