@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.ours
+pytestmark = [pytest.mark.ours, pytest.mark.jvm]
 
 SECRETS = ("DICOM_ETL_TOKEN", "AZURE_CLIENT_SECRET", "IDENTITY_HEADER", "AZURE_FEDERATED_TOKEN_FILE")
 
