@@ -1,4 +1,7 @@
-"""WADO-RS: files and metadata of a study, a series or an instance (design/service-protocol.md: WADO-RS)."""
+"""WADO-RS: files and metadata of a study, a series or an instance; 404 for what is not there.
+
+design/service-protocol.md: WADO-RS.
+"""
 
 from __future__ import annotations
 

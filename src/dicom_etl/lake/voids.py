@@ -10,10 +10,9 @@ from datetime import datetime
 
 from deltalake import DeltaTable
 
+from dicom_etl.core.reasons import UID_CHANGED
 from dicom_etl.core.timerange import to_datetime
 from dicom_etl.lake.rejected import Reject, read_newest
-
-UID_CHANGED = "uid-changed"
 
 Key = tuple[str, str, str, str]
 

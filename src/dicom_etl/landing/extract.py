@@ -8,12 +8,8 @@ from typing import Any
 import msgspec
 
 from dicom_etl.core.attributes import ATTRIBUTES, Attribute
+from dicom_etl.core.reasons import METADATA_INVALID, METADATA_MISSING, METADATA_NOT_OBJECT, METADATA_NOT_UTF8
 from dicom_etl.landing.values import UNDECODABLE, date_of, kept_value, stripped
-
-METADATA_MISSING = "metadata-missing"
-METADATA_INVALID = "metadata-invalid"
-METADATA_NOT_OBJECT = "metadata-not-object"
-METADATA_NOT_UTF8 = "metadata-not-utf8"
 
 Kept = tuple[str | date | None, ...]
 NOTHING: Kept = (None,) * len(ATTRIBUTES)

@@ -16,19 +16,18 @@ import pyarrow as pa
 
 from dicom_etl.core.attributes import DEFAULT_PARTITION
 from dicom_etl.core.entry import Entry, InvalidEntry
+from dicom_etl.core.reasons import (
+    ACTION_UNKNOWN,
+    BEFORE_FOLD,
+    METADATA_MISSING,
+    METADATA_NOT_UTF8,
+    STATE_UNKNOWN,
+    UID_MISSING,
+)
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND
 from dicom_etl.lake.change_schema import TIMESTAMP, change_schema
-from dicom_etl.landing.extract import METADATA_MISSING, METADATA_NOT_UTF8, kept_values
+from dicom_etl.landing.extract import kept_values
 from dicom_etl.landing.values import stripped
-
-UID_MISSING = "uid-missing"
-ACTION_UNKNOWN = "action-unknown"
-STATE_UNKNOWN = "state-unknown"
-FIELD_NOT_TEXT = "field-not-text"
-
-# An entry with one of these is a reject whatever follows it: its key or its state is not known. An unknown action is
-# none of them: the state alone says what Deleted and Replaced mean, and what is Current is judged by the fold.
-BEFORE_FOLD = frozenset((UID_MISSING, STATE_UNKNOWN, FIELD_NOT_TEXT))
 
 _ACTIONS = {name.lower(): name for name in ("Create", "Update", "Delete")}
 _STATES = {name.lower(): name for name in ("Current", "Replaced", "Deleted")}

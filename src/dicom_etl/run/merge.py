@@ -15,6 +15,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.core.errors import DataError
+from dicom_etl.core.reasons import BEFORE_FOLD
 from dicom_etl.lake.delta.table import remove_empty_log
 from dicom_etl.lake.open import missing_tables, refuse_other_columns
 from dicom_etl.lake.rejected import closed_among
@@ -22,7 +23,6 @@ from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.statistics import may_hold, most_files
 from dicom_etl.lake.voids import read_voids, void_until
 from dicom_etl.landing.landing import Landed
-from dicom_etl.landing.rows import BEFORE_FOLD
 from dicom_etl.run.roll_up import roll_up, unfinished_rollups, version_of
 from dicom_etl.run.write_session import WriteSession
 from dicom_etl.tables import fold

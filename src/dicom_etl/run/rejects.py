@@ -12,6 +12,7 @@ from itertools import groupby
 
 from dicom_etl.core.entry import Entry
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable, Superseded
+from dicom_etl.core.reasons import STATE_UNKNOWN
 from dicom_etl.core.timerange import from_datetime
 from dicom_etl.dicomweb.feed.bad_entries import Budget
 from dicom_etl.dicomweb.feed.reader import read_again
@@ -19,7 +20,7 @@ from dicom_etl.dicomweb.retrieve import instance_exists
 from dicom_etl.dicomweb.search import partitions
 from dicom_etl.lake.rejected import Reject, append_rejects, new_rejects, settled
 from dicom_etl.landing.landing import Landed
-from dicom_etl.landing.rows import STATE_UNKNOWN, rows_of
+from dicom_etl.landing.rows import rows_of
 from dicom_etl.remote.http.retry import RetryPolicy
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.write_session import WriteSession

@@ -1,4 +1,7 @@
-"""Compaction and vacuum of the lake's tables (design/spark.md: Clustering and compaction, Vacuum and retention)."""
+"""OPTIMIZE, VACUUM and the purge of ``change``; how long files are kept is ``maintenance.retention_hours``.
+
+design/spark.md: Clustering and compaction, Vacuum and retention.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Compares the lake with the service and with itself; writes nothing to the lake.
+"""The verb `verify` and its result; ``inventory`` lists the service, ``compare`` joins it with the lake.
+
+Nothing is written to the lake.
 
 design/architecture.md: Comparison and repair.
 """

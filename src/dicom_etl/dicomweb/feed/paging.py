@@ -1,4 +1,7 @@
-"""The feed by keyset: each page starts at the last timestamp seen (design/architecture.md: Reading the feed)."""
+"""Keyset paging: each page starts at the last timestamp seen; entries served twice are dropped and counted.
+
+design/architecture.md: Reading the feed.
+"""
 
 from __future__ import annotations
 

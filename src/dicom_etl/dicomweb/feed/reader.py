@@ -1,4 +1,4 @@
-"""The change feed of one window, read completely and each entry once.
+"""The change feed of one window, read completely; paging sees to it that each entry comes once.
 
 design/architecture.md: Reading the feed, Rejects.
 """

@@ -1,4 +1,4 @@
-"""The files of `_claims`: one small JSON file per run id, on any storage that creates exclusively.
+"""The files of `_claims`: one JSON file per run id, on any storage that creates exclusively; and who holds one.
 
 No patient data: ids, host, process and times only (design/architecture.md: Patient data).
 """

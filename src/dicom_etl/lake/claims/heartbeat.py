@@ -1,4 +1,4 @@
-"""The sign of life of a claim: its file is written again as long as the work moves."""
+"""The heartbeat of a claim: its file is written again as long as the work moves."""
 
 from __future__ import annotations
 

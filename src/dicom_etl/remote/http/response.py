@@ -1,4 +1,4 @@
-"""One answer of a service, and what any service means by it."""
+"""One HTTP response; which statuses are retried, and as which kind of failure."""
 
 from __future__ import annotations
 
