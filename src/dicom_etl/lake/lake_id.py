@@ -68,6 +68,15 @@ def check_identity(properties: Mapping[str, str], service: str | None = None) ->
     return identity
 
 
+def check_owner(name: str, properties: Mapping[str, str], identity: LakeIdentity) -> None:
+    """Raise DataError when the table with these properties is not one of this lake, else as ``check_identity`` does."""
+    if LAKE_ID not in properties:
+        raise DataError(f"the table {name} was not made by dicom-etl: take it over by sync --adopt, or move it away")
+    if properties[LAKE_ID] != str(identity.lake_id):
+        raise DataError(f"the table {name} belongs to another lake: give each lake paths of its own")
+    check_identity(properties, identity.service)
+
+
 def service_fingerprint(base_url: str) -> str:
     """Host name in lower case, port and path of the service's root: ``dicom.example.org:8443/root``.
 

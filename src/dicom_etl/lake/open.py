@@ -12,7 +12,7 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake import ledger
 from dicom_etl.lake.change_schema import CHANGE_PROPERTIES, change_schema
 from dicom_etl.lake.delta.table import create_table, properties
-from dicom_etl.lake.lake_id import LAKE_ID, check_identity, new_identity
+from dicom_etl.lake.lake_id import LAKE_ID, check_identity, check_owner, new_identity
 from dicom_etl.lake.paths import LakePaths, lake_paths
 from dicom_etl.lake.rejected import REJECTED_PROPERTIES, rejected_schema
 from dicom_etl.lake.snapshot import TABLES, Lake, LakeSnapshot, opened
@@ -85,11 +85,7 @@ def _refuse_foreign_tables(paths: LakePaths, names: Sequence[str]) -> None:
 def _check_table(lake: Lake, name: str, table: DeltaTable, adopting: bool) -> None:
     if adopting and LAKE_ID not in properties(table):
         return
-    if LAKE_ID not in properties(table):
-        raise DataError(f"the table {name} was not made by dicom-etl: take it over by sync --adopt, or move it away")
-    if properties(table).get(LAKE_ID) != str(lake.identity.lake_id):
-        raise DataError(f"the table {name} belongs to another lake: give each lake paths of its own")
-    check_identity(properties(table), lake.identity.service)
+    check_owner(name, properties(table), lake.identity)
     _check_columns(lake, name, table)
 
 

@@ -10,8 +10,8 @@ from deltalake import DeltaTable
 from dicom_etl.core.errors import AccessDenied, DataError, StorageError
 from dicom_etl.lake import ledger
 from dicom_etl.lake.delta.folder import TableFolder
-from dicom_etl.lake.delta.table import open_table, refresh_table, txn_version
-from dicom_etl.lake.lake_id import LakeIdentity
+from dicom_etl.lake.delta.table import open_table, properties, refresh_table, txn_version
+from dicom_etl.lake.lake_id import LakeIdentity, check_owner
 from dicom_etl.lake.paths import LakePaths
 from dicom_etl.remote.storage import Storage
 
@@ -72,13 +72,25 @@ class LakeSnapshot:
     def refresh(self, *names: str) -> Self:
         """The same, with these tables, or all, at their newest version; one that has been made since is opened."""
         for name in names or TABLES:
-            held = self._tables.get(name)
-            newest = opened(self.lake.paths, name) if held is None else refresh_table(held)
+            newest = self._newest(name)
             if newest is not None:
                 self._tables[name] = newest
-            elif held is not None:
-                del self._tables[name]
+            else:
+                self._tables.pop(name, None)
         return self
+
+    def _newest(self, name: str) -> DeltaTable | None:
+        held = self._tables.get(name)
+        if held is not None:
+            try:
+                return refresh_table(held)
+            except DataError:
+                # A log that was put back to an older version, too: what looks at versions says so.
+                return opened(self.lake.paths, name)
+        newest = opened(self.lake.paths, name)
+        if newest is not None:
+            check_owner(name, properties(newest), self.lake.identity)
+        return newest
 
     def get(self, name: str) -> DeltaTable | None:
         """One of the tables, or None when there is none."""
@@ -108,7 +120,8 @@ class LakeSnapshot:
 
     def shared(self) -> dict[str, DeltaTable]:
         """Those of the shared tables that are there, by name."""
-        return {name: self._tables[name] for name in self.lake.paths.shared if name in self._tables}
+        tables = self._tables.copy()  # another thread may refresh
+        return {name: tables[name] for name in self.lake.paths.shared if name in tables}
 
     def version(self, name: str) -> int:
         """The version of the table. Raises DataError when it has vanished."""

@@ -103,10 +103,10 @@ def check_shared_tables(snapshot: LakeSnapshot) -> list[str]:
 
 
 def make_shared_tables(spark: SparkSession, session: WriteSession) -> None:
-    """Create those of the three shared tables that are not there yet, by what was there at the claim."""
+    """Create those of the three shared tables that are not there by now: the feed may have been read for long."""
     lake, snapshot, settings = session.lake, session.snapshot, session.settings
     design = table_design(settings, lake.identity.properties)
-    missing = missing_tables(snapshot)
+    missing = missing_tables(snapshot.refresh(*lake.paths.shared))
     for table in (t for t in TABLES if t.name in missing):
         remove_empty_log(lake.path(table.name))
         create_table(spark, table, lake.path(table.name), design)
@@ -118,13 +118,14 @@ def merge_landed(
 ) -> RunResult:
     """Bring the three tables up to what this run has landed, and what dead runs left.
 
-    A ``repair`` has compared every row with the service, so that no stored sequence guards it.
+    The session's snapshot has the shared tables as they are now: reading the feed may have taken long. A ``repair`` has
+    compared every row with the service, so that no stored sequence guards it.
     Raises Superseded when a newer run has committed to one of them.
     """
     lake, snapshot, run_id = session.lake, session.snapshot, session.run_id
-    # It refreshes the shared tables, so that what follows asks them as they are before these MERGEs.
     touched = unfinished_rollups(spark, snapshot, run_id, landed.version) | landed.series
-    work = repair or RepairWork(voids=void_until(read_voids(snapshot.table("rejected"))))
+    # A repair that was overtaken may have written its voids since this run landed.
+    work = repair or RepairWork(voids=void_until(read_voids(snapshot.refresh("rejected").table("rejected"))))
     removed = work.removed.rows if work.removed else 0
     # More ranges than files skip nothing more, and each costs the planner.
     most = min(most_files(snapshot), MOST_RANGES)

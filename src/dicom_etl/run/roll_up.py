@@ -63,12 +63,11 @@ def unfinished_rollups(
 ) -> frozenset[SeriesKey]:
     """The series of what dead runs landed or removed; none, and no job, when every landing was rolled up.
 
-    ``change_version`` is that of the run's own landing, which holds theirs too. The shared tables are asked as they
-    are now, since reading the feed may have taken long; ``change`` as it was when this run committed to it, which no
-    other commit came between.
+    ``change_version`` is that of the run's own landing, which holds theirs too. ``change`` is asked as it
+    was when this run committed to it, which no other commit came between.
     """
     lake = snapshot.lake
-    taken = rolled_up_to(snapshot.refresh(*lake.paths.shared))
+    taken = rolled_up_to(snapshot)
     removed = _differing(whole_tables_session(spark), lake) if snapshot.txn_version("instance") > taken else frozenset()
     if not landed_between(snapshot.table("change"), taken, run_id):
         return removed

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from dicom_etl import __version__
@@ -96,10 +97,10 @@ def write_session(resources: Resources, verb: str, snapshot: LakeSnapshot) -> It
 def next_session(session: WriteSession) -> Iterator[WriteSession]:
     """A session of the next id beside one that still works, to read ahead for it; the lake is that of ``session``.
 
-    It shows no progress. The highest run id of that lake will do: the claim of ``session`` is a file above it.
+    It shows no progress. The id is above that of ``session``, whatever became of the files of claims.
     """
     quiet = replace(session.resources, progress=NullProgress())
-    least = highest_run_id(session.snapshot)
+    least = max(highest_run_id(session.snapshot), session.run_id)
     with claimed(quiet, session.verb, session.lake.paths, least, holding=(session.run_id,)) as held:
         yield WriteSession(session.verb, held.run_id, session.snapshot, quiet)
 
@@ -113,7 +114,6 @@ def claimed(
     That is: the fetch moves, or waits as told, or the JVM answers. ``holding`` are ids that this process holds itself,
     when it reads ahead. Raises as ``claim`` does.
     """
-    client, engine = resources.client, resources.engine
     filesystem, folder = paths.storage.filesystem(paths.claims)
     with claim(
         filesystem,
@@ -122,11 +122,23 @@ def claimed(
         last_known_run_id=least,
         clock=resources.clock,
         sleep=resources.sleep,
-        # Whole seconds of processor time: landing files are cut, which neither the service nor the JVM sees.
-        progress=lambda: (client and client.pulse(), int(time.process_time()), engine.pulse()),
+        progress=partial(_progress, resources),
         holding=holding,
     ) as held:
         yield held
+
+
+def _progress(resources: Resources) -> tuple[int, ...]:
+    """What changes as long as the work moves; nothing changes while an answer of the service is overdue.
+
+    A warm JVM answers all the time, and a loop of `102 Processing` takes processor time: neither may keep the claim of
+    a run that waits without end.
+    """
+    client = resources.client
+    if client is not None and client.overdue:
+        return ()
+    # Whole seconds of processor time: landing files are cut, which neither the service nor the JVM sees.
+    return (client.pulse() if client else 0, int(time.process_time()), resources.engine.pulse())
 
 
 @contextmanager

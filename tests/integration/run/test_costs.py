@@ -179,7 +179,7 @@ def test_a_run_opens_each_table_once(lake: tuple[Site, list[int]], monkeypatch: 
     hour_of_one_study(site, LAST + 3)
     run, with_entries = snapshots_of_a_run(site)
     assert run.inserted == INSTANCES
-    assert (with_entries.opened, with_entries.refreshed) == (6, 12)
+    assert (with_entries.opened, with_entries.refreshed) == (6, 13)
     site.clock(LAST + 5.5)
     run, empty = snapshots_of_a_run(site)
     assert run.entries_read == 0

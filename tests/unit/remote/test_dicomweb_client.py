@@ -429,16 +429,21 @@ def test_the_pulse_stops_with_an_answer_that_is_overdue() -> None:
     """It changes while an answer may still come in time; later another run may take the claim."""
     clock = Clock()
     pulses: list[int] = []
+    late: list[bool] = []
 
     def overdue() -> httpx.Response:
         pulses.extend([client.pulse(), client.pulse()])
+        late.append(client.overdue)
         clock.now += 100.0
         pulses.extend([client.pulse(), client.pulse()])
+        late.append(client.overdue)
         return answer()()
 
     with client_of(Script(overdue), clock) as client:
         client.send(GET, body_of)
+        late.append(client.overdue)
     assert len(pulses) == 4
+    assert late == [False, True, False]
     assert (pulses[0] != pulses[1], pulses[2] != pulses[3]) == (True, False)
 
 

@@ -186,6 +186,7 @@ def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, RunResult]:
     session, started_at = work.session, work.plan.started_at
     session.progress.step("read again what differs")
     read = commit(session, reread(session, work.plan, plan.wanted))
+    session.snapshot.refresh(*session.lake.paths.shared)
     outcome = merge_landed(work.one.spark, session, read.landed, plan.beyond)
     voids = [
         *new_voids(plan.gone, run_id=session.run_id, recorded_at=started_at),

@@ -170,7 +170,8 @@ _WORDS = {bool: "expected true or false", str: "expected text"}
 def _bounds(meta: Meta) -> str:
     if meta.ge is not None and meta.le is not None:
         return f"from {meta.ge} to {meta.le}"
-    return f"of at least {meta.ge}" if meta.ge is not None else f"above {meta.gt}"
+    low = f"of at least {meta.ge}" if meta.ge is not None else f"above {meta.gt}"
+    return low if meta.le is None else f"{low} and at most {meta.le:g}"
 
 
 def _decode(wanted: type, value: Any) -> Any:

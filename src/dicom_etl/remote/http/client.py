@@ -94,6 +94,11 @@ class HttpClient:
         return self._pulse + self._transport.requests + self._waited_slices
 
     @property
+    def overdue(self) -> bool:
+        """Whether an answer is awaited whose time is over: it may never come."""
+        return self._transport.overdue
+
+    @property
     def service_time(self) -> int | None:
         """The ``Date`` of the newest answer in ticks; None before the first."""
         return self._transport.service_time

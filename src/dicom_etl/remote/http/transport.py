@@ -61,6 +61,11 @@ class Transport:
         """Whether an answer is awaited whose time is not over yet."""
         return self._in_flight > 0 and self._monotonic() < self._in_time_until
 
+    @property
+    def overdue(self) -> bool:
+        """Whether an answer is awaited whose time is over."""
+        return self._in_flight > 0 and self._monotonic() >= self._in_time_until
+
     def exchange(self, request: HttpRequest) -> HttpResponse:
         """The answer, whatever its status; a refused token is renewed and the request repeated, once.
 
