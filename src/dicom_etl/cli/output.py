@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dicom_etl.cli.jsonlines import as_text, print_json
-from dicom_etl.cli.screen import console, on_terminal, plain
+from dicom_etl.cli.screen import console, on_terminal, plain, side_by_side
 
 RowFormat = Literal["table", "csv", "json"]
 
@@ -64,9 +64,4 @@ def _print_blocks(columns: Sequence[str], rows: list[list[str]]) -> None:
     screen = console()
     for number, row in enumerate(rows, 1):
         screen.print(Text(f"row {number}", style="bold"))
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
-        for name, value in zip(columns, row, strict=True):
-            grid.add_row(name, value)
-        screen.print(grid)
+        screen.print(side_by_side(zip(columns, row, strict=True)))

@@ -61,14 +61,20 @@ def print_verdict(word: str, rest: str, tone: Tone = "good") -> None:
 
 def print_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Print names and values side by side, after an empty line; nothing when there are none."""
-    grid = Table.grid(padding=(0, _GAP, 0, 0))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in facts:
-        grid.add_row(name, plain(value))
+    grid = side_by_side((name, plain(value)) for name, value in facts)
     if grid.row_count:
         console().print()
         console().print(grid)
+
+
+def side_by_side(pairs: Iterable[tuple[str, str]]) -> Table:
+    """Names and values, one pair a line; a value is folded, not cut."""
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in pairs:
+        grid.add_row(name, value)
+    return grid
 
 
 def print_fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], whole: str = "--json") -> None:

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dicom_etl.commands.repair.old_tables import old_tables
 from dicom_etl.commands.repair.removals import check_removals, planned_removals
 from dicom_etl.commands.repair.reread import Repaired, Reread, commit, discard, repair_row, reread
-from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, gone_entries
+from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, compare, gone_entries, voids_from_now
 from dicom_etl.commands.verify.inventory import Service, ServiceInventory
 from dicom_etl.commands.verify.scratch import Scratch
 from dicom_etl.commands.verify.search_result import proven_gone, search_studies
@@ -25,7 +25,7 @@ from dicom_etl.dicomweb.feed.reader import any_entry
 from dicom_etl.lake.coverage import coverage_end
 from dicom_etl.lake.rejected import Reject, read_open, settled
 from dicom_etl.lake.snapshot import LakeSnapshot
-from dicom_etl.lake.voids import Key, new_voids, read_voids, void_until
+from dicom_etl.lake.voids import Key, new_voids, read_voids
 from dicom_etl.run.merge import RunResult, folded
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.rejects import record_rejects
@@ -159,8 +159,7 @@ def _rebuilt(
 ) -> Repaired:
     session, run_id = work.session, work.session.run_id
     gone = gone_entries(found.gone)
-    kept_voids = [void for void in before.voids if void not in found.restored]
-    voids = {**void_until(kept_voids), **{key: sequence for key, sequence, _ in gone}}
+    voids = voids_from_now(before, found, gone)
     outcome = _replace_all(work, one, read, voids, differences.without(found.instances, lost))
     # The ledger's row names what went: one entry more was read for each, as for any row that a repair removes.
     removed = lost.count()
@@ -195,7 +194,7 @@ def _rebuilt(
         kinds_left=kinds,
         voided=len(gone),
         restored=len(found.restored),
-        unlisted=found.different.where("difference = 'missingInFeed' AND NOT pending").count(),
+        unlisted=found.missing_in_feed(),
         search_refused=found.search.refused,
         feed_went_back=work.went_back,
     )

@@ -25,6 +25,7 @@ from dicom_etl.commands.verify.compare import (
     comparison_start,
     gone_entries,
     snapshot,
+    voids_from_now,
 )
 from dicom_etl.commands.verify.inventory import Service, ServiceInventory, take_inventory
 from dicom_etl.commands.verify.scratch import scratch
@@ -40,7 +41,7 @@ from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake, make_private_tables
 from dicom_etl.lake.rejected import Reject, settled
 from dicom_etl.lake.statistics import shared_rows
-from dicom_etl.lake.voids import Key, new_voids, void_until
+from dicom_etl.lake.voids import Key, new_voids
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.run.feed_continuity import feed_went_back, went_back_error
 from dicom_etl.run.merge import Removed, RepairWork, RunResult, merge_landed
@@ -177,7 +178,7 @@ def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> R
         kinds_left=kinds,
         voided=len(plan.gone),
         restored=len(plan.restored),
-        unlisted=found.different.where("difference = 'missingInFeed' AND NOT pending").count(),
+        unlisted=found.missing_in_feed(),
         search_refused=plan.search.refused,
     )
 
@@ -203,7 +204,6 @@ def _plan(found: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
     entries = found.last.select(*INSTANCE_KEY, "sequence", "timestampTicks")
     known = repairable.select(*INSTANCE_KEY).join(entries, on=list(INSTANCE_KEY))
     gone = gone_entries(found.gone)
-    kept = [void for void in before.voids if void not in found.restored]
     # A row of another writer without a whole key: no MERGE matches it.
     series = _rows(found.series.select(*SERIES_KEY).dropna())
     studies = _rows(found.study.select(*STUDY_KEY).dropna())
@@ -214,7 +214,7 @@ def _plan(found: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
             removed=_with_series(found, removed),
             series=series,
             studies=studies,
-            voids={**void_until(kept), **{key: sequence for key, sequence, _ in gone}},
+            voids=voids_from_now(before, found, gone),
         ),
         gone=gone,
         restored=found.restored,

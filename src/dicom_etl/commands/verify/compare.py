@@ -117,6 +117,10 @@ class Comparison:
     series: DataFrame
     study: DataFrame
 
+    def missing_in_feed(self) -> int:
+        """How many keys the search holds and the feed does not show."""
+        return self.different.where("difference = 'missingInFeed' AND NOT pending").count()
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -330,6 +334,12 @@ def _judged(one: Comparer, snap: Snapshot, held: Held, found: DataFrame, keys: _
         different = differences.and_keys(different, differences.without(held.keys, shown, pending), "missingInFeed")
     rejected = one.reject_keys(snap.open_rejects)
     return differences.and_keys(different, differences.without(rejected, pending), "rejected")
+
+
+def voids_from_now(snap: Snapshot, found: Comparison, gone: Iterable[tuple[Key, int, int]]) -> dict[Key, int]:
+    """The voids that hold after a repair: those of before that the search does not refute, and of what is ``gone``."""
+    kept = void_until(void for void in snap.voids if void not in found.restored)
+    return {**kept, **{key: sequence for key, sequence, _ in gone}}
 
 
 def gone_entries(gone: DataFrame) -> list[tuple[Key, int, int]]:

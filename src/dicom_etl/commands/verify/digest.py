@@ -1,4 +1,4 @@
-"""The digest of the instances that one side of a comparison holds.
+"""The number and the digest of the instances that one side of a comparison holds.
 
 design/architecture.md: Comparison and repair.
 """
@@ -18,19 +18,20 @@ from dicom_etl.tables.differences import sorted_lines
 from dicom_etl.tables.engine.location import location
 
 
-def digest(folder: Scratch, instances: DataFrame) -> str:
-    """SHA-256 over the lines of ``differences.sorted_lines``, each ended by LF.
+def digest(folder: Scratch, instances: DataFrame) -> tuple[int, str]:
+    """How many lines ``differences.sorted_lines`` gives, and SHA-256 over them, each ended by LF.
 
     The lines come through files in ``folder``. By ``toLocalIterator`` the JVM kept all lines that it had sent: at 10^7
     instances it ran out of its 2 GB, and Python waited for it without end.
     """
     name = f"lines-{uuid4()}"
     sorted_lines(instances).write.parquet(location(folder.path(name)))
-    hashed = hashlib.sha256()
+    count, hashed = 0, hashlib.sha256()
     with storage_errors("_scratch"):
         for lines in _read(folder, name):
+            count += len(lines)
             hashed.update("".join(f"{line}\n" for line in lines).encode())
-    return hashed.hexdigest()
+    return count, hashed.hexdigest()
 
 
 def _read(folder: Scratch, name: str) -> Iterator[list[str]]:

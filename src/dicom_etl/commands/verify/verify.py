@@ -174,8 +174,8 @@ def _verification(
     service: Service, folder: Scratch, snap: Snapshot, inventory: ServiceInventory, found: Comparison
 ) -> Verification:
     to_come = found.different.where("pending")
-    theirs = differences.without(found.live, to_come)
-    ours = differences.without(found.instances, to_come)
+    service_instances, service_digest = digest(folder, differences.without(found.live, to_come))
+    lake_instances, lake_digest = digest(folder, differences.without(found.instances, to_come))
     differing = {"instance": found.different.where("not pending"), "series": found.series, "study": found.study}
     kinds = {
         (table, kind): n for table, rows in differing.items() for kind, n in differences.counts_by_kind(rows).items()
@@ -183,10 +183,10 @@ def _verification(
     return Verification(
         as_of=inventory.as_of,
         covered_until=max((window.end for window in snap.covered), default=service.settings.feed.start),
-        service_instances=theirs.count(),
-        lake_instances=ours.count(),
-        service_digest=digest(folder, theirs),
-        lake_digest=digest(folder, ours),
+        service_instances=service_instances,
+        lake_instances=lake_instances,
+        service_digest=service_digest,
+        lake_digest=lake_digest,
         pending=found.pending.count(),
         pending_different=to_come.count(),
         open_rejects=len(snap.open_rejects),
