@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -12,11 +14,14 @@ from dicom_etl.cli.options import common, json_option
 from dicom_etl.cli.screen import on_terminal, print_line
 from dicom_etl.cli.sync_result import print_run, show_run, show_stopped, show_sync
 from dicom_etl.core.errors import DataError
+from dicom_etl.core.progress import Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, format_duration
 from dicom_etl.lake.ledger import Run
 
 if TYPE_CHECKING:
+    import threading
+
     from dicom_etl.commands.sync_request import Request
 
 
@@ -104,6 +109,23 @@ def _synced(settings: Settings, request: Request, as_json: bool) -> list[Run]:
     return runs
 
 
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """The request to stop, and a wait that tells metrics and terminal of itself."""
+
+    asked: threading.Event
+    refresh: Callable[[], object]
+    progress: Progress
+
+    def is_set(self) -> bool:
+        return self.asked.is_set()
+
+    def wait(self, timeout: float) -> None:
+        self.refresh()  # a run that failed, and a lag that grows
+        self.progress.step("wait")
+        self.asked.wait(timeout)
+
+
 @click.command(epilog="Example: dicom-etl watch --log-format json")
 @common
 @json_option
@@ -115,13 +137,8 @@ def watch(settings: Settings, as_json: bool) -> int:
     from dicom_etl.commands.watch import watch as verb  # noqa: PLC0415
 
     with stop_when_asked() as asked, metrics_after(settings) as refresh, terminal_progress() as progress:
-
-        def pause(seconds: float) -> None:
-            refresh()  # a run that failed, and a lag that grows
-            progress.step("wait")
-            asked.wait(seconds)
-
-        for run in refreshed(verb(settings, stopped=asked.is_set, pause=pause, progress=progress), refresh):
+        stop = _Stop(asked, refresh, progress)
+        for run in refreshed(verb(settings, stop=stop, progress=progress), refresh):
             with line_hidden(progress):
                 if as_json or not on_terminal():
                     print_run(run, as_json)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
+from typing import Protocol
 
 from pyspark.sql import SparkSession
 
@@ -34,11 +35,17 @@ _LONGEST_SLEEP_SECONDS = 60.0
 _AFTER_DUE_SECONDS = 2.0
 
 
+class Stop(Protocol):
+    """Whether the process was asked to stop, and a wait that such a request ends; a `threading.Event` is one."""
+
+    def is_set(self) -> bool: ...
+    def wait(self, timeout: float) -> object: ...
+
+
 def watch(
     settings: Settings,
     *,
-    stopped: Callable[[], bool],
-    pause: Callable[[float], object],
+    stop: Stop,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = utc_now,
@@ -46,8 +53,8 @@ def watch(
 ) -> Iterator[Run]:
     """The runs, without end, each given when its row stands in the ledger.
 
-    Ends between two runs when ``stopped`` says so; ``pause`` waits so many seconds, or until then. Goes on after
-    what waiting may solve (74, 75), later and later while it lasts; raises whatever else ends a sync.
+    Ends between two runs when ``stop`` is set. Goes on after what waiting may solve (74, 75), later and later while
+    it lasts; raises whatever else ends a sync.
     """
     failures = 0
     where = lake_paths(settings)
@@ -57,45 +64,37 @@ def watch(
     )
     with ExitStack() as started:
         engine = started.enter_context(Engine(settings.spark, spark, where))
-        while not stopped():
+        while not stop.is_set():
             try:
                 with named_errors("Spark"):
                     resources = Resources(settings, None, engine, progress or NullProgress(), clock, sleep)
                     for run in sync_in(resources, Request(), where):
                         failures = 0
                         yield run
-                        if stopped():
+                        if stop.is_set():
                             return
                 failures = 0
             except (TemporaryError, StorageError) as error:
                 failures += 1
-                log.warning(
-                    "sync failed, retrying",
-                    extra={"error": type(error).__name__, "failures": failures, "seconds": _patience(failures)},
-                )
+                details = {"error": type(error).__name__, "failures": failures, "seconds": _patience(failures)}
+                log.warning("sync failed, retrying", extra=details)
                 # A JVM that has ended, or one whose disk was full, is of no use any more.
                 started.close()
                 engine = started.enter_context(Engine(settings.spark, spark, where))
-            _wait(settings.feed, failures, stopped, pause, clock)
+            _wait(settings.feed, failures, stop, clock)
 
 
-def _wait(
-    feed: Feed,
-    failures: int,
-    stopped: Callable[[], bool],
-    pause: Callable[[float], object],
-    clock: Callable[[], datetime],
-) -> None:
+def _wait(feed: Feed, failures: int, stop: Stop, clock: Callable[[], datetime]) -> None:
     """Until the next window is due, or for as long as the last failure deserves."""
     if failures:
-        pause(_patience(failures))
+        stop.wait(_patience(failures))
         return
     due = next_due(feed, from_datetime(clock()))
-    while not stopped():
+    while not stop.is_set():
         left = (due - from_datetime(clock())) / TICKS_PER_SECOND + _AFTER_DUE_SECONDS
         if left <= 0:
             return
-        pause(min(left, _LONGEST_SLEEP_SECONDS))
+        stop.wait(min(left, _LONGEST_SLEEP_SECONDS))
 
 
 def next_due(feed: Feed, now: int) -> int:

@@ -28,7 +28,7 @@ from dicom_etl.run.write_session import WriteSession
 from dicom_etl.tables import fold
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.file_skipping import MOST_RANGES, study_ranges
-from dicom_etl.tables.merge import Fence, MergeResult, Source, create_table, merge_instance, read_table
+from dicom_etl.tables.merge import Fence, MergeResult, Ranges, Source, create_table, merge_instance, read_table
 from dicom_etl.tables.rollup import SeriesKey
 from dicom_etl.tables.schema import INSTANCE, TABLES, table_design
 
@@ -133,17 +133,8 @@ def merge_landed(
     session.progress.step("merge instance")
     began = time.monotonic()
     with folded(spark, snapshot, run_id, landed, work.voids) as effects:
-        instance = merge_instance(
-            spark,
-            lake.path("instance"),
-            lambda session: _and_removals(session, fold.changing(effects.rows(session)), work.removed),
-            study_ranges(landed.studies | work.study_uids, most),
-            Fence(lake.app_id("instance"), run_id),
-            guarded=repair is None,
-            stored=effects.upserts
-            if effects.upserts and may_hold(snapshot.table("instance"), effects.upserts[0])
-            else None,
-        )
+        ranges = study_ranges(landed.studies | work.study_uids, most)
+        instance = _merge_effects(spark, session, effects, work, ranges, guarded=repair is None)
     version = version_of(instance, INSTANCE)
     merge_seconds = time.monotonic() - began
     log.info("instance merged, series and study not yet", extra=_counts(run_id, instance, merge_seconds))
@@ -160,6 +151,23 @@ def merge_landed(
         time.monotonic() - began,
         doubled=max(0, instance.changed - effects.changing - removed),
         removed=removed,
+    )
+
+
+def _merge_effects(
+    spark: SparkSession, session: WriteSession, effects: Fold, work: RepairWork, ranges: Ranges, *, guarded: bool
+) -> MergeResult:
+    """The fenced MERGE into ``instance`` of what was folded, and of the removals of a repair."""
+    lake, snapshot = session.lake, session.snapshot
+    may_stand = effects.upserts and may_hold(snapshot.table("instance"), effects.upserts[0])
+    return merge_instance(
+        spark,
+        lake.path("instance"),
+        lambda session: _and_removals(session, fold.changing(effects.rows(session)), work.removed),
+        ranges,
+        Fence(lake.app_id("instance"), session.run_id),
+        guarded=guarded,
+        stored=effects.upserts if may_stand else None,
     )
 
 

@@ -122,12 +122,16 @@ def test_a_lake_that_vanishes_between_two_windows_ends_watch(site: Site) -> None
     site.sync(until="2024-05-01T01:00:00Z")
     now = [at(8)]
 
-    def pause(seconds: float) -> None:
-        now[0] += timedelta(seconds=seconds)
-        if site.root.exists():
-            moved_away(site)
+    class AtNoon:
+        def is_set(self) -> bool:
+            return now[0] > at(12)
 
-    runs = watch(site.settings, stopped=lambda: now[0] > at(12), pause=pause, clock=lambda: now[0])
+        def wait(self, timeout: float) -> None:
+            now[0] += timedelta(seconds=timeout)
+            if site.root.exists():
+                moved_away(site)
+
+    runs = watch(site.settings, stop=AtNoon(), clock=lambda: now[0])
     assert next(runs).run_id == 2
     with pytest.raises(ConfigurationError, match="no lake at "):
         next(runs)

@@ -56,12 +56,15 @@ class Day:
             raise what
         yield from what
 
-    def pause(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += timedelta(seconds=seconds)
+    def is_set(self) -> bool:
+        return self.asked
+
+    def wait(self, timeout: float) -> None:
+        self.pauses.append(timeout)
+        self.now += timedelta(seconds=timeout)
 
     def watch(self, settings: Settings) -> list[Any]:
-        return list(watch(settings, stopped=lambda: self.asked, pause=self.pause, clock=lambda: self.now))
+        return list(watch(settings, stop=self, clock=lambda: self.now))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +96,7 @@ def test_it_syncs_at_once_and_then_as_each_window_becomes_due(
 
 
 @pytest.mark.parametrize("error", [ServiceUnavailable("x"), AnotherWriter("x"), StorageError("full")])
-def test_it_goes_on_after_what_waiting_may_mend(
+def test_it_goes_on_after_what_waiting_may_solve(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, error: DicomEtlError
 ) -> None:
     """Later and later while it fails, ten minutes at the longest, and with a new engine; then as before."""
@@ -107,7 +110,7 @@ def test_it_goes_on_after_what_waiting_may_mend(
 @pytest.mark.parametrize(
     "error", [DataError("65"), ProtocolError("70"), AccessDenied("77"), ConfigurationError("78"), ValueError("a bug")]
 )
-def test_it_ends_on_what_a_person_must_mend(
+def test_it_ends_on_what_a_person_must_solve(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """65, 70, 77, 78: the error is the command's."""
@@ -120,7 +123,7 @@ def test_it_ends_on_what_a_person_must_mend(
 def test_it_stops_between_two_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was asked during a run ends it after that run; nothing is slept through."""
     day = Day(monkeypatch, [["one", "two"]])
-    runs = watch(settings, stopped=lambda: day.asked, pause=day.pause, clock=lambda: day.now)
+    runs = watch(settings, stop=day, clock=lambda: day.now)
     assert next(runs) == "one"
     assert list(runs) == []
     assert day.pauses == []

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
+from typing import TypedDict
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -37,6 +39,13 @@ from dicom_etl.tables.merge import MergeResult, read_table
 from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY
 
 log = logging.getLogger(__name__)
+
+
+class _ByUs(TypedDict):
+    """By which run a reject ends, and when."""
+
+    run_id: int
+    recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,35 +166,23 @@ def _check(work: _Rebuild, before: Snapshot, found: Comparison, lost: DataFrame,
 def _rebuilt(
     work: _Rebuild, one: Comparer, read: Reread, before: Snapshot, found: Comparison, lost: DataFrame
 ) -> Repaired:
-    session, run_id = work.session, work.session.run_id
+    session = work.session
     gone = gone_entries(found.gone)
     voids = voids_from_now(before, found, gone)
     outcome = _replace_all(work, one, read, voids, differences.without(found.instances, lost))
     # The ledger's row names what went: one entry more was read for each, as for any row that a repair removes.
     removed = lost.count()
     outcome = replace(outcome, instance=replace(outcome.instance, deleted=removed), removed=removed)
-    moment = work.plan.started_at
-    record_rejects(
-        session,
-        read.landed,
-        read.met,
-        outcome.rejected,
-        moment,
-        [
-            *settled(_overruled(work), run_id=run_id, recorded_at=moment),
-            *new_voids(gone, run_id=run_id, recorded_at=moment),
-            *settled(found.restored, run_id=run_id, recorded_at=moment),
-            *settled(_no_longer_served(work, before, read), run_id=run_id, recorded_at=moment, status="void"),
-        ],
-    )
-    row = repair_row(
-        session,
-        work.plan,
-        read,
-        outcome,
-        covered_until=work.covered_until,
-        retries=session.client.retries - work.retries,
-    )
+    by_us: _ByUs = {"run_id": session.run_id, "recorded_at": work.plan.started_at}
+    ended = [
+        *settled(_overruled(work), **by_us),
+        *new_voids(gone, **by_us),
+        *settled(found.restored, **by_us),
+        *settled(_no_longer_served(work, before, read), **by_us, status="void"),
+    ]
+    record_rejects(session, read.landed, read.met, outcome.rejected, work.plan.started_at, ended)
+    retries = session.client.retries - work.retries
+    row = repair_row(session, work.plan, read, outcome, covered_until=work.covered_until, retries=retries)
     kinds = _left(one, session.snapshot, found, outcome)
     return Repaired(
         run=row,

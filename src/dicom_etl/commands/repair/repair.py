@@ -117,25 +117,28 @@ def repair(
         write_session(Resources(settings, client, engine, progress, clock, sleep), "repair", opened) as session,
     ):
         make_private_tables(opened)
-        unserved = feed_went_back(client, opened)
-        if unserved is not None:
-            if not rebuild:
-                raise went_back_error(unserved)
-            log.warning(
-                "the service was restored to an earlier point, the tables follow it", extra={"run_id": session.run_id}
-            )
+        went_back = _went_back(session, rebuild)
         plan = _run_plan(session)
-        failures = failure_recorded(session, [plan.stretch])
         service = Service(client, settings, clock, progress, metadata)
-        with failures, scratch(paths, spark) as folder:
+        with failure_recorded(session, [plan.stretch]), scratch(paths, spark) as folder:
             if rebuild:
-                went_back = unserved is not None
                 return rebuild_tables(session, plan, service, folder, allowed=allow_removals, went_back=went_back)
             before = snapshot(opened)
             inventory = take_inventory(service, folder, plan.stretch.start)
             progress.step("compare")
             one = Comparer(engine.session(shared_rows(opened)), service, folder)
             return _repaired(_Repair(session, plan, one, allow_removals), before, inventory)
+
+
+def _went_back(session: WriteSession, rebuild: bool) -> bool:
+    """Whether the service was restored to an earlier point. Raises DataError when it was, unless the tables follow."""
+    unserved = feed_went_back(session.client, session.snapshot)
+    if unserved is None:
+        return False
+    if not rebuild:
+        raise went_back_error(unserved)
+    log.warning("the service was restored to an earlier point, the tables follow it", extra={"run_id": session.run_id})
+    return True
 
 
 def _run_plan(session: WriteSession) -> RunPlan:
