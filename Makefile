@@ -25,13 +25,13 @@ test: setup ## all tests that CI runs
 test-fast: setup ## the tests that start no JVM
 	@$(PY) -m pytest $(SPREAD) -m "not soak and not azure and not jvm"
 
-soak: setup ## every test, the long ones included, but not those that need Azurite (an hour and a half)
-	@DICOM_ETL_TEST_TIER=soak $(PY) -m pytest -m "not azure"
+soak: setup ## every test, the long ones included, but not those that need Azurite (about an hour)
+	@DICOM_ETL_TEST_TIER=soak $(PY) -m pytest $(SPREAD) -m "not azure"
 
 AZURITE := $(VENV)/share/dicom-etl/azurite
 .PHONY: test-azure
 test-azure: setup $(AZURITE)/package-lock.json ## the integration tests once more, with lakes in Azurite (needs Node.js and npm)
-	@$(PY) -m pytest --azurite -m "not soak or azure" tests/integration tests/azure
+	@$(PY) -m pytest $(SPREAD) --azurite -m "not soak or azure" tests/integration tests/azure
 
 $(AZURITE)/package-lock.json:
 	@command -v npm >/dev/null || { echo "test-azure: Azurite needs Node.js: install node and npm" >&2; exit 1; }

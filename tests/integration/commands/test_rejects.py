@@ -133,6 +133,7 @@ def test_a_closed_reject_is_void_for_good(site: Site, command: Command, tmp_path
     archived(site, 3, 4, 5)
 
 
+@pytest.mark.soak
 def test_a_reject_whose_instance_is_gone_is_void(make_site: Callable[..., Site]) -> None:
     """By its own entry, or by a 404 of its metadata where that says nothing; without a 404 it stays open."""
     site = make_site()

@@ -11,6 +11,7 @@ from support.ages import let_pass
 from support.site import Site, at
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("hours", "readable"), [(700, True), pytest.param(740, False, marks=pytest.mark.soak)])
 def test_a_reader_may_be_700_hours_behind(copy: Site, hours: float, readable: bool) -> None:
     """The files of the version before a compaction stay for 720 hours, and go after that: bytes are reported freed."""

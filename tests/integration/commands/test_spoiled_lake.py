@@ -333,6 +333,7 @@ SEEN_BY_SPARK = [
 ]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("table", "spoil"), SEEN_BY_SPARK)
 def test_a_shared_table_without_its_files_is_built_anew(lake: Site, command: Command, table: str, spoil: Spoil) -> None:
     """65 and the remedy; it works: the tables equal the service without a backup."""

@@ -492,6 +492,7 @@ def test_a_run_that_dies_between_the_merges_heals(
     assert site.tables() == site.expected()
 
 
+@pytest.mark.soak
 def test_a_skipped_merge_is_noticed(make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch) -> None:
     """When a newer run has reached the table, this one stops, covers nothing and says so: superseded."""
     site = make_site()

@@ -292,12 +292,14 @@ def test_the_real_code_passes(stage: Stage, check: Callable[[Stage], None]) -> N
     check(stage)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.rule)
 def test_the_broken_twin_is_caught(stage: Stage, mutant: Mutant) -> None:
     """With the guard broken the very same check fails, by its own assertion."""
     assert_caught(mutant, stage)
 
 
+@pytest.mark.soak
 def test_broken_merges_are_right_but_for_their_rule(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin of the MERGE with the right guard passes."""
     monkeypatch.setattr(tables, "merge_instance", _merging(_newer))

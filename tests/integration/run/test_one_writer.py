@@ -114,6 +114,7 @@ LEDGER = {
 SOAK = pytest.mark.soak
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("point", "line"),
     [("files written", CHANGE["files written"])]

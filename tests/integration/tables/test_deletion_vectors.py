@@ -47,6 +47,7 @@ def check_equal(site: Site) -> None:
     assert {name: by_key(name, collected(load(site.place(name)))) for name in TABLES} == site.expected()
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("on", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_changed_series_are_marked_and_not_rewritten(make_site: Callable[..., Site], on: bool) -> None:
     """With vectors the file of the series stays, without it goes (the twin); instances are written anew either way."""

@@ -221,6 +221,7 @@ def _compacting(spark: SparkSession, fence: Fence, real: Any = tables.fenced_ses
     return made
 
 
+@pytest.mark.soak
 def test_nothing_is_compacted_between_the_commits_of_a_run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the table asks for it. Where a platform does it all the same (the twin), counts are those of the MERGE.
 

@@ -168,6 +168,7 @@ def test_ranges_take_in_every_study_and_leave_out_the_others(spark: SparkSession
 ROWS, PAGE = 100_000, 20_000
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("literals", "read"), [(MOST_LITERALS, 2 * PAGE), (0, ROWS)])
 def test_of_a_large_file_only_the_pages_with_the_studies_are_read(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, literals: int, read: int
