@@ -46,7 +46,12 @@ def init(settings: Settings, as_json: bool) -> int:
 
 @click.command(epilog="Example: dicom-etl sync --until 2026-01-31T08:00:00Z")
 @common
-@click.option("--start", metavar="T", help="Read exactly [start, end), in one run.")
+@click.option(
+    "--start",
+    metavar="T",
+    help="Read exactly [start, end), covered or not: in one run up to feed.window, a longer range in runs of up to "
+    "feed.max_entries_per_run entries.",
+)
 @click.option("--end", metavar="T", help="T is RFC 3339 with a zone: 2026-01-31T08:00:00Z.")
 @click.option("--until", metavar="T", help="Read everything uncovered before T once, the open window included.")
 @click.option("--max-runs", type=click.IntRange(min=1), help="Stop after so many runs.")

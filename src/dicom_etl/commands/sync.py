@@ -1,10 +1,11 @@
-"""Brings the tables up to the service: every due window, or exactly one range.
+"""Brings the tables up to the service: every due window, or one range.
 
 design/architecture.md: Flow of a run.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from dicom_etl.commands.sync_request import Request
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.core.timerange import Window, from_datetime
+from dicom_etl.core.timerange import Window, format_instant, from_datetime
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import service_now
 from dicom_etl.lake import coverage, ledger
@@ -46,6 +47,8 @@ from dicom_etl.run.prefetch import Prefetcher
 from dicom_etl.run.roll_up import rollups_outstanding
 from dicom_etl.run.write_session import Resources, WriteSession, claimed, failure_recorded, write_session
 from dicom_etl.tables.engine.session import Engine
+
+log = logging.getLogger(__name__)
 
 
 def sync(
@@ -87,14 +90,27 @@ def sync_in(resources: Resources, request: Request, where: LakePaths | None = No
         work = _Sync(request, where, service, resources, prefetcher)
         left: _Left | None = None
         done = 0
-        while left is None or (left.stretches and done != request.max_runs):
-            done += 1
-            ended = _next_run(work, left, last=done == request.max_runs)
-            if ended is None:
-                return
-            row, left = ended
-            progress.windows_left(coverage.windows_in(left.stretches, settings.feed.window))
-            yield row
+        try:
+            while left is None or (left.stretches and done != request.max_runs):
+                done += 1
+                ended = _next_run(work, left, last=done == request.max_runs)
+                if ended is None:
+                    return
+                row, left = ended
+                progress.windows_left(coverage.windows_in(left.stretches, settings.feed.window))
+                yield row
+        finally:
+            if request.exactly is not None and left is not None:
+                _say_what_is_left(left.stretches)
+
+
+def _say_what_is_left(stretches: list[Window]) -> None:
+    """Log where a range that ended early goes on: the ledger cannot tell, a range is read whether covered or not."""
+    if stretches:
+        log.warning(
+            "range not read to its end; go on there by --start and --end",
+            extra={"read_until": format_instant(stretches[0].start), "end": format_instant(stretches[-1].end)},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +190,9 @@ def _next_run(work: _Sync, left: _Left | None, *, last: bool) -> tuple[Run, _Lef
 def _decided(request: Request, session: WriteSession) -> _Left:
     """What there is to read, by the ledger as it was after the claim."""
     now = _now(session.client, session.resources.clock)
-    return _Left(_stretches(session.settings, request, session.snapshot, now), now, request.exactly is not None)
+    asked, window = request.exactly, session.settings.feed.window
+    exact = asked is not None and asked.end - asked.start <= window  # a scheduler's window: one run of any size
+    return _Left(_stretches(session.settings, request, session.snapshot, now), now, exact)
 
 
 def _prefetch(prefetcher: Prefetcher, session: WriteSession, left: _Left, read: Read) -> None:

@@ -12,9 +12,10 @@ from dicom_etl.core.timerange import Window, parse_instant
 class Request:
     """What to read: nothing given means every due window.
 
-    ``exactly`` is one range in one run (--start/--end); ``until`` every uncovered stretch before it, once
-    (--until, ticks). ``max_runs`` bounds the number of runs. ``adopt``: tables of the Data Factory template are
-    taken over first. ``init``: the lake is made if there is none.
+    ``exactly`` is one range, covered or not (--start/--end): one run when it is no longer than `feed.window`, else cut
+    like every catching up. ``until`` is every uncovered stretch before it, once (--until, ticks). ``max_runs`` bounds
+    the number of runs. ``adopt``: tables of the Data Factory template are taken over first. ``init``: the lake is made
+    if there is none.
     """
 
     exactly: Window | None = None
