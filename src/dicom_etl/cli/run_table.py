@@ -19,7 +19,7 @@ _COLUMNS = (
     Column("updated", 2, right=True),
     Column("deleted", 3, right=True),
     Column("rejected", 4, right=True),
-    Column("superseded", 5, right=True),
+    Column("no effect", 5, right=True),
     Column("took", 6),
 )
 

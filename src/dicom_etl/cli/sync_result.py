@@ -54,9 +54,10 @@ def _summary(runs: list[Run], in_runs: str = "") -> list[str]:
 
 
 def _outcomes(runs: list[Run]) -> str:
-    names = ("inserted", "updated", "deleted", "superseded", "rejected")
-    counts = {name: sum(getattr(run, name) for run in runs) for name in names}
-    outcomes = [f"{wording.number(count)} {name}" for name, count in counts.items() if count]
+    names = {name: name for name in ("inserted", "updated", "deleted")}
+    names |= {"superseded": "without effect", "rejected": "rejected"}
+    counts = {word: sum(getattr(run, name) for run in runs) for name, word in names.items()}
+    outcomes = [f"{wording.number(count)} {word}" for word, count in counts.items() if count]
     return f" ({', '.join(outcomes)})" if outcomes else ""
 
 

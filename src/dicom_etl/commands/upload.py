@@ -53,9 +53,9 @@ def dicom_files(paths: Iterable[Path]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise UsageError(f"{path}: no such file or folder")
+            raise UsageError(f"{path}: no such file or folder; nothing was stored")
     if not found:
-        raise UsageError("no DICOM files found in the given folders")
+        raise UsageError("no DICOM files found in the given folders; nothing was stored")
     return found
 
 
@@ -65,5 +65,5 @@ def _looks_like_dicom(path: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(_PREAMBLE + 4)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path}: cannot be read: {error.strerror}; nothing was stored") from error
     return head[_PREAMBLE:] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom")

@@ -66,7 +66,7 @@ BAD_INPUT: dict[str, tuple[int, str, list[str]]] = {
         78, "none.toml: cannot read the configuration file: No such file or directory",
         ["sync", "--config", "none.toml"],
     ),
-    "no file to upload": (64, "none.dcm: no such file or folder", ["upload", *SERVICE, "none.dcm"]),
+    "no file to upload": (64, "none.dcm: no such file or folder; nothing was stored", ["upload", *SERVICE, "none.dcm"]),
     "nobody at the address": (
         75, "cannot be reached", ["sync", "--init", "--dry-run", *LAKE, *SERVICE, "--set", "dicom.retry_seconds=1"],
     ),

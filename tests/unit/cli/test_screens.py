@@ -111,7 +111,7 @@ def test_a_table_leaves_out_what_does_not_fit_and_says_so(results: tuple[int, di
     width, screens = results
     lines = screens["status.show_status(STATUS)"]
     hidden = [line for line in lines if line.startswith("Hidden")]
-    expected = {80: ["Hidden: updated, deleted, rejected, superseded, took (dicom-etl runs --json)"], 140: []}
+    expected = {80: ["Hidden: updated, deleted, rejected, no effect, took (dicom-etl runs --json)"], 140: []}
     assert hidden == expected[width]
     assert " ".join(next(line for line in lines if line.startswith(" 41")).split()).startswith(
         "41 sync succeeded 2026-04-30 23:00 to 24:00 1,204 1,150"
