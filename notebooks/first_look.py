@@ -120,7 +120,7 @@ file_paths.show(5, truncate=False)
 # %% [markdown]
 # ## A chart
 #
-# Instances by year, a colour for each modality, by matplotlib (`pip install 'dicom-etl[notebook]'`).
+# Instances by year, a colour for each modality, by matplotlib (the extra `notebook` of the wheel's file).
 
 # %%
 counted = pd.DataFrame(by_modality_and_year.collect(), columns=by_modality_and_year.columns)

@@ -7,16 +7,14 @@ import tomllib
 from pathlib import Path
 
 from dicom_etl.core.errors import DicomEtlError
-from dicom_etl.tables.engine import jars, java
+from dicom_etl.tables.engine.jars import Jar, install_jars
 
 
 def main(runtime: str, folder: str) -> None:
     known = tomllib.loads(Path(__file__).with_name("jars.toml").read_text())[runtime]
-    # Delta before 4.1 asks for antlr4-runtime, which every pyspark brings.
-    jars.PACKAGES, jars.SHA256, jars.EXCLUDES = known["package"], known["sha256"], f"{jars.EXCLUDES},org.antlr:*"
-    java.OLDEST = 11  # Fabric 1.3's
+    wanted = [Jar("io.delta", *name.removesuffix(".jar").rsplit("-", 1), sha256) for name, sha256 in known.items()]
     try:
-        jars.install_jars(Path(folder))
+        install_jars(Path(folder), jars=wanted)
     except DicomEtlError as problem:
         raise SystemExit(str(problem)) from problem
 

@@ -93,6 +93,24 @@ def test_a_refused_word_is_seen() -> None:
     assert refused_words("Built anew, `test_mended`\n```\nmend\n```\nfor ever") == ["anew", "for ever"]
 
 
+# A package of this name on a public index is a stranger's: ours comes as a file.
+_BY_NAME = re.compile(r"""\bpip\s+install\s+(?:-\S+\s+)*['"`]?dicom[-_]etl(?![\w.-]|\S*\s*@)""")
+
+
+def test_nothing_advises_to_install_our_name_from_an_index() -> None:
+    """Neither a message nor a page; broken twins: with an extra, behind an option, at the end of a line."""
+    texts = [*PAGES, *CODE, *(path for path in (ROOT / "deploy").rglob("*") if path.is_file())]
+    assert len(texts) > 250
+    assert [path.name for path in texts if _BY_NAME.search(path.read_text(encoding="utf-8"))] == []
+    for twin in ("pip install 'dicom-etl[spark]'", "pip install -U dicom-etl", "pip install\n'dicom_etl[notebook]'"):
+        assert _BY_NAME.search(twin), twin
+    for good in (
+        "pip install './dicom_etl-0.1.0-py3-none-any.whl[all]'",
+        'pip install "dicom-etl[all] @ file:///x.whl"',
+    ):
+        assert not _BY_NAME.search(good), good
+
+
 @pytest.mark.parametrize(
     ("html", "loads"),
     [

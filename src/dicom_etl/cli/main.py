@@ -22,6 +22,7 @@ from dicom_etl.cli.output import RowFormat, print_rows
 from dicom_etl.cli.rejects import rejects
 from dicom_etl.cli.repair import repair
 from dicom_etl.cli.screen import print_line
+from dicom_etl.cli.setup import setup
 from dicom_etl.cli.status import runs, status
 from dicom_etl.cli.sync import init, sync, watch
 from dicom_etl.cli.verify import verify
@@ -32,7 +33,16 @@ from dicom_etl.core.settings.model import Settings, flat, shown
 # Verbs are imported where they are called: most commands need no Spark, and its import alone costs a second.
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+class _WholeSummaries(click.Group):
+    """A group whose list of commands wraps their summaries; click's own cuts them."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        rows = [(name, one.get_short_help_str(limit=1000)) for name, one in sorted(self.commands.items())]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=_WholeSummaries, context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.option("--version", is_flag=True, help="Print the versions of dicom-etl, Spark and Delta.")
 @click.pass_context
 def cli(ctx: click.Context, version: bool) -> None:
@@ -44,7 +54,7 @@ def cli(ctx: click.Context, version: bool) -> None:
         ctx.exit(UsageError.exit_code)
 
 
-for _verb in (init, sync, watch, status, runs, rejects, verify, repair, maintain, doctor, fabric):
+for _verb in (init, sync, watch, status, runs, rejects, verify, repair, maintain, doctor, setup, fabric):
     cli.add_command(_verb)
 
 
@@ -130,14 +140,25 @@ def emulator(
     """Start a local DICOM service that keeps its instances in memory."""
     from dicom_emulator.serve import serve  # noqa: PLC0415
 
+    refused: list[bool] = []
+
+    def loaded(path: Path, stored: Any) -> None:
+        refused.append(stored.failure is not None)
+        _say_if_refused(path, stored)
+
+    def ready(address: str) -> None:
+        click.echo(f"DICOM service at {address}")
+        if refused:
+            click.echo(f"loaded {refused.count(False)} of {len(refused)} files")
+
     try:
         serve(
             host=host,
             port=port,
             lake=lake,
             load=[*paths, *more],
-            ready=lambda address: click.echo(f"DICOM service at {address}"),
-            loaded=_say_if_refused,
+            ready=ready,
+            loaded=loaded,
         )
     except OSError as error:
         raise UsageError(f"cannot serve at {host}, port {port}: {error.strerror}") from error

@@ -60,7 +60,8 @@ def ended(command: Callable[[], int]) -> int:
     except OSError as error:
         return _storage_or_bug(error)
     except ModuleNotFoundError as error:
-        _say(f"the package {error.name} is not installed: pip install 'dicom-etl[cli,spark,emulator]' brings all")
+        wheel = f"./dicom_etl-{dicom_etl.__version__}-py3-none-any.whl"
+        _say(f"the package {error.name} is not installed: install the wheel's file with its extras, {wheel}[all]")
         return 78
     except SystemExit:
         raise

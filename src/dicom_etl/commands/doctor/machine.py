@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from dicom_etl.commands.doctor.check import Finding, looked, problem
 from dicom_etl.core.errors import ConfigurationError
 from dicom_etl.core.settings.model import Metrics, Spark
 from dicom_etl.core.settings.rules import memory_bytes
-from dicom_etl.tables.engine.jars import FOLDER, SHA256
+from dicom_etl.tables.engine.jars import FOLDER, JARS
 from dicom_etl.tables.engine.java import java_home, java_version
 
 # A container's own bound, which its `free` does not show.
@@ -51,15 +50,17 @@ def metrics_findings(metrics: Metrics) -> Iterator[Finding]:
     """Whether the metrics' file can be put into its folder; nothing when none is wanted."""
     if not metrics.prometheus_file:
         return
+    text = "metrics.prometheus_file cannot be written: name a file in a folder that is this user's"
     try:
         file = Path(metrics.prometheus_file).expanduser().absolute()
+        if not file.parent.exists():
+            text = f"metrics.prometheus_file: the folder {file.parent} does not exist; make it, as this user's"
         good = file.parent.is_dir() and os.access(file.parent, os.W_OK | os.X_OK) and not file.is_dir()
     except (OSError, ValueError, RuntimeError):  # a name that can be no file's, or has the ~ of nobody
         good = False
     if good and "\0" not in metrics.prometheus_file:
         yield Finding("metrics", "ok", "metrics.prometheus_file can be written")
     else:
-        text = "metrics.prometheus_file cannot be written: name a file in a folder that is this user's"
         yield Finding("metrics", "warning", text)
 
 
@@ -69,23 +70,15 @@ def _java() -> Finding:
 
 
 def _jars(folder: Path) -> Finding:
-    there = [name for name in SHA256 if (folder / name).is_file()]
-    if not there:
-        text = (
-            "not in this environment: Spark fetches them when it starts, from Maven Central; make setup puts them here"
-        )
+    if not any((folder / jar.name).is_file() for jar in JARS):
+        text = f"not at {folder}: dicom-etl setup puts them there, else the first start of Spark, from Maven Central"
         return Finding("jars", "warning", text)
-    strange = [name for name in SHA256 if name not in there or not _is_known(folder / name)]
+    strange = [f"{jar.name} (SHA-256 {jar.sha256})" for jar in JARS if not jar.is_at(folder / jar.name)]
     if strange:
         names = ", ".join(strange)
-        return problem(
-            "jars", ConfigurationError(f"missing, or not the files we know (SHA-256): {names}; run make setup")
-        )
-    return Finding("jars", "ok", f"{len(there)} files, with the SHA-256 that we know")
-
-
-def _is_known(jar: Path) -> bool:
-    return hashlib.sha256(jar.read_bytes()).hexdigest() == SHA256[jar.name]
+        text = f"missing at {folder}, or not the files we know: {names}; run dicom-etl setup"
+        return problem("jars", ConfigurationError(text))
+    return Finding("jars", "ok", f"{len(JARS)} files at {folder}, with the SHA-256 that we know")
 
 
 def _versions() -> Finding:
@@ -94,7 +87,7 @@ def _versions() -> Finding:
     text = f"dicom-etl {__version__}, Python {platform.python_version()}, {said}"
     missing = [name for name, found in installed.items() if not found]
     if missing:
-        hint = f"not installed: {', '.join(missing)}; outside a cluster, pip install 'dicom-etl[spark]' brings them"
+        hint = f"not installed: {', '.join(missing)}; outside a cluster, install the wheel's file with its extra spark"
         return Finding("versions", "warning", f"{text}; {hint}")
     return Finding("versions", "ok", text)
 

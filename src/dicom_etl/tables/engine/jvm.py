@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ _KEPT_FROM_JVM = re.compile(
     "DICOM_ETL|.*(TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING|SAS|IDENTITY_HEADER)|.*_KEY$", re.IGNORECASE
 )
 
-# It says where it listens within two seconds; with jars to fetch from a slow place, within minutes.
+# It says where it listens within two seconds; on a machine that is short of memory, within minutes.
 _PATIENCE_SECONDS = 600
 
 # Else only the thread ends that asked for memory, and what waits for its result waits on: the driver's thread for
@@ -204,11 +204,20 @@ def stop(spark: SparkSession, patience_seconds: float = 30) -> None:
             process.kill()
 
 
-def start_resolving(options: dict[str, str]) -> None:
-    """Start and stop a bare session, so that Spark fetches ``spark.jars.packages``."""
-    scratch = Path(options["spark.jars.ivy"])
+def resolve(coordinates: Sequence[str], scratch: Path) -> None:
+    """Let a bare session fetch these Maven coordinates into ``scratch/jars``, without what they depend on.
+
+    Raises ConfigurationError when one cannot be fetched.
+    """
+    options = {"spark.master": "local[1]", "spark.ui.enabled": "false", "spark.jars.ivy": str(scratch)}
+    spark = start(options, scratch, java_home())
     try:
-        spark = start({"spark.master": "local[1]", "spark.ui.enabled": "false", **options}, scratch, java_home())
-    except (StorageError, OSError) as error:
-        raise ConfigurationError("could not fetch Spark's jars; check the network, run make setup again") from error
-    stop(spark)
+        context: Any = spark.sparkContext._jsc.sc()
+        for one in coordinates:
+            context.addJar(f"ivy://{one}?transitive=false")
+    except Py4JError as error:
+        raise ConfigurationError(
+            "Spark's jars cannot be fetched from Maven Central: check the network, or run dicom-etl setup --from PLACE"
+        ) from error
+    finally:
+        stop(spark)

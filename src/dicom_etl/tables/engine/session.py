@@ -245,7 +245,7 @@ def local_session(settings: Spark, rows: int, *, archive: Path | None = None) ->
     """A session in a JVM of our own, stopped at the end together with its spill folder.
 
     ``rows`` is about how many it will work on: few are not worth much compiling. ``archive``: the JVM writes the
-    classes that it has loaded there at its end (`commands.setup`), which takes it some time.
+    classes that it has loaded there at its end (`commands.class_archive`), which takes it some time.
 
     Raises ConfigurationError without a Java, StorageError when the JVM does not start.
     """
