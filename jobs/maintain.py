@@ -21,4 +21,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(ended(main))
+    leave(ended(main, "maintain"))

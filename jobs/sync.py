@@ -35,4 +35,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(ended(main))
+    leave(ended(main, "sync"))

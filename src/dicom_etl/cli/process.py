@@ -22,7 +22,8 @@ from types import FrameType
 from typing import NoReturn
 
 import dicom_etl
-from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.cli.exit_trace import note_exit
+from dicom_etl.core.errors import DicomEtlError, run_of
 from dicom_etl.core.logs import said
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
@@ -32,8 +33,20 @@ class Terminated(BaseException):
     """SIGTERM came; like KeyboardInterrupt it passes every handler of errors, and contexts close."""
 
 
-def ended(command: Callable[[], int]) -> int:
-    """The exit code of ``command``, whatever happens in it."""
+def ended(command: Callable[[], int], verb: str | None = None) -> int:
+    """The exit code of ``command``, whatever happens in it; of a scheduled verb the metrics keep it.
+
+    ``verb`` is what the process does where its first argument does not name it, as in a job.
+    """
+    code = _ended(command)
+    words = sys.argv[1:]
+    # Whatever comes, also a second signal: the exit code is the more important.
+    with suppress(BaseException):
+        note_exit(verb or (words[0] if words else ""), code, words)
+    return code
+
+
+def _ended(command: Callable[[], int]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     # pyspark hands out timestamps in the process's zone, without saying which.
     os.environ["TZ"] = "UTC"
@@ -45,14 +58,11 @@ def ended(command: Callable[[], int]) -> int:
         code = command()
         sys.stdout.flush()
     except DicomEtlError as error:
-        _say(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        _say("interrupted; the next run goes on where this one stopped")
-        return 130
-    except Terminated:
-        _say("terminated; the next run goes on where this one stopped")
-        return 143
+        return _say(str(error), error.exit_code, error)
+    except KeyboardInterrupt as error:
+        return _say("interrupted; the next run goes on where this one stopped", 130, error)
+    except Terminated as error:
+        return _say("terminated; the next run goes on where this one stopped", 143, error)
     except BrokenPipeError:
         # The reader of our output went away (| head). Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,8 +71,8 @@ def ended(command: Callable[[], int]) -> int:
         return _storage_or_bug(error)
     except ModuleNotFoundError as error:
         wheel = f"./dicom_etl-{dicom_etl.__version__}-py3-none-any.whl"
-        _say(f"the package {error.name} is not installed: install the wheel's file with its extras, {wheel}[all]")
-        return 78
+        text = f"the package {error.name} is not installed: install the wheel's file with its extras, {wheel}[all]"
+        return _say(text, 78, error)
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001  the one place: a bug, or a panic of delta-rs's, ends as one line
@@ -119,8 +129,8 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def _storage_or_bug(error: OSError) -> int:
     if error.errno not in _STORAGE:
         return _bug(error)
-    _say(f"the storage cannot be written ({errno.errorcode[error.errno or 0]}): free space or repair it, and run again")
-    return 74
+    code = errno.errorcode[error.errno or 0]
+    return _say(f"the storage cannot be written ({code}): free space or repair it, and run again", 74, error)
 
 
 def _bug(error: BaseException) -> int:
@@ -129,13 +139,15 @@ def _bug(error: BaseException) -> int:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ours)]
     place = f"{Path(frames[-1].filename).relative_to(ours)}:{frames[-1].lineno}" if frames else "?"
     what = f"internal error ({type(error).__name__} at {place})"
-    _say(f"{what}; please report it; the next run completes what this one left")
-    return 70
+    return _say(f"{what}; please report it; the next run completes what this one left", 70, error)
 
 
-def _say(text: str) -> None:
+def _say(text: str, code: int, error: BaseException) -> int:
+    """The exit code, after the error was said; in JSON each line names the code, the class and the run."""
     for line in text.splitlines() or [""]:
-        print(_wrapped(said(line)), file=sys.stderr)  # noqa: T201
+        told = said(line, exit_code=code, error_class=type(error).__name__, run_id=run_of(error))
+        print(_wrapped(told), file=sys.stderr)  # noqa: T201
+    return code
 
 
 def _wrapped(line: str) -> str:

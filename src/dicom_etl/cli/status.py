@@ -43,7 +43,8 @@ def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
     if most is None or result.lag_seconds <= most:
         return 0
     hint = "" if on_terminal() and not as_json else ": see lastError and windowsDue"
-    click.echo(said(f"the tables are further behind than {max_lag}{hint}"), err=True)
+    text = f"the tables are further behind than {max_lag}{hint}"
+    click.echo(said(text, exit_code=1, error_class=None, run_id=None), err=True)
     return 1
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
+from dicom_etl.commands.exit_metrics import exits_kept
+from dicom_etl.commands.prometheus import Metric, metric_lines, write_metrics
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.core.settings.model import Settings
@@ -24,23 +23,6 @@ log = logging.getLogger(__name__)
 
 OUTCOMES = ("inserted", "updated", "deleted", "superseded", "rejected")
 STEPS = ("start", "fetch", "land", "merge", "rollup")
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric: what `docs/metrics.md` says of it, and how it follows from a status and the whole ledger.
-
-    ``values`` gives them by the value of ``label``, one of ``label_values``, or under "" without a label. It gives
-    none when the metric is not known.
-    """
-
-    name: str
-    kind: Literal["gauge", "counter"]
-    unit: str
-    description: str
-    values: Callable[[Status, Sequence[Run]], Mapping[str, float]]
-    label: str = ""
-    label_values: tuple[str, ...] = ()
 
 
 def _last(runs: Sequence[Run]) -> Run | None:
@@ -148,34 +130,7 @@ def metrics_text(status: Status, runs: Sequence[Run]) -> str:
 
     A metric without values is left out: an alert can ask for an absent one, not for a wrong one.
     """
-    return "".join(_lines(metric, values) for metric in METRICS if (values := metric.values(status, runs)))
-
-
-def _lines(metric: Metric, values: Mapping[str, float]) -> str:
-    samples = (_sample(metric, label_value, value) for label_value, value in values.items())
-    return f"# HELP {metric.name} {metric.description}\n# TYPE {metric.name} {metric.kind}\n" + "".join(samples)
-
-
-def _sample(metric: Metric, label_value: str, value: float) -> str:
-    labels = f'{{{metric.label}="{label_value}"}}' if metric.label else ""
-    return f"{metric.name}{labels} {value!r}\n"
-
-
-def write_metrics(file: Path, text: str) -> None:
-    """Put the file into place by one rename: who reads meanwhile has the old one, or the new one. Raises OSError.
-
-    Its mode follows the umask, since the collector is another user. The folder may be open to others (/tmp): nobody can
-    foresee the name that is written, or have it lead elsewhere.
-    """
-    # Not *.prom: the collector reads those.
-    scratch = file.with_name(f".{file.name}.{secrets.token_hex(8)}.tmp")
-    opened = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-    try:
-        with open(opened, "w", encoding="utf-8") as written:
-            written.write(text)
-        os.replace(scratch, file)
-    finally:
-        scratch.unlink(missing_ok=True)
+    return "".join(metric_lines(metric, values) for metric in METRICS if (values := metric.values(status, runs)))
 
 
 @contextmanager
@@ -203,8 +158,9 @@ def metrics_after(settings: Settings, clock: Callable[[], datetime] = utc_now) -
 def _refresh(settings: Settings, clock: Callable[[], datetime]) -> str:
     """Writes the file; the name of the error that kept it from that, or nothing."""
     try:
+        file = Path(settings.metrics.prometheus_file).expanduser()
         text = metrics_text(*status_and_runs(settings, clock=clock))
-        write_metrics(Path(settings.metrics.prometheus_file).expanduser(), text)
+        write_metrics(file, text + exits_kept(file))
     except (DicomEtlError, OSError, ValueError, RuntimeError) as error:
         # A name that can be no file's, or has the ~ of nobody, is a ValueError or a RuntimeError. Without a lake there
         # is nothing to tell.

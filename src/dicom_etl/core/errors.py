@@ -83,3 +83,19 @@ class ConfigurationError(DicomEtlError):
     """A setting, an address or the lake itself is wrong (78)."""
 
     exit_code = 78
+
+
+def name_run(error: BaseException, run_id: int) -> None:
+    """Let the error, of whatever class, know the run that it ended; the first one named stays."""
+    getattr(error, "__dict__", {}).setdefault("run_id", run_id)
+
+
+def run_of(error: BaseException | None) -> int | None:
+    """The run that the error ended, or that which lies behind it; None where no run was claimed."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(run_id := getattr(error, "run_id", None), int):
+            return run_id
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None

@@ -55,11 +55,15 @@ def quiet_libraries() -> None:
             logger.setLevel(logging.WARNING)
 
 
-def said(text: str) -> str:
-    """A line for standard error that is no event of the work, such as what ended it, as the lines beside it look."""
+def said(text: str, **fields: object) -> str:
+    """A line for standard error that is no event of the work, such as what ended it, as the lines beside it look.
+
+    The ``fields`` are for programs: they stand in JSON only.
+    """
     handlers = logging.getLogger("dicom_etl").handlers
     if handlers and isinstance(handlers[0].formatter, _Json):
         record = logging.LogRecord("dicom_etl", logging.ERROR, "", 0, text, None, None)
+        vars(record).update(fields)
         return handlers[0].formatter.format(record)
     return f"dicom-etl: {text}"
 

@@ -22,7 +22,9 @@ import pytest
 from dicom_emulator.testing.faults import Fault
 from dicom_etl.cli.main import cli
 from dicom_etl.commands import watch as watch_module
-from dicom_etl.commands.metrics import metrics_after, metrics_text, write_metrics
+from dicom_etl.commands.exit_metrics import EXIT_METRICS
+from dicom_etl.commands.metrics import metrics_after, metrics_text
+from dicom_etl.commands.prometheus import metric_lines, write_metrics
 from dicom_etl.core.errors import AccessDenied, ConfigurationError
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings
@@ -92,6 +94,7 @@ RUNS = [
     ),
     a_run(4, status="superseded"),
     a_run(5, verb="maintain"),
+    a_run(6, status="killed", entries_read=14, deleted=13, superseded=1, error_class="Killed"),
 ]  # fmt: skip
 LAKE = uuid.UUID("0e9b9f5a-6d7e-4c1f-8a55-0d2f3c4b5a69")
 STATUS = Status(
@@ -118,12 +121,13 @@ def test_the_metrics_of_a_ledger() -> None:
         "windows_due": 2,
         'entries_total{outcome="inserted"}': 15,
         'entries_total{outcome="updated"}': 4,
-        'entries_total{outcome="deleted"}': 3,
-        'entries_total{outcome="superseded"}': 2,
+        'entries_total{outcome="deleted"}': 16,
+        'entries_total{outcome="superseded"}': 3,
         'entries_total{outcome="rejected"}': 1,
         'runs_total{status="succeeded"}': 3,
         'runs_total{status="failed"}': 1,
         'runs_total{status="superseded"}': 1,
+        'runs_total{status="killed"}': 1,
         "retries_total": 27,
         "open_rejects": 1,
         'last_run_seconds{step="start"}': 4.5,
@@ -138,7 +142,7 @@ def test_a_counter_never_falls() -> None:
     """Whatever the next row of the ledger is, and however the last run ended."""
     counted = [parsed(metrics_text(STATUS, RUNS[:count])) for count in range(len(RUNS) + 1)]
     counters = [name for name in counted[0] if "_total" in name]
-    assert len(counters) == 9
+    assert len(counters) == 10
     for name in counters:
         values = [sample[name] for sample in counted]
         assert values == sorted(values)
@@ -168,17 +172,20 @@ def unknown_metrics(text: str) -> set[str]:
     """What a text names like a metric of ours and no metrics file holds."""
     written = set(re.findall(r"^# TYPE (\S+)", metrics_text(STATUS, RUNS), re.MULTILINE))
     assert len(written) == 10
+    written |= {metric.name for metric in EXIT_METRICS}
     return set(re.findall(r"dicom_etl_[a-z_]+", text)) - written
 
 
 def test_the_alerts_of_the_guide_ask_for_metrics_that_are_written() -> None:
     """A misspelt one, the broken twin, would never fire; a lake that was replaced shows in its id and its counters."""
     guide = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
-    watching = guide[guide.index("## What to watch") : guide.index("## Runbook")]
+    watching = guide[guide.index("## What to watch") : guide.index("## When something fails")]
     found = alerts(watching)
-    assert len(found) == 7
+    assert len(found) == 10
+    first = {code for code in (64, 65, 70, 74, 75, 77, 78) if f"== {code}" in found["DicomNeedsAPerson"]}
+    assert first == {65, 70, 77, 78}, "what passes by itself shows in the lag"
     assert {name for name, rule in found.items() if "dicom_etl_lake_info" in rule} == {"DicomLakeReplaced"}
-    assert "resets(dicom_etl_entries_total[1d]) > 0" in found["DicomLakeReplaced"]
+    assert "resets(dicom_etl_runs_total[1d]) > 0" in found["DicomLakeReplaced"]
     assert unknown_metrics("".join(found.values())) == set()
     assert unknown_metrics(found["DicomLakeReplaced"].replace("lake_info", "lake_id")) == {"dicom_etl_lake_id"}
 
@@ -187,8 +194,8 @@ def test_the_reference_page_lists_each_metric_with_its_type_and_label() -> None:
     """As they are written: the page and the file come from one declaration."""
     page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(dicom_etl_[a-z_]+)(?:\{([a-z]+)\})?` \| (gauge|counter) \|", page, re.MULTILINE)
-    written = metrics_text(STATUS, RUNS)
-    assert len(listed) == 10
+    written = metrics_text(STATUS, RUNS) + "".join(metric_lines(metric, {"sync": 0}) for metric in EXIT_METRICS)
+    assert len(listed) == 12
     assert [(name, kind) for name, _, kind in listed] == re.findall(r"^# TYPE (\S+) (\S+)", written, re.MULTILINE)
     assert {(name, label) for name, label, _ in listed if label} == set(
         re.findall(r"^(\w+)\{(\w+)=", written, re.MULTILINE)
@@ -470,7 +477,8 @@ def test_with_json_logs_results_and_errors_are_json_too(site: Site) -> None:
     code, (line,) = lines("--set", f"lake.root={root}", "--log-format", "json")
     event = json.loads(line)
     assert (code, event["level"], event["event"]) == (78, "ERROR", said)
-    assert set(event) == {"time", "level", "logger", "event"}
+    assert set(event) == {"time", "level", "logger", "event", "exit_code", "error_class", "run_id"}
+    assert (event["exit_code"], event["error_class"], event["run_id"]) == (78, "ConfigurationError", None)
     # So does what cannot be parsed, wherever the option stands.
     code, (line,) = lines("--log-format=json", "--maxlag", "3h")
     assert (code, json.loads(line)["event"]) == (64, "No such option '--maxlag'. Did you mean '--max-lag'?")

@@ -6,9 +6,11 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -54,6 +56,30 @@ def load_settings(
     ):
         values |= layer
     return _checked(values)
+
+
+def readable_setting(
+    key: str,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Any:
+    """One setting, unchecked, for when the settings as a whole cannot be read; None where no layer names it.
+
+    A text of ``--set`` or a file that cannot be read counts as absent, and the other layers still answer.
+    """
+    environment = os.environ if environment is None else environment
+    layers: list[Callable[[], dict[str, _Value]]] = [partial(_from_overrides, [text]) for text in reversed(overrides)]
+    layers += [
+        partial(_from_environment, environment),
+        partial(_from_file, _config_file(config, environment, folder or Path())),
+    ]
+    for read in layers:
+        with suppress(ConfigurationError):
+            if found := read().get(key):
+                return found.value
+    return None
 
 
 def _default_text() -> str:
