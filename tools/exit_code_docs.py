@@ -13,8 +13,9 @@ For people who run `dicom-etl` by a scheduler. `make docs` generates this page f
 it.
 
 A command prints its result on standard output and one line about an error on standard error. A scheduler may run a
-command again after 75. After 65, 77 and 78 a person must act first. The [runbook](operations.md#runbook) has what to
-look at for each class.
+command again after 75. After 65, 77 and 78 a person must act first. The [runbook](runbook.md) has what to
+look at for each class. With `--log-format json` the line has `exit_code`, `error_class` and `run_id`, null where no run
+was claimed.
 
 | code | meaning | what to do |
 |---|---|---|
@@ -24,6 +25,8 @@ _CLASSES = """
 ## Classes of errors
 
 The column `errorClass` of the table [`run`](tables.md#run), and `lastError` of `dicom-etl status`, name the class.
+`Killed` and `Unrecorded` are no classes: the [next run](runbook.md#killed-or-out-of-memory) writes them for one that
+ended without its row.
 
 | class | kind of | code | meaning |
 |---|---|---|---|
