@@ -38,8 +38,9 @@ _ATTRIBUTES: dict[str, Attribute] = {attribute.column: attribute for attribute i
 
 _SHARED = ("instance", "series", "study")
 _NEVER = "never"
-_NOT_READ = "the verb reads no feed (maintain, adopt), or it failed before it read"
+_NOT_READ = "the verb reads no feed (maintain, adopt), or it failed before it read, or it was killed"
 _FAILED = "the run did not succeed"
+_NOT_COMMITTED = "the run did not succeed, and had committed nothing to it"
 
 # What a column holds and when it is null, by `column`, or by `table.column` where a table differs.
 _FACTS: dict[str, tuple[str, str]] = {
@@ -97,7 +98,11 @@ _FACTS: dict[str, tuple[str, str]] = {
     ),
     "recordedAt": (_NEVER, "when this was learned"),
     "verb": (_NEVER, "sync, repair, maintain or adopt; the runs of watch are syncs"),
-    "run.status": (_NEVER, "succeeded, failed or superseded; only a succeeded run covers its window"),
+    "run.status": (
+        _NEVER,
+        "succeeded, failed, superseded or killed; only a succeeded run covers its window. killed: it ended without "
+        "writing its row, and the next run did",
+    ),
     "windowStart": (_NOT_READ, "where the window that was read begins, inclusive"),
     "windowEnd": (_NOT_READ, "where it ends, exclusive"),
     "coveredUntil": (
@@ -106,7 +111,7 @@ _FACTS: dict[str, tuple[str, str]] = {
         "`windowStart` where it covers nothing",
     ),
     "startedAt": (_NEVER, "when the run began"),
-    "finishedAt": (_NEVER, "when it ended"),
+    "finishedAt": (_NEVER, "when it ended; of a killed run its last heartbeat"),
     "entriesRead": (
         _NEVER,
         "entries of the feed, each once; the sum of inserted, updated, deleted, superseded and rejected",
@@ -128,13 +133,16 @@ _FACTS: dict[str, tuple[str, str]] = {
     "landSeconds": (_NEVER, "writing `change`"),
     "mergeSeconds": (_NEVER, "the MERGE of `instance`"),
     "rollupSeconds": (_NEVER, "rolling up and merging `series` and `study`"),
-    "changeVersion": (_FAILED, "Delta version of `change` after the run"),
-    "instanceVersion": (_FAILED, "Delta version of `instance` after the run; those of one row fit each other"),
+    "changeVersion": (_NOT_COMMITTED, "Delta version of `change` after the run"),
+    "instanceVersion": (
+        _NOT_COMMITTED,
+        "Delta version of `instance` after the run; those of one row fit each other where it succeeded",
+    ),
     "seriesVersion": (_FAILED, "Delta version of `series` after the run"),
     "studyVersion": (_FAILED, "Delta version of `study` after the run"),
-    "writerVersion": (_NEVER, "version of dicom-etl"),
+    "writerVersion": (_NEVER, "version of dicom-etl that wrote the row"),
     "host": (_NEVER, "name of the machine"),
-    "settingsDigest": (_NEVER, "twelve digits that change when a setting changes"),
+    "settingsDigest": ("the run was killed", "twelve digits that change when a setting changes"),
     "errorClass": ("the run succeeded", "class of the error that ended the run"),
 }
 

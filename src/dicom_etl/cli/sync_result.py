@@ -47,6 +47,7 @@ def _summary(runs: list[Run], in_runs: str = "") -> list[str]:
     parts = [f"{entries} read{in_runs}{_outcomes(runs)}"]
     if any(run.verb == "adopt" for run in runs):
         parts.append("the template's tables are adopted")
+    parts += [completed.removeprefix("; ") for run in runs if (completed := _completed(run))]
     covered = [run.covered_until for run in runs if run.covered_until is not None]
     if covered:
         parts.append(f"covered until {wording.since(max(covered), from_datetime(runs[-1].finished_at))}")
@@ -72,8 +73,13 @@ def print_run(run: Run, as_json: bool) -> None:
     click.echo(
         f"run {run.run_id}: {format_instant(run.window_start)} to {format_instant(run.window_end)}: "
         f"{run.entries_read} entries, {run.inserted} inserted, {run.updated} updated, {run.deleted} deleted, "
-        f"{run.superseded} superseded, {run.rejected} rejected{_not_covered(run)}"
+        f"{run.superseded} superseded, {run.rejected} rejected{_not_covered(run)}{_completed(run)}"
     )
+
+
+def _completed(run: Run) -> str:
+    """What an earlier run had merged into ``instance`` and not yet into ``series`` and ``study``."""
+    return "" if run.completes is None else f"; the roll-up that run {run.completes} left is completed"
 
 
 def _not_covered(run: Run) -> str:

@@ -10,12 +10,14 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.core.errors import DataError
 from dicom_etl.core.settings.model import Settings
+from dicom_etl.lake.claims.claim import Claim
 from dicom_etl.lake.delta.table import properties
 from dicom_etl.lake.lake_id import LAKE_ID
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import ADOPTED, find_lake, make_lake, make_private_tables
 from dicom_etl.lake.paths import LakePaths
 from dicom_etl.lake.snapshot import Lake, opened
+from dicom_etl.run.dead_runs import record_dead_runs
 from dicom_etl.run.record import record_verb
 from dicom_etl.run.replace import put_in_place, rolled_up
 from dicom_etl.run.write_session import Resources, WriteSession, failure_recorded
@@ -34,8 +36,10 @@ def foreign_tables(where: LakePaths) -> list[Table]:
     return [table for table, delta in found.items() if delta is not None and LAKE_ID not in properties(delta)]
 
 
-def adopt(resources: Resources, where: LakePaths, service: str, run_id: int) -> Run:
-    """The row of the ledger for the adoption, which covers nothing; the three tables are ours from then on.
+def adopt(resources: Resources, where: LakePaths, service: str, held: Claim) -> Run:
+    """The row of the ledger for the adoption, under the claim ``held``; it covers nothing.
+
+    The three tables are ours from then on.
 
     Everything is looked at before anything is written. What a crash leaves is taken up by the next adoption:
     a table is ours by its properties, which come last, and ``run``, which decides whose, comes first.
@@ -52,13 +56,14 @@ def adopt(resources: Resources, where: LakePaths, service: str, run_id: int) -> 
         raise DataError("the table instance is missing beside the template's others: set lake.instance_path to it")
 
     snapshot = find_lake(where, service, adopting=True) or make_lake(where, service)
-    session = WriteSession("adopt", run_id, snapshot, resources)
+    record_dead_runs(snapshot, held.earlier)
+    session = WriteSession("adopt", held.run_id, snapshot, resources)
     with failure_recorded(session):
         make_private_tables(snapshot)
         progress.step("adopt")
         _take_over(session, spark)
         row = record_verb(session, started)
-        log.info("tables adopted", extra={"run_id": run_id})
+        log.info("tables adopted", extra={"run_id": held.run_id})
         return row
 
 

@@ -148,7 +148,7 @@ class _Left:
 
 def _adopted(resources: Resources, where: LakePaths, service: str) -> Run:
     with claimed(resources, "adopt", where, highest_run_id(find_lake(where, service, adopting=True))) as held:
-        return adopt(resources, where, service, held.run_id)
+        return adopt(resources, where, service, held)
 
 
 def _next_run(work: _Sync, left: _Left | None, *, last: bool) -> tuple[Run, _Left] | None:

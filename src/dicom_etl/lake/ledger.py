@@ -16,7 +16,7 @@ from dicom_etl.lake.delta.folder import TableFolder
 from dicom_etl.lake.delta.table import STATISTICS_PROPERTY, create_table, read_rows
 from dicom_etl.lake.lake_id import LakeIdentity
 
-Status = Literal["succeeded", "failed", "superseded"]
+Status = Literal["succeeded", "failed", "superseded", "killed"]
 NAME = "run"
 READING_VERBS = ("sync", "repair")
 
@@ -65,6 +65,9 @@ class Run:
     ``window_start``, ``window_end`` and ``covered_until`` are ticks (null for verbs that read nothing); the
     table keeps microseconds, so they are narrowed inwards: what is recorded as covered was covered.
     ``started_at`` and ``finished_at`` are aware UTC. ``error_class`` is a class name and nothing more.
+
+    ``completes`` has no column: the newest of the earlier runs whose roll-up this run has completed. It is known to
+    the process that ran it, and stands in the details of the row's commit.
     """
 
     run_id: int
@@ -97,6 +100,7 @@ class Run:
     host: str | None = None
     settings_digest: str | None = None
     error_class: str | None = None
+    completes: int | None = None
 
     @property
     def covers(self) -> bool:
@@ -128,7 +132,7 @@ class Run:
         return cls(**values)
 
 
-_FIELDS = dict(zip(SCHEMA.names, (field.name for field in fields(Run)), strict=True))
+_FIELDS = dict(zip(SCHEMA.names, (field.name for field in fields(Run) if field.name != "completes"), strict=True))
 
 
 def create_ledger(path: str, identity: LakeIdentity, storage: dict[str, str] | None = None) -> DeltaTable:
@@ -147,12 +151,13 @@ def record(table: DeltaTable, run: Run, identity: LakeIdentity, folder: TableFol
     wrote since ``table`` was read; StorageError (74) or AccessDenied (77) when the storage fails.
     """
     rows = pa.Table.from_pylist([run.as_row()], schema=SCHEMA)
+    completes = {} if run.completes is None else {"completes": str(run.completes)}
     return append_rows(
         table,
         rows,
         app_id=identity.app_id(NAME),
         run_id=run.run_id,
-        details={"runId": str(run.run_id), "verb": run.verb, "status": run.status},
+        details={"runId": str(run.run_id), "verb": run.verb, "status": run.status, **completes},
         folder=folder,
     )
 

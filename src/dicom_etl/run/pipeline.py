@@ -5,6 +5,7 @@ design/architecture.md: Flow of a run.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
@@ -19,8 +20,10 @@ from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.read import Fetched
 from dicom_etl.run.record import record
 from dicom_etl.run.rejects import record_rejects
-from dicom_etl.run.roll_up import rollups_outstanding
+from dicom_etl.run.roll_up import unfinished_run
 from dicom_etl.run.write_session import WriteSession
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -36,8 +39,9 @@ def run(
     is raised, nothing is recorded as covered.
     """
     missing = check_shared_tables(session.snapshot)
+    unfinished = unfinished_run(session.snapshot)
     read = read_and_land(session, plan, prefetched)
-    if not read.landed.entries and not missing and not rollups_outstanding(session.snapshot):
+    if not read.landed.entries and not missing and unfinished is None:
         _record_rejects(session, read, frozenset())
         return record(session, plan, read, None)
     if on_landed is not None:
@@ -45,7 +49,9 @@ def run(
     outcome, start_seconds = _merge(session, read)
     _refuse_doubled(outcome)
     _record_rejects(session, read, outcome.rejected)
-    return record(session, plan, read, outcome, start_seconds)
+    if unfinished is not None:
+        log.info("earlier roll-up completed", extra={"run_id": session.run_id, "completes": unfinished})
+    return record(session, plan, read, outcome, start_seconds, unfinished)
 
 
 def _merge(session: WriteSession, read: Read) -> tuple[RunResult, float]:

@@ -21,9 +21,17 @@ from dicom_etl.tables.merge import MergeResult
 
 
 def record(
-    session: WriteSession, plan: RunPlan, read: Read, outcome: RunResult | None, start_seconds: float = 0.0
+    session: WriteSession,
+    plan: RunPlan,
+    read: Read,
+    outcome: RunResult | None,
+    start_seconds: float = 0.0,
+    completes: int | None = None,
 ) -> Run:
-    """The row, written, of a run that has read the feed; without an ``outcome`` there was nothing to merge."""
+    """The row, written, of a run that has read the feed; without an ``outcome`` there was nothing to merge.
+
+    ``completes`` is the newest of the runs that had left their roll-up to this one.
+    """
     window = read.reading.window
     row = Run(
         run_id=session.run_id,
@@ -40,6 +48,7 @@ def record(
         start_seconds=start_seconds,
         fetch_seconds=read.fetch_seconds,
         land_seconds=read.land_seconds,
+        completes=completes,
         **row_results(session.snapshot, read.landed, outcome),
         **row_origin(session.settings),
     )

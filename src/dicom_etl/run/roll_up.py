@@ -30,12 +30,18 @@ log = logging.getLogger(__name__)
 
 
 def rollups_outstanding(snapshot: LakeSnapshot) -> bool:
-    """Whether a run landed entries, or changed ``instance``, and died before ``series`` and ``study`` had taken it.
+    """Whether a run landed entries, or changed ``instance``, and died before ``series`` and ``study`` had taken it."""
+    return unfinished_run(snapshot) is not None
+
+
+def unfinished_run(snapshot: LakeSnapshot) -> int | None:
+    """The newest such run, or None where there is none.
 
     A repair may remove rows without landing an entry. As of the claim: what a run that was overtaken writes after it
     is covered by none, and read again.
     """
-    return max(snapshot.txn_version("change"), snapshot.txn_version("instance")) > rolled_up_to(snapshot)
+    newest = max(snapshot.txn_version("change"), snapshot.txn_version("instance"))
+    return newest if newest > rolled_up_to(snapshot) else None
 
 
 def rolled_up_to(snapshot: LakeSnapshot) -> int:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from dicom_etl import __version__
-from dicom_etl.core.errors import DicomEtlError, Superseded
+from dicom_etl.core.errors import DicomEtlError, Superseded, name_run
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window
@@ -26,6 +26,7 @@ from dicom_etl.lake.open import highest_run_id
 from dicom_etl.lake.paths import LakePaths
 from dicom_etl.lake.snapshot import Lake, LakeSnapshot
 from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.run.dead_runs import counted, record_dead_runs
 from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
@@ -86,11 +87,12 @@ class WriteSession:
 def write_session(resources: Resources, verb: str, snapshot: LakeSnapshot) -> Iterator[WriteSession]:
     """The session of the next run, its claim held until the end; the lake is brought up to date behind the claim.
 
-    ``snapshot`` was opened before: the highest run id in it is the least that the claim has to be above. Raises as
-    ``claim`` does.
+    ``snapshot`` was opened before: the highest run id in it is the least that the claim has to be above. Runs that have
+    died without a row get theirs. Raises as ``claim`` and ``record_dead_runs`` do.
     """
     with claimed(resources, verb, snapshot.lake.paths, highest_run_id(snapshot)) as held:
-        yield WriteSession(verb, held.run_id, snapshot.refresh(), resources)
+        record_dead_runs(snapshot.refresh(), held.earlier)
+        yield WriteSession(verb, held.run_id, snapshot, resources)
 
 
 @contextmanager
@@ -112,7 +114,7 @@ def claimed(
     """The claim of the next run, above the id ``least``; its heart beats as long as the work moves.
 
     That is: the fetch moves, or waits as told, or the JVM answers. ``holding`` are ids that this process holds itself,
-    when it reads ahead. Raises as ``claim`` does.
+    when it reads ahead. Raises as ``claim`` does; what the block raises knows the run from then on (``run_of``).
     """
     filesystem, folder = paths.storage.filesystem(paths.claims)
     with claim(
@@ -125,7 +127,11 @@ def claimed(
         progress=partial(_progress, resources),
         holding=holding,
     ) as held:
-        yield held
+        try:
+            yield held
+        except BaseException as error:
+            name_run(error, held.run_id)
+            raise
 
 
 def _progress(resources: Resources) -> tuple[int, ...]:
@@ -143,7 +149,7 @@ def _progress(resources: Resources) -> tuple[int, ...]:
 
 @contextmanager
 def failure_recorded(session: WriteSession, stretches: list[Window] | None = None) -> Iterator[None]:
-    """Leave a row in the ledger for a run that fails; it covers nothing.
+    """Leave a row in the ledger for a run that fails; it covers nothing, and counts what its MERGE has committed.
 
     The row names the first of ``stretches``, as that list is then.
     """
@@ -174,7 +180,8 @@ def failure_recorded(session: WriteSession, stretches: list[Window] | None = Non
 
 def _record_failure(row: Run, snapshot: LakeSnapshot) -> None:
     try:
-        snapshot.record(row)
+        counts = counted(snapshot.refresh("change", "rejected", "instance"), row.run_id, row.verb)
+        snapshot.record(replace(row, **counts))
     except DicomEtlError as unrecorded:
         # The run's own error matters more, and a newer run may have written its row already.
         log.warning("failure not recorded", extra={"run_id": row.run_id, "error": type(unrecorded).__name__})

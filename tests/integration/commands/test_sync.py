@@ -454,7 +454,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[None]
 def test_a_run_that_dies_between_the_merges_heals(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It leaves a failed row and covers nothing; the next run heals, also one that finds an empty window."""
+    """It leaves a failed row that counts its MERGE and covers nothing; the next run heals, also one without entries."""
     site = make_site()
     site.create("1.1", "1.1.1", "1.1.1.1", name="First", modality="CT")
     site.clock(9.5)
@@ -466,7 +466,8 @@ def test_a_run_that_dies_between_the_merges_heals(
     with failing(monkeypatch, StorageError("study: it broke")), pytest.raises(StorageError, match="it broke"):
         site.sync()
     failed = site.ledger()[-1]
-    assert (failed["status"], failed["errorClass"], failed["entriesRead"]) == ("failed", "StorageError", 0)
+    assert (failed["status"], failed["errorClass"]) == ("failed", "StorageError")
+    assert (failed["entriesRead"], failed["inserted"], failed["updated"], failed["superseded"]) == (2, 1, 1, 0)
     assert failed["coveredUntil"] == failed["windowStart"]
     assert status(site.settings, clock=lambda: at(11)).covered_until == ticks_at(9)
     assert {row["patientName"] for row in site.rows("instance")} == {"Second", "New"}
@@ -474,7 +475,7 @@ def test_a_run_that_dies_between_the_merges_heals(
 
     # A range by hand without a single entry rolls up what the dead run has touched.
     (run,) = site.sync(start=text_at(1), end=text_at(2))
-    assert (run.entries_read, run.status) == (0, "succeeded")
+    assert (run.entries_read, run.status, run.completes) == (0, "succeeded", failed["runId"])
     assert site.tables() == site.expected()
     # Its windows are still due, and are read for good.
     (run,) = site.sync()

@@ -89,12 +89,33 @@ def test_the_next_sync_heals_a_killed_one(due: Site, point: str) -> None:
     only_the_reject = [row for row in due.feed(11, 13) if row.sequence == bad_sequence(due)]
     run = healed(due, only_the_reject if "run" in reached else None)
     assert run.run_id == 3
-    assert [(row["runId"], row["status"]) for row in due.ledger()] == [
-        (number, "succeeded") for number in ([1, 2, 3] if "run" in reached else [1, 3])
-    ]
+    assert run.completes == (2 if "change" in reached and not set(SHARED) <= set(reached) else None)
+    second = "succeeded" if "run" in reached else "killed"
+    assert [(row["runId"], row["status"]) for row in due.ledger()] == [(1, "succeeded"), (2, second), (3, "succeeded")]
+    check_counted(due, before["instance"], merged="instance" in reached)
     assert {(r["runId"], r["status"]) for r in due.rows("rejected")} == (
         {(2, "open"), (3, "resolved")} if "rejected" in reached else set()
     )
+
+
+def check_counted(site: Site, version: int, *, merged: bool) -> None:
+    """Run 2 counts what it has taken from and given to the table ``instance``: to the row, whatever ended it."""
+    row = site.ledger()[1]
+    if not merged:
+        assert (row["entriesRead"], row["deleted"], row["instanceVersion"]) == (0, 0, None)
+        return
+    keys = [
+        {
+            (r["studyInstanceUid"], r["seriesInstanceUid"], r["sopInstanceUid"])
+            for r in site.rows("instance", at_version)
+        }
+        for at_version in (version, version + 1)
+    ]
+    assert (row["inserted"], row["deleted"]) == (len(keys[1] - keys[0]), len(keys[0] - keys[1]))
+    assert row["deleted"] > 0
+    outcomes = sum(row[name] for name in ("inserted", "updated", "deleted", "superseded", "rejected"))
+    assert (row["entriesRead"], row["instanceVersion"]) == (outcomes, version + 1)
+    assert outcomes == sum(entry["runId"] == 2 for entry in site.rows("change"))
 
 
 @pytest.mark.soak
@@ -106,7 +127,8 @@ def test_a_killed_run_takes_with_it_the_one_that_was_begun_ahead(due: Site) -> N
     assert covered(due) == [Window(ticks_at(0), ticks_at(11))]
 
     assert healed(due).run_id == 4
-    assert [(row["runId"], row["status"]) for row in due.ledger()] == [(1, "succeeded"), (4, "succeeded")]
+    ends = [(row["runId"], row["status"], row["errorClass"]) for row in due.ledger()]
+    assert ends == [(1, "succeeded", None), (2, "killed", "Killed"), (4, "succeeded", None)]
 
 
 # -- Python alone is killed, its JVM goes on -----------------------------------------------------------------
@@ -174,7 +196,9 @@ def test_a_jvm_whose_python_was_killed_commits_first_or_never(due: Site, first: 
         assert healed(due).run_id == 3
     check_equal(due)
     assert markers(due) == {"change": 3, "instance": 3, "series": 3, "study": 3, "rejected": 0, "run": 3}
-    assert [row["runId"] for row in due.ledger()] == [1, 3]
+    # Recorded when the next run began: then the JVM had committed, or never could.
+    assert [row["runId"] for row in due.ledger()] == [1, 2, 3]
+    assert (due.ledger()[1]["entriesRead"] > 0) == (first == "the JVM")
 
 
 # -- other verbs ---------------------------------------------------------------------------------------------
@@ -200,7 +224,11 @@ def test_the_next_sync_heals_a_killed_repair(copy: Site, point: str, words: list
     assert [row["runId"] for row in copy.ledger()] == [1, 2, 4, 5]
 
     (run,) = copy.sync()
-    assert (run.run_id, run.entries_read) == (7, 0)
+    assert (run.run_id, run.entries_read, run.completes) == (7, 0, 6)
+    assert [(row["runId"], row["verb"], row["status"]) for row in copy.ledger()][-2:] == [
+        (6, "repair", "killed"),
+        (7, "sync", "succeeded"),
+    ]
     check_equal(copy)
     assert covered(copy) == ranges
     done = repair(copy.settings, spark=copy.spark, clock=lambda: at(15))

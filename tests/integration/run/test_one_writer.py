@@ -18,7 +18,7 @@ import pytest
 from deltalake import DeltaTable
 
 from dicom_emulator.testing.faults import Fault
-from dicom_etl.core.errors import DataError, Superseded
+from dicom_etl.core.errors import DataError
 from dicom_etl.core.timerange import Window
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import make_lake
@@ -136,7 +136,8 @@ def test_a_run_that_was_overtaken_finds_the_table_taken(due: Site, point: str, l
         before = versions(due), due.ledger()
         assert let_go_on(older) == (75, [f"dicom-etl: {line}"])
     assert (versions(due), due.ledger()) == before
-    assert [(row["runId"], row["status"]) for row in before[1]] == [(1, "succeeded"), (3, "succeeded")]
+    ends = [(row["runId"], row["status"]) for row in before[1]]
+    assert ends == [(1, "succeeded"), (2, "killed"), (3, "succeeded")]
     assert markers(due) == {"change": 3, "instance": 3, "series": 3, "study": 3, "rejected": 0, "run": 3}
     assert strays(due, "change") == set()
     check_equal(due)
@@ -155,7 +156,7 @@ def test_a_run_that_was_overtaken_before_its_row_covers_nothing(copy: Site, poin
         before = versions(copy)
         assert let_go_on(older) == (75, [f"dicom-etl: {line}"])
     assert versions(copy) == before
-    assert [row["runId"] for row in copy.ledger()] == [1, 2, 4, 5, 7]
+    assert [(row["runId"], row["status"]) for row in copy.ledger()][-2:] == [(6, "killed"), (7, "succeeded")]
     # The service's clock says 15:00: nothing of the newer run's window was closed, and the older one's is still due.
     assert covered(copy) == [Window(ticks_at(0), ticks_at(14))]
     check_equal(copy)
@@ -195,7 +196,7 @@ NOT_YET = {
 def test_a_run_that_goes_on_before_the_newer_one_does_no_harm(
     due: Site, monkeypatch: pytest.MonkeyPatch, point: str, held: str
 ) -> None:
-    """The newer run has its claim and not yet the table: the older one ends well, and the newer one after it."""
+    """The newer run has its claim and not yet the table: the older one merges, and has the row of a dead run."""
     ended: list[Any] = []
     with child(due, point, "SIGSTOP", "sync") as older:
         wait_until_stopped(older)
@@ -211,33 +212,34 @@ def test_a_run_that_goes_on_before_the_newer_one_does_no_harm(
         # What the older run merges after the newer one has looked for equal rows is equal, and counts as updated.
         (run,) = due.sync(accounted=point != "instance next")
     code, rows, marked = ended
-    assert (code, rows) == ((0, []), [1, 2])
+    assert (code, rows) == ((75, ["dicom-etl: run: run 2 may not write, its row stands already"]), [1, 2])
     newer_has = {"files written": set(), "instance next": {"change"}}.get(point, {"change", "instance"})
     assert {name for name, run_id in marked.items() if run_id == 3} == newer_has
     assert {name for name, run_id in marked.items() if run_id == 2} == set(TABLES) - newer_has - {"rejected"}
     assert (run.run_id, run.entries_read) == (3, 22)
-    assert [(row["runId"], row["status"]) for row in due.ledger()] == [(n, "succeeded") for n in (1, 2, 3)]
+    assert [(row["runId"], row["status"]) for row in due.ledger()] == [
+        (1, "succeeded"), (2, "killed"), (3, "succeeded"),
+    ]  # fmt: skip
     check_equal(due)
     assert covered(due) == [Window(ticks_at(0), ticks_at(14))]
 
 
 @pytest.mark.parametrize("held", LEDGER)
-def test_a_row_that_comes_before_the_newer_ones_stands(copy: Site, monkeypatch: pytest.MonkeyPatch, held: str) -> None:
-    """The older run's row is written, it had done all it says; a newer one that had opened the ledger stops, 75."""
+def test_of_a_runs_own_row_and_the_row_of_its_death_the_first_stands(
+    copy: Site, monkeypatch: pytest.MonkeyPatch, held: str
+) -> None:
+    """An older run that goes on before it is recorded as dead has its row; after that it ends with 75, without one."""
     ended: list[Any] = []
     with child(copy, "ledger opened", "SIGSTOP", "sync", *EMPTY) as older:
         wait_until_stopped(older)
         let_claim_go_stale(copy, 6)
         at_point(held, lambda: ended.append(let_go_on(older)), monkeypatch.setattr)
-        if held == "row next":
-            (run,) = copy.sync(start=text_at(14), end=text_at(15), spark=NoSpark())
-            assert run.run_id == 7
-        else:
-            with pytest.raises(Superseded, match=r"^run: another writer came between, run 7 stops; run again$"):
-                copy.sync(start=text_at(14), end=text_at(15), spark=NoSpark())
-    assert ended == [(0, [])]
+        (run,) = copy.sync(start=text_at(14), end=text_at(15), spark=NoSpark())
+        assert run.run_id == 7
+    too_late = (75, ["dicom-etl: run: a newer run took run 6 for dead, it stops"])
+    assert ended == [too_late if held == "row next" else (0, [])]
     assert [(row["runId"], row["status"]) for row in copy.ledger()][-2:] == [
-        (6, "succeeded"), (7, "succeeded" if held == "row next" else "superseded"),
+        (6, "killed" if held == "row next" else "succeeded"), (7, "succeeded"),
     ]  # fmt: skip
     assert covered(copy) == [Window(ticks_at(0), ticks_at(14.75))]
     check_equal(copy)

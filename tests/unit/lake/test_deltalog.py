@@ -121,7 +121,8 @@ def test_a_run_that_is_not_newer_is_refused(table: DeltaTable, path: str, run_id
     """Neither a lower nor the same id may commit; the marker stays, and no file stays behind."""
     append(table, 7)
     files = data_files(path)
-    with pytest.raises(Superseded, match=rf"^change: run {run_id} may not write, run 7 already has$"):
+    has = "its row stands already" if run_id == 7 else "run 7 already has"
+    with pytest.raises(Superseded, match=rf"^change: run {run_id} may not write, {has}$"):
         append(newest(path), run_id)
     assert txn_version(newest(path), APP) == 7
     assert newest(path).version() == 1
@@ -251,6 +252,15 @@ def test_an_unclear_answer_while_somebody_else_wrote(table: DeltaTable, path: st
     with pytest.raises(Superseded, match="run 9 has written, run 7 stops"):
         append(unclear, 7)
     assert run_ids(path) == [9]
+
+
+def test_an_unclear_answer_while_a_newer_run_wrote_in_our_name(table: DeltaTable, path: str) -> None:
+    """It took us for dead: the marker equals our id, and the file is not ours; by the marker alone we had written."""
+    unclear: Any = _Unclear(table, lambda _: append(newest(path), 7) and None, CommitFailedError("conflict"))
+    with pytest.raises(Superseded, match=r"^change: a newer run took run 7 for dead, it stops$"):
+        append(unclear, 7)
+    assert run_ids(path) == [7]
+    assert len(data_files(path)) == 1
 
 
 def test_an_unclear_answer_that_cannot_be_looked_into(table: DeltaTable, path: str) -> None:

@@ -198,7 +198,9 @@ def _killed_sync(*words: str) -> None:
     if process.returncode != -signal.SIGKILL:
         raise DemoFailed("the sync ended before it could be killed")
     print(f"killed -9 (exit {process.returncode}): instance is new, series and study are old.")
-    print("The dead run has no row in the ledger: what it read counts as not read.", flush=True)
+    print(
+        "It wrote no row in the ledger: the next run writes one for it, killed, with what it had committed.", flush=True
+    )
 
 
 def _sizes() -> dict[str, int]:

@@ -28,11 +28,13 @@ class Claim:
     """The right to write the lake, from its creation until `release`; a context manager.
 
     ``run_id`` is the fencing token of every commit. A run that a newer one has overtaken is not told here: its next
-    commit is refused.
+    commit is refused. ``earlier`` are the claims before it that can be read, by id; those of dead runs, this claim's
+    own finds included, name in ``overtaken_by`` who took over.
     """
 
-    def __init__(self, run_id: int, heartbeat: Heartbeat) -> None:
+    def __init__(self, run_id: int, heartbeat: Heartbeat, earlier: tuple[ClaimFile, ...] = ()) -> None:
         self.run_id = run_id
+        self.earlier = earlier
         self._heartbeat = heartbeat
 
     def release(self) -> None:
@@ -76,23 +78,25 @@ def claim(
     ids = claims.ids()
     run_id = 1 + max([last_known_run_id, *ids])
     me = process or this_process()
-    stale = _stale(claims, [i for i in ids if i not in holding], me, run_id, sleep)
+    seen = [sighting for i in ids if i not in holding and (sighting := claims.sight(i)) is not None]
+    stale = _stale(claims, seen, me, run_id, sleep)
     mine = _new_file(run_id, verb, me, clock())
     claims.create(mine)
     _step_back_for_others(claims, mine, stale, holding)
     _tidy(claims, mine, stale)
     heartbeat = Heartbeat(claims, mine, clock=clock, progress=progress, interval_seconds=interval_seconds)
     heartbeat.start()
-    return Claim(run_id, heartbeat)
+    earlier = (_taken_over(s.file, run_id) if s in stale else s.file for s in seen if s.file is not None)
+    return Claim(run_id, heartbeat, tuple(earlier))
 
 
 def _stale(
-    claims: ClaimFolder, ids: list[int], me: Process, run_id: int, sleep: Callable[[float], None]
+    claims: ClaimFolder, seen: list[ClaimSnapshot], me: Process, run_id: int, sleep: Callable[[float], None]
 ) -> list[ClaimSnapshot]:
     """The claims that were never released and whose runs are gone; AnotherWriter when one is alive."""
-    seen = [sighting for sighting in map(claims.sight, ids) if sighting is not None and not sighting.over]
-    gone = [s for s in seen if s.file is not None and is_gone(s.file.process, me)]
-    doubtful = [s for s in seen if s not in gone]
+    held = [sighting for sighting in seen if not sighting.over]
+    gone = [s for s in held if s.file is not None and is_gone(s.file.process, me)]
+    doubtful = [s for s in held if s not in gone]
     if not doubtful:
         return gone
     now = claims.storage_now(run_id)
@@ -142,12 +146,15 @@ def _tidy(claims: ClaimFolder, mine: ClaimFile, stale: list[ClaimSnapshot]) -> N
             if sighting.file is None:
                 claims.delete(sighting.run_id)
             else:
-                over = msgspec.structs.replace(sighting.file, released=True, overtaken_by=mine.run_id)
-                claims.write(over, writer=mine.run_id)
+                claims.write(_taken_over(sighting.file, mine.run_id), writer=mine.run_id)
         ids = claims.ids()
         claims.delete_below(ids[-KEPT_CLAIMS:][0] if ids else 0)
     except DicomEtlError as error:
         logger.warning("old claims not tidied", extra={"run_id": mine.run_id, "error_class": type(error).__name__})
+
+
+def _taken_over(file: ClaimFile, by_run: int) -> ClaimFile:
+    return msgspec.structs.replace(file, released=True, overtaken_by=by_run)
 
 
 def _new_file(run_id: int, verb: str, me: Process, now: datetime) -> ClaimFile:

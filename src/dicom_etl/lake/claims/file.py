@@ -54,8 +54,9 @@ class ClaimFile(msgspec.Struct, frozen=True, rename="camel"):
 
     @property
     def plausible(self) -> bool:
-        """Whether it can be told: an instant that UTC has, and a host in one line."""
-        return self.claimed_at.tzinfo is not None and 1 < self.claimed_at.year < 9999 and self.host.isprintable()
+        """Whether it can be told: instants that UTC has, and a host in one line."""
+        times = (self.claimed_at, self.heartbeat_at)
+        return all(time.tzinfo is not None and 1 < time.year < 9999 for time in times) and self.host.isprintable()
 
     @property
     def process(self) -> Process:

@@ -31,14 +31,16 @@ def commit_files(
     """The version that made ``files`` part of the table: all of them, or none.
 
     The commit is made on the snapshot that ``table`` holds, once; ``table`` itself stays at that snapshot.
-    ``details`` go into the log in clear: counts and ids only. After an unclear answer the marker tells
+    ``details`` go into the log in clear: counts and ids only. After an unclear answer the marker and the files tell
     whether the commit is ours. Raises Superseded when this run's id is not above the table's marker, or when
     somebody committed since the snapshot; StorageError or AccessDenied when the storage fails.
     """
     name = table_name(table)
     before = table.version()
-    if txn_version(table, app_id) >= run_id:
-        raise Superseded(f"{name}: run {run_id} may not write, run {txn_version(table, app_id)} already has")
+    newest = txn_version(table, app_id)
+    if newest >= run_id:
+        has = "its row stands already" if newest == run_id else f"run {newest} already has"
+        raise Superseded(f"{name}: run {run_id} may not write, {has}")
     try:
         table.create_write_transaction(
             [AddAction(f.path, f.size_bytes, {}, f.modified_ms, True, f.statistics.json()) for f in files],
@@ -51,19 +53,27 @@ def commit_files(
             ),
         )
     except FAILURES as error:
-        _settle(table, before, app_id, run_id, error)
+        _settle(table, before, (app_id, run_id), files, error)
     protect_log(table, before + 1)
     return before + 1
 
 
-def _settle(table: DeltaTable, before: int, app_id: str, run_id: int, error: Exception) -> None:
-    """Returns when the commit that ended in ``error`` is in the table all the same; raises when it is not."""
-    name = table_name(table)
+def _settle(
+    table: DeltaTable, before: int, marker: tuple[str, int], files: Sequence[AddFile], error: Exception
+) -> None:
+    """Returns when the commit that ended in ``error`` is in the table all the same; raises when it is not.
+
+    The marker alone does not tell: a newer run that takes a silent one for dead writes the ledger's row in its name.
+    """
+    name, (app_id, run_id) = table_name(table), marker
     with storage_errors(name):
         table.update_incremental()
+        named = table.file_uris()
     newest = txn_version(table, app_id)
-    if newest == run_id:
+    if newest == run_id and all(any(uri.endswith(file.path) for uri in named) for file in files[:1]):
         return
+    if newest == run_id:
+        raise Superseded(f"{name}: a newer run took run {run_id} for dead, it stops") from error
     if newest > run_id:
         raise Superseded(f"{name}: run {newest} has written, run {run_id} stops") from error
     if table.version() > before:

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -138,6 +139,17 @@ def txn_version(table: DeltaTable, app_id: str) -> int:
     """
     try:
         return table.transaction_version(app_id) or 0
+    except FAILURES as error:
+        raise storage_error(error, table_name(table)) from error
+
+
+def history(table: DeltaTable, newest: int) -> list[dict[str, Any]]:
+    """What the log says of the newest commits, the last first: version, operation, operationMetrics and more.
+
+    A MERGE's predicate is among it, and holds UIDs. Raises DataError, StorageError or AccessDenied.
+    """
+    try:
+        return table.history(newest)
     except FAILURES as error:
         raise storage_error(error, table_name(table)) from error
 
