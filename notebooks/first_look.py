@@ -10,38 +10,74 @@
 # %% [markdown]
 # # A first look at the tables
 #
-# What lies in the lake, in Spark SQL: how far it has been read, how much of what there is, one patient's studies, the
-# two queries of the Data Factory template's tutorial, and a chart.
+# What lies in the lake: a chart of it, how far it has been read, one patient's studies, and the two queries of the
+# Data Factory template's tutorial. Polars reads the Delta tables; no Spark is needed.
 #
-# The lake is the one that dicom-etl's settings name: `DICOM_ETL_CONFIG=demo-lake/demo.toml` after `make demo`, or
-# `DICOM_ETL__LAKE__ROOT=/data/lake`. Nothing is written into it.
+# `make notebook` opens it on the demo's lake. The lake is the one that dicom-etl's settings name:
+# `DICOM_ETL_CONFIG=demo-lake/demo.toml`, or `DICOM_ETL__LAKE__ROOT=/data/lake`. Nothing is written into it.
 #
 # **What this notebook prints belongs to patients.** Clear its outputs before you share it or commit it.
 
 # %%
-import atexit
 import os
-from contextlib import ExitStack
 from pathlib import Path
 
-import pandas as pd
+import matplotlib.pyplot as plt
+import polars as pl
 
-from dicom_etl.commands.query import answer
 from dicom_etl.core.settings.load import load_settings
+
+pl.Config(tbl_rows=100, tbl_width_chars=160, fmt_str_lengths=64, tbl_hide_dataframe_shape=True)
 
 # %% [markdown]
 # ## Open the lake
 #
-# A notebook on a cluster has a session, `spark`, and it is used; elsewhere dicom-etl starts one of its own. In it,
-# `instance`, `series` and `study` are views: `spark.sql` knows them by name.
+# Jupyter starts in the notebook's folder: a relative `DICOM_ETL_CONFIG` is looked for there and in the folders above.
 
 # %%
-settings = load_settings()
-lake = ExitStack()
-atexit.register(lake.close)  # should a cell fail
-instance = lake.enter_context(answer(settings, "SELECT * FROM instance", spark=globals().get("spark")))
-spark = instance.sparkSession
-print(f"{instance.count()} instances, {len(instance.columns)} columns: {', '.join(instance.columns)}")
+named = os.environ.get("DICOM_ETL_CONFIG")
+folders = (Path.cwd(), *Path.cwd().parents)
+found = next((folder / named for folder in folders if named and (folder / named).is_file()), None)
+lake = load_settings(found).lake
+
+instance = pl.scan_delta(f"{lake.root}/{lake.instance_path}")
+study = pl.scan_delta(f"{lake.root}/{lake.study_path}")
+run = pl.scan_delta(f"{lake.root}/run")
+columns = instance.collect_schema().names()
+print(f"{instance.select(pl.len()).collect().item()} instances, {len(columns)} columns: {', '.join(columns)}")
+
+# %% [markdown]
+# ## By modality and year
+#
+# `year` is null where an instance has no study date. A study counts for each modality that it has.
+
+# %%
+by_modality_and_year = (
+    instance.group_by("modality", pl.col("studyDate").dt.year().alias("year"))
+    .agg(pl.struct("partitionName", "studyInstanceUid").n_unique().alias("studies"), pl.len().alias("instances"))
+    .sort("year", "modality", nulls_last=False)
+    .collect()
+)
+chart, axes = plt.subplots()
+years = by_modality_and_year["year"].unique().sort().to_list()
+left = dict.fromkeys(years, 0)
+parts = by_modality_and_year.partition_by("modality", as_dict=True, maintain_order=True)
+for number, ((modality,), part) in enumerate(parts.items()):
+    counted = dict(part.select("year", "instances").rows())
+    widths = [counted.get(year, 0) for year in years]
+    labels = ["no date" if year is None else str(year) for year in years]
+    axes.barh(labels, widths, left=list(left.values()), label=modality or "none", color=plt.get_cmap("tab20")(number))
+    left = {year: left[year] + width for year, width in zip(years, widths, strict=True)}
+axes.set(xlabel="instances", ylabel="year of the study")
+axes.legend()
+chart_file = Path(os.environ.get("NOTEBOOK_PICTURES", ".")) / "instances_by_year.png"
+chart_file.parent.mkdir(parents=True, exist_ok=True)
+chart.savefig(chart_file, bbox_inches="tight")
+print(f"the chart is in {chart_file.name}")
+plt.show()
+
+# %%
+print(by_modality_and_year)
 
 # %% [markdown]
 # ## How far has it been read?
@@ -50,97 +86,52 @@ print(f"{instance.count()} instances, {len(instance.columns)} columns: {', '.joi
 # counts, from the first window that was read, is where the first gap begins.
 
 # %%
-freshness = spark.sql("""
-    WITH covering AS (
-      SELECT windowStart, coveredUntil FROM run WHERE status = 'succeeded' AND coveredUntil > windowStart
-    ), ordered AS (
-      SELECT *, max(coveredUntil) OVER (
-        ORDER BY windowStart ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-      FROM covering
-    )
-    SELECT date_format(
-             coalesce(min(CASE WHEN before < windowStart THEN before END), max(coveredUntil)),
-             "yyyy-MM-dd HH:mm:ss 'UTC'") AS coveredUntil,
-           count(*) AS runs
-    FROM ordered
-""")
-freshness.show(truncate=False)
-
-# %% [markdown]
-# ## By modality and year
-#
-# `year` is null where an instance has no study date. A study counts for each modality that it has.
-
-# %%
-by_modality_and_year = spark.sql("""
-    SELECT modality, year(studyDate) AS year,
-           count(DISTINCT partitionName, studyInstanceUid) AS studies, count(*) AS instances
-    FROM instance
-    GROUP BY modality, year(studyDate)
-    ORDER BY year NULLS FIRST, modality NULLS FIRST
-""")
-by_modality_and_year.show(100, truncate=False)
+covering = (
+    run.filter(pl.col("status") == "succeeded", pl.col("coveredUntil") > pl.col("windowStart"))
+    .sort("windowStart", "runId")
+    .with_columns(before=pl.col("coveredUntil").cum_max().shift(1))
+    .collect()
+)
+gaps = covering.filter(pl.col("before") < pl.col("windowStart"))["before"]
+covered_until = gaps.min() or covering["coveredUntil"].max()
+print(
+    f"covered until {covered_until:%Y-%m-%d %H:%M:%S} UTC, by {len(covering)} runs" if covered_until else "nothing yet"
+)
 
 # %% [markdown]
 # ## One patient's studies
 #
 # A patient is `patientId` and its issuer, `issuerOfPatientId`, which may be null: two hospitals may use the same
-# number. The one with the most studies is taken here; for another, put `patientId = '…'` into the first SELECT.
+# number. The one with the most studies is taken here; for another, put `pl.col("patientId") == "…"` into the filter.
 
 # %%
-patients_studies = spark.sql("""
-    WITH patient AS (
-        SELECT patientId, issuerOfPatientId
-        FROM study
-        WHERE patientId IS NOT NULL
-        GROUP BY patientId, issuerOfPatientId
-        ORDER BY count(*) DESC, sum(instanceCount) DESC, patientId, issuerOfPatientId
-        LIMIT 1
-    )
-    SELECT study.patientId, studyDate, studyDescription, modalitiesInStudy, seriesCount, instanceCount
-    FROM study JOIN patient
-      ON study.patientId = patient.patientId AND study.issuerOfPatientId <=> patient.issuerOfPatientId
-    ORDER BY studyDate, studyInstanceUid
-""")
-patients_studies.show(100, truncate=False)
+patient = ["patientId", "issuerOfPatientId"]
+most_studies = (
+    study.filter(pl.col("patientId").is_not_null())
+    .group_by(patient)
+    .agg(pl.len().alias("studies"), pl.col("instanceCount").sum().alias("instances"))
+    .sort("studies", "instances", *patient, descending=[True, True, False, False])
+    .head(1)
+)
+patients_studies = (
+    study.join(most_studies, on=patient, nulls_equal=True)
+    .sort("studyDate", "studyInstanceUid")
+    .select("patientId", "studyDate", "studyDescription", "modalitiesInStudy", "seriesCount", "instanceCount")
+    .collect()
+)
+print(patients_studies)
 
 # %% [markdown]
 # ## The template tutorial's queries
 #
-# They run as they stand there. `filePath` leads to the DICOM file: see `from_row_to_pixels.py`.
+# They run as they stand there, by Polars' SQL. `filePath` leads to the DICOM file: see `from_row_to_pixels.py`.
+# Spark SQL over the same tables is `dicom-etl query "SELECT …"`.
 
 # %%
-everything = spark.sql("SELECT * FROM instance")
-everything.show(5)
+sql = pl.SQLContext(instance=instance)
+everything = sql.execute("SELECT * FROM instance").collect()
+print(everything.head(5))
 
 # %%
-file_paths = spark.sql("SELECT sopInstanceUid, filePath FROM instance")
-file_paths.show(5, truncate=False)
-
-# %% [markdown]
-# ## A chart
-#
-# Instances by year, a colour for each modality, by matplotlib (the extra `notebook` of the wheel's file).
-
-# %%
-counted = pd.DataFrame(by_modality_and_year.collect(), columns=by_modality_and_year.columns)
-by_year = counted.pivot_table(
-    index=counted["year"].map(lambda year: "no date" if pd.isna(year) else f"{year:.0f}"),
-    columns=counted["modality"].fillna("none"),
-    values="instances",
-    aggfunc="sum",
-)
-chart = by_year.plot.barh(stacked=True, xlabel="instances", ylabel="year of the study").figure
-chart_file = Path(os.environ.get("NOTEBOOK_PICTURES", ".")) / "instances_by_year.png"
-chart_file.parent.mkdir(parents=True, exist_ok=True)
-chart.savefig(chart_file, bbox_inches="tight")
-print(f"the chart is in {chart_file.name}")
-chart  # noqa: B018 - a notebook shows its last value
-
-# %% [markdown]
-# ## Close
-#
-# Stops the session that dicom-etl started; one of a cluster's own goes on.
-
-# %%
-lake.close()
+file_paths = sql.execute("SELECT sopInstanceUid, filePath FROM instance").collect()
+print(file_paths.head(5))

@@ -12,117 +12,99 @@
 #
 # A row of `instance` has a `filePath`; `dicom_etl.open_instance` makes a pydicom data set of it, and that is a picture.
 #
-# The lake and the files are those that dicom-etl's settings name: `DICOM_ETL_CONFIG=demo-lake/demo.toml` after
-# `make demo`, or `DICOM_ETL__LAKE__ROOT` and `DICOM_ETL__FILES__ROOT`. No Spark is needed.
+# `make notebook` opens it on the demo's lake. The lake and the files are those that dicom-etl's settings name:
+# `DICOM_ETL_CONFIG=demo-lake/demo.toml`, or `DICOM_ETL__LAKE__ROOT` and `DICOM_ETL__FILES__ROOT`. No Spark is needed.
 #
 # **What this notebook shows belongs to patients**, and a picture may have a name burned into it. Clear its outputs, and
 # remove the picture, before you share anything.
 
 # %%
 import os
-import struct
-import zlib
 from pathlib import Path
-from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
-import pyarrow.compute as pc
+import polars as pl
 from pydicom import Dataset
-from pydicom.pixels import apply_rescale
+from pydicom.pixels import apply_color_lut, apply_rescale, pixel_array
 
 from dicom_etl import open_instance
 from dicom_etl.core.settings.load import load_settings
-from dicom_etl.lake.delta.table import read_rows
-from dicom_etl.lake.open import existing_lake
 
-MODALITY = os.environ.get("NOTEBOOK_MODALITY", "CT")
+MODALITY = os.environ.get("NOTEBOOK_MODALITY", "MR")
 
 # %% [markdown]
 # ## Rows
 #
-# `open_instance` needs five columns of a row: the partition, the three UIDs and `filePath`. A Spark `Row` of
-# `spark.sql("SELECT * FROM instance")` will do as well. In a large lake, ask for a study too: files are skipped by it.
+# `open_instance` needs five columns of a row: the partition, the three UIDs and `filePath`. In a large lake, filter by
+# a study too: files are skipped by it. Jupyter starts in the notebook's folder: a relative `DICOM_ETL_CONFIG` is looked
+# for there and in the folders above.
 
 # %%
-settings = load_settings()
-instance = existing_lake(settings, private=False).table("instance")
-COLUMNS = ["partitionName", "studyInstanceUid", "seriesInstanceUid", "sopInstanceUid", "filePath", "studyDate"]
-rows = read_rows(instance, COLUMNS, pc.field("modality") == MODALITY)
-rows = rows.sort_by([(name, "ascending") for name in COLUMNS[:4]]).to_pylist()
+named = os.environ.get("DICOM_ETL_CONFIG")
+folders = (Path.cwd(), *Path.cwd().parents)
+found = next((folder / named for folder in folders if named and (folder / named).is_file()), None)
+settings = load_settings(found)
+
+instance = pl.scan_delta(f"{settings.lake.root}/{settings.lake.instance_path}")
+rows = instance.filter(pl.col("modality") == MODALITY).sort("studyInstanceUid", "sopInstanceUid").collect()
 print(f"{len(rows)} instances of modality {MODALITY}")
 
 # %% [markdown]
-# ## A data set
+# ## The largest picture
 #
-# Headers first: with `stop_before_pixels` no more is read of a file than it takes. Not every instance is a picture, and
-# most compressed ones need another package (`pylibjpeg`), so the first one that numpy alone can draw is taken.
-
+# Headers first: with `stop_before_pixels` no more is read of a file than it takes. Of the first hundred, the largest
+# picture is taken that can be decoded. pillow decodes JPEG and JPEG 2000, pyjpegls decodes JPEG-LS, pydicom itself the
+# rest but lossless JPEG. Not every instance has pixels, whatever its header says.
 
 # %%
-def drawable(header: Dataset) -> bool:
-    """Whether it is one grey picture, or several, that no codec has compressed."""
-    grey = header.get("SamplesPerPixel") == 1 and "Rows" in header
-    return grey and not header.file_meta.TransferSyntaxUID.is_compressed
+headers = [(row, open_instance(row, settings, stop_before_pixels=True)) for row in rows.head(100).to_dicts()]
+headers.sort(key=lambda found: found[1].get("Rows", 0) * found[1].get("Columns", 0), reverse=True)
 
 
-def first_drawable(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    for row in rows:
-        if drawable(open_instance(row, settings, stop_before_pixels=True)):
-            return row
+def frame_of(dataset: Dataset) -> np.ndarray | None:
+    """The first frame, colours as RGB; None where there are no pixels, or none that can be decoded."""
+    if "PixelData" not in dataset:
+        return None
+    try:
+        return pixel_array(dataset, index=0)
+    except (NotImplementedError, RuntimeError, ValueError, AttributeError) as error:
+        print(f"one cannot be decoded: {type(error).__name__}")
+        return None
+
+
+for row, header in headers:
+    frame = frame_of(dataset := open_instance(row, settings)) if "Rows" in header else None
+    if frame is not None and frame.min() < frame.max():
+        break
+else:
     raise SystemExit(f"no instance of modality {MODALITY} can be drawn: set NOTEBOOK_MODALITY to another one")
-
-
-row = first_drawable(rows)
-dataset = open_instance(row, settings)
 print(f"{dataset.Modality} of {row['studyDate']}: {dataset.Rows} x {dataset.Columns}, {dataset.BitsStored} bits")
 
 # %% [markdown]
 # ## Its pixels
 #
-# Stored values become those of the modality (Hounsfield units for CT) by slope and intercept.
+# Stored values become those of the modality (Hounsfield units for CT) by slope and intercept. Black is the lowest
+# hundredth of the values, white the highest; with MONOCHROME1 it is the other way round.
 
 # %%
-pixels = apply_rescale(dataset.pixel_array, dataset)
-frame = pixels if pixels.ndim == 2 else pixels[0]
+if dataset.PhotometricInterpretation == "PALETTE COLOR":
+    frame = apply_color_lut(frame, dataset)
+    frame = (frame >> 8 if frame.dtype == np.uint16 else frame).astype(np.uint8)
+if frame.ndim == 2:
+    frame = apply_rescale(frame, dataset)
 print(f"values from {frame.min():g} to {frame.max():g}, mean {frame.mean():.1f}")
 
-# %% [markdown]
-# ## A picture
-#
-# Black is the lowest hundredth of the values, white the highest. The standard library is enough for a PNG; with
-# matplotlib it would be `plt.imshow(frame, cmap="gray")`.
-
-
-# %%
-class Picture(bytes):
-    """PNG bytes that a notebook shows as a picture."""
-
-    def _repr_png_(self) -> bytes:
-        return bytes(self)
-
-
-def png(grey: np.ndarray) -> Picture:
-    """The picture of a table of grey values from 0 to 255 (PNG specification, 8 bits, no filter)."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width = grey.shape
-    lines = b"".join(b"\0" + line.tobytes() for line in grey)
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return Picture(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
-
-
 low, high = np.percentile(frame, (1, 99))
-grey = (np.clip((frame - low) / max(high - low, 1e-9), 0, 1) * 255).astype(np.uint8)
-if dataset.PhotometricInterpretation == "MONOCHROME1":  # there, the lowest value is white
-    grey = 255 - grey
-picture = png(grey)
+grey = "gray_r" if dataset.PhotometricInterpretation == "MONOCHROME1" else "gray"
+picture, axes = plt.subplots()
+axes.imshow(frame, cmap=grey, vmin=low, vmax=max(high, low + 1e-9))
+axes.set_axis_off()
 picture_file = Path(os.environ.get("NOTEBOOK_PICTURES", ".")) / f"{MODALITY}.png"
 picture_file.parent.mkdir(parents=True, exist_ok=True)
-picture_file.write_bytes(picture)
+picture.savefig(picture_file, bbox_inches="tight")
 print(f"the picture is in {picture_file.name}")
-picture  # noqa: B018 - a notebook shows its last value
+plt.show()
 
 # %% [markdown]
 # ## Without the right to the files

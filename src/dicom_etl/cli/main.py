@@ -167,11 +167,18 @@ def emulator(
 
 @cli.command(epilog="Example: dicom-etl demo")
 @settings_options
-def demo(log_format: LogFormat, verbose: bool, **_others: Any) -> int:
-    """Run the demo on real DICOM files, against a local DICOM service, in ./demo-lake; its settings are its own."""
-    configure_logs(log_format, verbose=verbose)
-    from dicom_etl.commands.demo.demo import main  # noqa: PLC0415
+@click.option("--yes", is_flag=True, help="Replace the ./demo-lake of an earlier demo without a question.")
+def demo(log_format: LogFormat, verbose: bool, yes: bool, **_others: Any) -> int:
+    """Run the demo on real DICOM files, against a local DICOM service, in ./demo-lake; its settings are its own.
 
+    On a terminal it asks before it replaces the folder of an earlier demo; elsewhere it replaces it.
+    """
+    configure_logs(log_format, verbose=verbose)
+    from dicom_etl.commands.demo.demo import is_there, main  # noqa: PLC0415
+
+    if is_there() and not yes and sys.stdin.isatty() and not click.confirm("Replace the demo-lake that is here?"):
+        click.echo("demo-lake is left as it is")
+        return 0
     return main()
 
 

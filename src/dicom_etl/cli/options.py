@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from dicom_etl.core.errors import ConfigurationError
 from dicom_etl.core.logs import LogFormat, configure_logging
 from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
+
+# As commands.demo.demo has it; that module is not loaded for a name.
+_DEMO_CONFIG = Path("demo-lake/demo.toml")
 
 _OPTIONS = (
     click.option("--config", type=click.Path(path_type=Path), help="Settings file."),
@@ -45,9 +51,22 @@ def common(command: Callable[..., Any]) -> Callable[..., Any]:
         configure_logs(log_format, verbose=verbose)
         if log_format == "json" and "as_json" in kwargs:  # lines for a program: all of them
             kwargs["as_json"] = True
-        return command(load_settings(config, overrides), *args, **kwargs)
+        settings = load_settings(config, overrides)
+        with _demo_suggested(settings):
+            return command(settings, *args, **kwargs)
 
     return with_settings
+
+
+@contextmanager
+def _demo_suggested(settings: Settings) -> Iterator[None]:
+    """Where a setting is missing, and the folder has a demo's lake but the settings name none, name the demo's file."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if settings.lake.root or not _DEMO_CONFIG.is_file():
+            raise
+        raise ConfigurationError(f"{error}; for the demo's lake: --config {_DEMO_CONFIG}") from error
 
 
 def configure_logs(log_format: LogFormat, *, verbose: bool) -> None:

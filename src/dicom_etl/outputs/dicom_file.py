@@ -23,13 +23,14 @@ from pydicom.dataelem import RawDataElement
 from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from dicom_etl.core.attributes import DEFAULT_PARTITION, INSTANCE_KEY
-from dicom_etl.core.errors import AccessDenied, ConfigurationError, DataError, StorageError, UsageError
+from dicom_etl.core.errors import AccessDenied, ConfigurationError, DataError, ServiceUnavailable, StorageError
 from dicom_etl.core.logs import quiet_libraries
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.dicomweb.search import partitions
+from dicom_etl.outputs.row_values import row_values
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.remote.storage import FilesystemOf, Storage, storage_of
@@ -50,7 +51,7 @@ _UNREADABLE = (
 
 
 class Columns(Protocol):
-    """A Spark Row, a dict, or whatever else gives a value by the name of a column."""
+    """A Spark Row, a dict, a row of pandas, a frame of one row: whatever gives a value by the name of a column."""
 
     def __getitem__(self, name: str, /) -> Any: ...
 
@@ -80,9 +81,9 @@ def open_instance(
     (``dicomweb.client.connect``) and a ``filesystem_of`` (``storage.storage_of(settings).filesystem``), which are
     otherwise made for each.
 
-    Raises UsageError for a row without these columns; DataError when the file is another instance's, cannot be read,
-    is nowhere, or must not be followed; StorageError when the lake fails; ConfigurationError without any address;
-    for the service as ``HttpClient.send``.
+    Raises UsageError for a row without these columns, or what is not one row; DataError when the file is another
+    instance's, cannot be read, is nowhere, or must not be followed; StorageError when the lake fails;
+    ConfigurationError without any address; for the service as ``HttpClient.send``.
     """
     quiet_libraries()
     settings = load_settings() if settings is None else settings
@@ -110,10 +111,7 @@ def files_root(settings: Settings) -> str:
 
 
 def _named(row: Columns) -> _Named:
-    try:
-        partition, study, series, sop, path = (_text(row[name]) for name in _COLUMNS)
-    except (LookupError, ValueError, TypeError):  # a Row raises ValueError, an unnamed tuple TypeError
-        raise UsageError(f"open_instance: the row lacks a column: select {', '.join(_COLUMNS)}") from None
+    partition, study, series, sop, path = map(_text, row_values(row, _COLUMNS).values())
     if not (study and series and sop):
         raise DataError("the row names no instance: one of its UIDs is null")
     if partition in (".", "..") or not all(_UID.fullmatch(uid.strip(_PADDING)) for uid in (study, series, sop)):
@@ -178,8 +176,11 @@ def _from_service(named: _Named, settings: Settings, client: HttpClient | None, 
         raise ConfigurationError(f"{why}, and dicom.base_url is not set, so the service cannot be asked either")
     connection: AbstractContextManager[HttpClient]
     connection = nullcontext(client) if client else connect(settings.dicom, dicom_tokens(settings.dicom))
-    with connection as service:
-        content = retrieve_instance(service, *named.uids, partition=_segment(service, named.partition))
+    try:
+        with connection as service:
+            content = retrieve_instance(service, *named.uids, partition=_segment(service, named.partition))
+    except ServiceUnavailable as error:
+        raise ServiceUnavailable(f"{why}, so the service was asked: {error}") from None
     if content is None:
         raise DataError(f"{why}, and the service has no such instance: it was deleted after the table was written")
     return content

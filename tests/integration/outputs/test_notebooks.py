@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pydicom
 import pytest
+from pydicom.pixels import get_decoder
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, JPEGLSNearLossless
 
 from dicom_etl.commands.upload import upload
 from support.site import Site, at, text_at, ticks_at
@@ -27,6 +30,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 COUNTS = [
     ("SR", None, 1, 1),
     ("RTPLAN", 2003, 1, 1),
+    ("CR", 2004, 1, 1),
     ("CT", 2004, 1, 1),
     ("MR", 2004, 1, 1),
     ("NM", 2004, 1, 1),
@@ -36,12 +40,22 @@ COUNTS = [
 ]
 
 
+def without_pixels(path: Path) -> Path:
+    """A file whose header says that it is a picture of 128 x 128, and that has none, as some of the demo's have."""
+    dataset = pydicom.dcmread(TEST_FILES / "CT_small.dcm")
+    dataset.Modality, dataset.SOPInstanceUID, dataset.StudyInstanceUID = "CR", "1.9.1.1", "1.9"
+    del dataset.PixelData
+    dataset.save_as(path)
+    return path
+
+
 @pytest.fixture(scope="module")
-def lake(make_shared_site: Callable[..., Site]) -> Site:
-    """Six real files, and two patients with the same number: one of two studies, one of one. All of it synced."""
+def lake(make_shared_site: Callable[..., Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Seven files, and two patients with the same number: one of two studies, one of one. All of it synced."""
     site = make_shared_site("dicom.connections=1")
-    kinds = [done.outcome.kind for done in upload(site.settings, [TEST_FILES / name for name in FILES])]
-    assert len(kinds) == 6
+    files = [TEST_FILES / name for name in FILES] + [without_pixels(tmp_path_factory.mktemp("cr") / "cr.dcm")]
+    kinds = [done.outcome.kind for done in upload(site.settings, files)]
+    assert len(kinds) == 7
     assert all(kind.startswith("stored") for kind in kinds)
     seven = {"id": "7", "issuer": "North", "name": "Seven^North", "modality": "US"}
     site.create("1.1", "1.1.1", "1.1.1.1", date="20240102", description="first", **seven)
@@ -52,7 +66,7 @@ def lake(make_shared_site: Callable[..., Site]) -> Site:
     site.sync()
     (later,) = site.sync(text_at(11.25), text_at(11.5))
     assert (later.entries_read, later.covered_until) == (0, ticks_at(11.5))
-    assert {name: len(rows) for name, rows in site.tables().items()} == {"instance": 10, "series": 10, "study": 9}
+    assert {name: len(rows) for name, rows in site.tables().items()} == {"instance": 11, "series": 11, "study": 10}
     assert site.tables() == site.expected()
     return site
 
@@ -69,11 +83,13 @@ def environment(site: Site, pictures: Path) -> dict[str, str]:
     }
 
 
-def script(site: Site, name: str, pictures: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """A notebook, run as a script would be, in a folder without settings."""
+def script(
+    site: Site, name: str, pictures: Path, folder: Path | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """A notebook, run as a script would be, in a folder without settings, or in ``folder``."""
     variables = {**os.environ, **environment(site, pictures), **more}
     command = [sys.executable, str(NOTEBOOKS / name)]
-    return subprocess.run(command, env=variables, cwd=pictures, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=variables, cwd=folder or pictures, capture_output=True, text=True, check=False)
 
 
 def bars(chart: Any) -> dict[tuple[str, str], float]:
@@ -94,100 +110,113 @@ def test_a_first_look_shows_what_the_lake_holds(
     """Counts by modality and year, the studies of one patient and not of the other, the tutorial's queries, a chart."""
     for name, value in environment(lake, tmp_path).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("DICOM_ETL_CONFIG", raising=False)
     versions = {name: lake.version(name) for name in ("instance", "series", "study", "run")}
 
-    shown: dict[str, Any] = runpy.run_path(str(NOTEBOOKS / "first_look.py"), init_globals={"spark": lake.spark})
+    shown: dict[str, Any] = runpy.run_path(str(NOTEBOOKS / "first_look.py"))
 
-    assert [tuple(row) for row in shown["by_modality_and_year"].collect()] == COUNTS
-    # The other run has read a later range by hand: what it covers lies behind a gap.
-    assert [tuple(row) for row in shown["freshness"].collect()] == [("2024-05-01 11:00:00 UTC", 2)]
-    assert [tuple(row) for row in shown["patients_studies"].collect()] == [
+    assert shown["by_modality_and_year"].rows() == COUNTS
+    assert shown["patients_studies"].rows() == [
         ("7", date(2024, 1, 2), "first", "US", 2, 2),
         ("7", date(2024, 3, 1), "<second> & last", "US", 1, 1),
     ]
-    assert shown["everything"].count() == 10
-    paths = {row.filePath for row in shown["file_paths"].collect()}
-    assert len(paths) == 10
+    assert shown["everything"].height == 11
+    paths = set(shown["file_paths"]["filePath"])
+    assert len(paths) == 11
     assert all(path.startswith("AHDS/emulator/dicom/dicom/Microsoft.Default/") for path in paths)
     assert bars(shown["chart"]) == {
         (str(year or "no date"), modality): instances for modality, year, _, instances in COUNTS
     }
     assert (tmp_path / "instances_by_year.png").read_bytes().startswith(PNG)
     said = capsys.readouterr().out
-    assert said.startswith("10 instances, 14 columns: partitionName, ")
-    assert "|US      |2024|2      |3        |" in said
+    assert said.startswith("11 instances, 14 columns: partitionName, ")
+    assert "│ US       ┆ 2024 ┆ 2       ┆ 3         │" in said
+    # The other run has read a later range by hand: what it covers lies behind a gap.
+    assert "covered until 2024-05-01 11:00:00 UTC, by 2 runs" in said
     assert {name: lake.version(name) for name in versions} == versions
-    # The session that was given goes on, without the notebook's views.
-    assert lake.spark is not None
-    assert [row[0] for row in lake.spark.sql("SELECT 1").collect()] == [1]
-    assert not lake.spark.catalog.tableExists("instance")
 
 
-@pytest.mark.soak  # a JVM of its own
-def test_a_first_look_is_a_script_too(lake: Site, tmp_path: Path) -> None:
-    """Without a session it starts one and stops it, and says the same."""
-    done = script(lake, "first_look.py", tmp_path)
+def test_a_first_look_runs_in_any_folder(lake: Site, tmp_path: Path) -> None:
+    """A relative DICOM_ETL_CONFIG is found in the folders above; else the error says where it looked."""
+    config = tmp_path / "demo-lake" / "demo.toml"
+    inner = tmp_path / "a" / "b"
+    config.parent.mkdir()
+    inner.mkdir(parents=True)
+    config.write_text("[feed]\nwindow = '1h'\n")
+    done = script(lake, "first_look.py", tmp_path, inner, DICOM_ETL_CONFIG="demo-lake/demo.toml")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("10 instances, 14 columns: partitionName, ")
-    for modality, year, studies, instances in COUNTS:
-        cells = (f"{modality:8}", f"{year or 'NULL'}", f"{studies:<7}", f"{instances:<9}")
-        assert f"|{'|'.join(cells)}|" in done.stdout
-    assert (tmp_path / "instances_by_year.png").read_bytes().startswith(PNG)
-
-
-def pixels_of(picture: bytes) -> tuple[int, int, bytes]:
-    """Width, height and grey values of a PNG without filters, its checksums looked at."""
-    assert picture.startswith(PNG)
-    chunks, at_byte = {}, 8
-    while at_byte < len(picture):
-        length = int.from_bytes(picture[at_byte : at_byte + 4])
-        kind, data = picture[at_byte + 4 : at_byte + 8], picture[at_byte + 8 : at_byte + 8 + length]
-        assert int.from_bytes(picture[at_byte + 8 + length : at_byte + 12 + length]) == zlib.crc32(kind + data)
-        chunks[kind], at_byte = data, at_byte + 12 + length
-    width, height = int.from_bytes(chunks[b"IHDR"][:4]), int.from_bytes(chunks[b"IHDR"][4:8])
-    lines = zlib.decompress(chunks[b"IDAT"])
-    assert len(lines) == height * (width + 1)
-    assert all(lines[line * (width + 1)] == 0 for line in range(height))
-    return width, height, b"".join(lines[line * (width + 1) + 1 : (line + 1) * (width + 1)] for line in range(height))
-
-
-CT_SAID = [
-    "1 instances of modality CT",
-    "CT of 2004-01-19: 128 x 128, 16 bits",
-    "values from -896 to 1167, mean -119.1",
-    "the picture is in CT.png",
-]
+    assert done.stdout.startswith("11 instances, 14 columns: partitionName, ")
+    shutil.rmtree(config.parent)
+    lost = script(lake, "first_look.py", tmp_path, inner, DICOM_ETL_CONFIG="demo-lake/demo.toml")
+    assert lost.returncode == 1
+    assert lost.stderr.splitlines()[-1].endswith(f"No such file or directory (a relative path: looked for in {inner})")
 
 
 @pytest.mark.parametrize("files", ["files", "no such folder"])
-def test_a_row_becomes_a_picture(lake: Site, tmp_path: Path, files: str) -> None:
-    """The CT's file is found by its row, in the lake or from the service, and drawn, without Spark."""
+@pytest.mark.parametrize(
+    ("modality", "said"),
+    [
+        ("CT", ["1 instances", "CT of 2004-01-19: 128 x 128, 16 bits", "values from -896 to 1167, mean -119.1"]),
+        # The larger of two.
+        ("MR", ["2 instances", "MR of 2005-11-30: 300 x 484, 12 bits", "values from 0 to 1123, mean 191.7"]),
+    ],
+)
+def test_a_row_becomes_a_picture(lake: Site, tmp_path: Path, files: str, modality: str, said: list[str]) -> None:
+    """The largest picture is found by its row, in the lake or from the service, and drawn, without Spark."""
     before = lake.service.requests.count()
-    done = script(lake, "from_row_to_pixels.py", tmp_path, DICOM_ETL__FILES__ROOT=str(lake.folder / files))
+    done = script(
+        lake,
+        "from_row_to_pixels.py",
+        tmp_path,
+        DICOM_ETL__FILES__ROOT=str(lake.folder / files),
+        NOTEBOOK_MODALITY=modality,
+    )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == CT_SAID
-    asked = lake.service.requests.count() - before
-    assert asked == (0 if files == "files" else 4)  # the header and the whole, each after the partitions
-    width, height, grey = pixels_of((tmp_path / "CT.png").read_bytes())
-    assert (width, height) == (128, 128)
-    # By hand from the file's bytes: percentiles 1 and 99 are -850 and 673.17, these values -15, -33 and -53.
-    assert list(grey[90 * 128 + 64 : 90 * 128 + 67]) == [139, 136, 133]
-    assert (min(grey), max(grey)) == (0, 255)
+    first, *rest = said
+    assert done.stdout.splitlines() == [
+        f"{first} of modality {modality}", *rest, f"the picture is in {modality}.png"
+    ]  # fmt: skip
+    # Each header and the one whole file, each after the partitions.
+    expected = {"CT": 4, "MR": 6}[modality]
+    assert lake.service.requests.count() - before == (0 if files == "files" else expected)
+    assert (tmp_path / f"{modality}.png").read_bytes().startswith(PNG)
 
 
-def test_what_cannot_be_drawn_is_said(lake: Site, tmp_path: Path) -> None:
-    """A modality whose only instance is compressed, or of which there is none, ends with a sentence and no picture."""
-    for modality, count in (("NM", 1), ("XA", 0)):
-        done = script(lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY=modality)
-        assert done.returncode == 1
-        assert done.stdout == f"{count} instances of modality {modality}\n"
-        assert done.stderr.startswith(f"no instance of modality {modality} can be drawn")
+def test_pixels_compressed_as_jpeg_2000_are_drawn(lake: Site, tmp_path: Path) -> None:
+    done = script(lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY="NM")
+    assert "NM of 2004-08-26: 1024 x 256, " in done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "NM.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless])
+def test_the_extra_notebook_decodes_the_usual_compressions(syntax: pydicom.uid.UID) -> None:
+    """JPEG, JPEG 2000 and JPEG-LS, by pillow and pyjpegls."""
+    assert get_decoder(syntax).is_available
+
+
+def test_jpeg_ls_gives_the_pixels_that_were_compressed() -> None:
+    """The same picture, stored both ways in pydicom's own files."""
+    plain, compressed = (
+        pydicom.dcmread(TEST_FILES / name).pixel_array for name in ("MR_small.dcm", "MR_small_jpeg_ls_lossless.dcm")
+    )
+    assert plain.shape == (64, 64)
+    assert np.array_equal(plain, compressed)
+
+
+@pytest.mark.parametrize(("modality", "count"), [("CR", 1), ("SR", 1), ("XA", 0)])
+def test_what_cannot_be_drawn_is_said(lake: Site, tmp_path: Path, modality: str, count: int) -> None:
+    """A header without its pixels, an instance that is no picture, or none at all: a sentence, and no picture."""
+    done = script(lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY=modality)
+    assert done.returncode == 1
+    assert done.stdout == f"{count} instances of modality {modality}\n"
+    assert done.stderr.startswith(f"no instance of modality {modality} can be drawn")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["first_look.py", "from_row_to_pixels.py"])
 def test_a_notebook_is_jupytexts_percent_format(name: str) -> None:
-    """A header that names the format; cells of Markdown and of code; every picture is the last value of its cell."""
+    """A header that names the format; cells of Markdown and of code; it says whose what it shows is."""
     text = (NOTEBOOKS / name).read_text(encoding="utf-8")
     assert re.match(r"# ---\n# jupyter:\n#   jupytext:\n(?:#.*\n)*#       format_name: percent\n# ---\n", text)
     cells = re.split(r"^# %%", text, flags=re.MULTILINE)[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from dicom_etl.cli.main import cli
 from dicom_etl.commands.demo import demo
 from dicom_etl.commands.demo.demo import KILLED_BEHIND
+from dicom_etl.core.errors import ConfigurationError
 from tools.log_docs import log_events
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -90,6 +93,66 @@ def test_the_demo_stops_when_its_set_up_fails(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(demo, "installed_jars", list)
     assert demo.main() == 78
     assert ran == [["dicom_etl", "setup"]]
+
+
+class Terminal(io.StringIO):
+    """Standard input of a person, with what they type."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "runs"),
+    [
+        ([], "n\n", 0),
+        ([], "\n", 0),
+        ([], "y\n", 1),
+        (["--yes"], "", 1),
+        ([], None, 1),  # no terminal: a script's demo is what it always was
+    ],
+)
+def test_a_second_demo_asks_before_it_replaces_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], typed: str | None, runs: int
+) -> None:
+    """On a terminal, unless --yes is given; the first demo of a folder has nothing to replace."""
+    ran: list[str] = []
+    monkeypatch.setattr("dicom_etl.commands.demo.demo.main", lambda: bool(ran.append("demo")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", Terminal("") if typed is not None else io.StringIO())
+    assert cli.main(["demo"], standalone_mode=False) == 0
+    assert ran == ["demo"]
+    ran.clear()
+    (tmp_path / "demo-lake").mkdir()
+    (tmp_path / "demo-lake" / "demo.toml").touch()
+    monkeypatch.setattr(sys, "stdin", Terminal(typed) if typed is not None else io.StringIO())
+    assert cli.main(["demo", *words], standalone_mode=False) == 0
+    assert len(ran) == runs
+
+
+def test_help_runs_no_demo(tmp_path: Path) -> None:
+    """Neither the verb's nor that of its package, of which no module is a program."""
+    for words, code in ((["-m", "dicom_etl", "demo", "--help"], 0), (["-m", "dicom_etl.commands.demo", "--help"], 1)):
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == code
+        assert ("Usage: dicom-etl demo" in done.stdout) == (code == 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_in_a_folder_with_a_demo_its_settings_are_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no lake is named; a lake that is named is not to be taken for the demo's."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError) as alone:
+        cli.main(["status"], standalone_mode=False)
+    (tmp_path / "demo-lake").mkdir()
+    (tmp_path / "demo-lake" / "demo.toml").touch()
+    with pytest.raises(ConfigurationError) as beside:
+        cli.main(["status"], standalone_mode=False)
+    assert str(alone.value).startswith("lake.root is not set: ")
+    assert str(beside.value) == f"{alone.value}; for the demo's lake: --config demo-lake/demo.toml"
+    with pytest.raises(ConfigurationError, match="no lake at") as named:
+        cli.main(["status", "--set", "lake.root=lake"], standalone_mode=False)
+    assert "demo-lake" not in str(named.value)
 
 
 def test_the_demo_kills_behind_an_event_that_is_logged() -> None:

@@ -177,6 +177,16 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path, how: str) -> N
     ]
 
 
+def test_of_a_relative_file_the_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jupyter and cron start in folders of their own."""
+    monkeypatch.chdir(tmp_path)
+    missing = "no such folder/missing.toml"
+    assert problems(tmp_path, environment={"DICOM_ETL_CONFIG": missing}) == [
+        f"{missing}: cannot read the configuration file: No such file or directory "
+        f"(a relative path: looked for in {tmp_path})"
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -20,6 +20,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pydicom
 import pytest
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ServiceRequestError
@@ -122,12 +125,43 @@ def test_the_file_is_read_from_the_lake(site: Site) -> None:
     assert site.retrieved() == 0
 
 
-@pytest.mark.parametrize("form", [dict, lambda row: Row(**row)], ids=["dict", "Row"])
-def test_rows_of_every_kind_are_taken(site: Site, form: Callable[..., Any]) -> None:
-    """A dict and a Spark Row name an instance alike, whatever other columns they have."""
+FORMS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "dict": dict,
+    "Spark Row": lambda row: Row(**row),
+    "pandas Series": pd.Series,
+    "pandas iterrows": lambda row: next(pd.DataFrame([row]).iterrows())[1],
+    "pandas itertuples": lambda row: next(pd.DataFrame([row]).itertuples()),
+    "pandas frame": lambda row: pd.DataFrame([row], index=[7]),
+    "Polars named row": lambda row: pl.DataFrame([row]).row(0, named=True),
+    "Polars frame": lambda row: pl.DataFrame([row]),
+    "Arrow table": lambda row: pa.Table.from_pylist([row]),
+    "Arrow record batch": lambda row: pa.RecordBatch.from_pylist([row]),
+    "Arrow scalar": lambda row: pa.array([row])[0],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_every_kind_are_taken(site: Site, form: str) -> None:
+    """Each kind of row that docs/researchers.md names opens its instance, whatever other columns it has."""
     row = {name: value for name, value in ct_row(site).items() if name != "metadata"}
     assert len(row) > 5
-    assert_ct(open_instance(form(row), site.settings()))
+    assert_ct(open_instance(FORMS[form](row), site.settings()))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_row_of_any_kind_says_which_column_it_lacks(site: Site, form: str) -> None:
+    """The column is named, and no value of the row."""
+    row = {name: value for name, value in ct_row(site).items() if name not in ("metadata", "filePath", "partitionName")}
+    said = outcome(site, FORMS[form](row))
+    assert said.startswith("UsageError: open_instance: the row lacks partitionName, filePath: select partitionName, ")
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.Table.from_pylist])
+def test_a_frame_of_several_rows_is_refused(site: Site, frame: Callable[..., Any]) -> None:
+    row = {name: value for name, value in ct_row(site).items() if name != "metadata"}
+    assert outcome(site, frame([row])) == "opened"
+    said = outcome(site, frame([row, row]))
+    assert said == "UsageError: open_instance: it opens one row, and this frame has 2: give one of them"
 
 
 def test_all_that_a_service_holds_opens(site: Site) -> None:
@@ -520,8 +554,16 @@ def test_a_row_without_a_column_is_a_wrong_call(site: Site) -> None:
     row = ct_row(site)
     for column in ("partitionName", "studyInstanceUid", "seriesInstanceUid", "sopInstanceUid", "filePath"):
         less = {name: value for name, value in row.items() if name not in (column, "metadata")}
-        for form in (less, Row(**less), tuple(less.values()), list(less.values())):
-            assert outcome(site, form).startswith("UsageError: open_instance: the row lacks a column: select partition")
+        for form in (less, Row(**less)):
+            said = outcome(site, form)
+            assert said.startswith(f"UsageError: open_instance: the row lacks {column}: select partitionName, ")
+
+
+def test_a_tuple_without_names_is_told_what_to_give(site: Site) -> None:
+    """It holds all columns, and nothing says which value is which."""
+    row = ct_row(site)
+    for form in (tuple(row.values()), list(row.values())):
+        assert outcome(site, form).startswith("UsageError: open_instance: a plain tuple has no names of columns: give")
 
 
 def test_an_instance_that_is_nowhere_is_said(site: Site) -> None:

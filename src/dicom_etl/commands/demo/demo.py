@@ -27,6 +27,7 @@ FOLDER = Path("demo-lake")
 CONFIG = FOLDER / "demo.toml"
 STEP_TICKS = 60 * 10_000_000  # the demo's service makes one change a minute
 KILLED_BEHIND = "instance merged"
+SHOWN_NAMES = 3  # of the files that the service refused, for each reason
 
 _COMMAND = [sys.executable, "-m", "dicom_etl"]
 
@@ -43,7 +44,7 @@ def main() -> int:
     _fresh_folder()
     with _service() as address:
         _write_config(address)
-        say("1. Upload every DICOM file that the pydicom package ships")
+        say("1. Upload every DICOM file that the pydicom package ships (a service refuses the odd ones: expected)")
         _upload([PYDICOM_FILES])
         say("2. Sync: the change feed, window by window, into a new lake (--until now: this hour is still open)")
         _run("sync", "--init", "--until", _now(address))
@@ -65,6 +66,11 @@ def main() -> int:
         _verify()
     _say_what_next()
     return 0
+
+
+def is_there() -> bool:
+    """Whether the folder of an earlier demo is in the working folder, which ``main`` replaces."""
+    return CONFIG.exists()
 
 
 def say(text: str) -> None:
@@ -153,7 +159,8 @@ def _upload(paths: list[Path]) -> None:
         if outcome["outcome"] == "refused":
             reasons[outcome["reason"]].append(Path(outcome["path"]).name)
     for reason, names in reasons.items():
-        print(f"refused, {reason}: {', '.join(sorted(names))}")
+        shown = ", ".join(sorted(set(names))[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
+        print(f"      refused, {reason}: {len(names)} ({shown})")
 
 
 def _instances(address: str) -> list[Instance]:
@@ -253,9 +260,11 @@ def _say_what_next() -> None:
     shown = program.relative_to(Path.cwd()) if program.is_relative_to(Path.cwd()) else program
     print(
         f"""
-The local DICOM service has stopped (dicom-etl emulator starts another one).
+The demo's DICOM service has stopped. So sync, verify and upload say that it cannot be reached, and status says that the
+tables are behind, by a day and more: both are expected. (dicom-etl emulator starts another service, an empty one.)
 The tables lie in {FOLDER / "tables"}, the DICOM files in {FOLDER / "files"}. What to type next:
   {shown} query --config {CONFIG} "SELECT * FROM study LIMIT 5"
   {shown} status --config {CONFIG}
-  {shown} --help"""
+  {shown} --help
+In a checkout, make notebook opens JupyterLab on these tables."""
     )

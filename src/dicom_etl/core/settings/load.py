@@ -102,7 +102,9 @@ def _from_file(path: Path | None) -> dict[str, _Value]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise ConfigurationError(f"{path}: cannot read the configuration file: {reason}") from error
+        # Jupyter, cron and services start in folders of their own.
+        where = "" if path.is_absolute() else f" (a relative path: looked for in {Path.cwd()})"
+        raise ConfigurationError(f"{path}: cannot read the configuration file: {reason}{where}") from error
     return _from_toml(text, str(path))
 
 

@@ -9,12 +9,14 @@ from datetime import datetime
 from threading import Lock
 from types import TracebackType
 from typing import TypeVar, cast
+from urllib.parse import urlsplit
 
 import httpx
 import tenacity
 
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import ServiceUnavailable
+from dicom_etl.core.settings.rules import is_loopback
 from dicom_etl.remote.http.endpoint import Endpoint
 from dicom_etl.remote.http.request import HttpRequest
 from dicom_etl.remote.http.response import NOT_JSON, HttpResponse
@@ -198,6 +200,8 @@ def _advice(failure: RetryableError, endpoint: Endpoint, host: str) -> str:
     hint = "run again later"
     if failure.kind is FailureKind.UNREACHABLE:
         hint = f"check {endpoint.address_key} and the network"
+        if is_loopback(urlsplit(f"//{host}").hostname or ""):
+            hint = f"no service runs there now (the demo's ends with the demo); start one, or {hint}"
     elif failure.reason == NOT_JSON:
         hint += f"; if it stays so, something else answers there: check {endpoint.address_key}, and proxies"
     elif failure.retry_after is not None:
