@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
+from dicom_etl.lake import column_facts
+from dicom_etl.lake.ledger import SCHEMA
+from dicom_etl.tables.schema import INSTANCE, TABLES
 from support.oracle import COLUMNS, KEYS
-from tools import table_docs
 from tools.table_docs import tables_document
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tables.md"
-CELLS = ["column", "keyword", "tag", "VR", "type", "null", "what it holds"]
+CELLS = ["column", "keyword", "tag", "VR", "type", "null", "what it holds", "example"]
 TYPES = {"string", "long", "double", "timestamp", "date"}
 Row = dict[str, str]
 
@@ -75,9 +77,23 @@ def test_keywords_tags_and_vrs_are_those_of_dicom(documented: dict[str, list[Row
 @pytest.mark.parametrize("gone", ["filePath", "sequence", "modality"])
 def test_a_column_without_a_description_is_noticed(monkeypatch: pytest.MonkeyPatch, gone: str) -> None:
     """The broken twins: a column that nobody has described fails, and one that is no attribute any more as well."""
-    if gone in table_docs._FACTS:
-        monkeypatch.delitem(table_docs._FACTS, gone)
+    if gone in column_facts._FACTS:
+        monkeypatch.delitem(column_facts._FACTS, gone)
     else:
-        monkeypatch.delitem(table_docs._ATTRIBUTES, gone)
+        monkeypatch.delitem(column_facts._BY_COLUMN, gone)
     with pytest.raises(KeyError, match=gone):
         tables_document()
+
+
+def test_new_tables_carry_what_the_document_says(documented: dict[str, list[Row]]) -> None:
+    """The comment of each column has the meaning of docs/tables.md, without its Markdown; the types stay plain."""
+    for table in TABLES:
+        assert [field.name for field in table.columns] == [row["column"].strip("`") for row in documented[table.name]]
+        for field, row in zip(table.columns, documented[table.name], strict=True):
+            assert row["what it holds"].replace("`", "").replace("**", "") in field.metadata["comment"]
+    assert INSTANCE.columns["modality"].metadata == {
+        "comment": "Modality (0008,0060): of the instance's header. Null: no value"
+    }
+    comments = [field.metadata[b"comment"] for field in column_facts.commented("run", SCHEMA)]
+    assert (len(comments), comments[1]) == (30, b"sync, repair, maintain or adopt; the runs of watch are syncs")
+    assert not any(field.metadata for field in SCHEMA)  # its files carry none

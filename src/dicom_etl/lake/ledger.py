@@ -11,6 +11,7 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND, Window, ceil_to_grid, from_datetime, to_datetime, union
+from dicom_etl.lake.column_facts import commented
 from dicom_etl.lake.delta.commit import append_rows
 from dicom_etl.lake.delta.folder import TableFolder
 from dicom_etl.lake.delta.table import STATISTICS_PROPERTY, create_table, read_rows
@@ -141,7 +142,7 @@ def create_ledger(path: str, identity: LakeIdentity, storage: dict[str, str] | N
     Raises as ``create_table`` does.
     """
     properties = identity.properties | {STATISTICS_PROPERTY: "runId"}
-    return create_table(path, SCHEMA, name=NAME, properties=properties, storage=storage)
+    return create_table(path, commented(NAME, SCHEMA), name=NAME, properties=properties, storage=storage)
 
 
 def record(table: DeltaTable, run: Run, identity: LakeIdentity, folder: TableFolder | None = None) -> int:

@@ -11,6 +11,7 @@ from dicom_etl.core.errors import AnotherWriter, ConfigurationError, DataError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake import ledger
 from dicom_etl.lake.change_schema import CHANGE_PROPERTIES, change_schema
+from dicom_etl.lake.column_facts import commented
 from dicom_etl.lake.delta.table import create_table, properties
 from dicom_etl.lake.lake_id import LAKE_ID, check_identity, check_owner, new_identity
 from dicom_etl.lake.paths import LakePaths, lake_paths
@@ -179,7 +180,7 @@ def make_private_tables(snapshot: LakeSnapshot) -> None:
         if name in missing:
             create_table(
                 lake.path(name),
-                schema,
+                commented(name, schema),
                 name=name,
                 properties={**extra, **lake.identity.properties},
                 storage=lake.storage.delta(lake.path(name)),

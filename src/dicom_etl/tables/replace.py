@@ -46,4 +46,9 @@ def _escaped(text: str) -> str:
 
 
 def _as_declared(table: Table, rows: DataFrame) -> DataFrame:
-    return rows.select(*(rows[field.name].cast(field.dataType).alias(field.name) for field in table.columns.fields))
+    return rows.select(
+        *(
+            rows[field.name].cast(field.dataType).alias(field.name, metadata=field.metadata)
+            for field in table.columns.fields
+        )
+    )

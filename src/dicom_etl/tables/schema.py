@@ -25,6 +25,7 @@ from dicom_etl.core.attributes import (
     Attribute,
 )
 from dicom_etl.core.settings.model import Settings
+from dicom_etl.lake.column_facts import comment_of
 
 CLUSTER_COLUMN = "studyInstanceUid"
 PARTITION_COLUMN = "partitionName"
@@ -48,20 +49,17 @@ class Table:
         return tuple(name for name in self.columns.names if name not in self.key)
 
 
-def _fields(*columns: tuple[str, DataType]) -> list[StructField]:
-    return [StructField(name, kind, nullable=True) for name, kind in columns]
-
-
 def _table(name: str, key: tuple[str, ...], attributes: tuple[Attribute, ...], *rest: tuple[str, DataType]) -> Table:
+    columns: list[tuple[str, DataType]] = [
+        *((column, StringType()) for column in key),
+        ("lastModifiedTimestamp", TimestampType()),
+        *((a.column, DateType() if a.is_date else StringType()) for a in attributes),
+        *rest,
+    ]
     return Table(
         name,
         key,
-        StructType(
-            _fields(*((column, StringType()) for column in key))
-            + _fields(("lastModifiedTimestamp", TimestampType()))
-            + _fields(*((a.column, DateType() if a.is_date else StringType()) for a in attributes))
-            + _fields(*rest)
-        ),
+        StructType([StructField(column, kind, True, dict(comment_of(name, column))) for column, kind in columns]),
     )
 
 

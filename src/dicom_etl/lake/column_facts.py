@@ -1,0 +1,258 @@
+"""What each column of the six tables holds, when it is null, and an example: the one home of these texts.
+
+docs/tables.md shows them, and new tables carry them as comments of their columns (docs/adr/0082-column-comments.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from dicom_etl.core.attributes import ATTRIBUTES, Attribute
+
+_UID_KEYWORDS = {
+    "studyInstanceUid": ("StudyInstanceUID", "0020000D"),
+    "seriesInstanceUid": ("SeriesInstanceUID", "0020000E"),
+    "sopInstanceUid": ("SOPInstanceUID", "00080018"),
+}
+# The attributes that columns are made of, by column.
+_BY_COLUMN: dict[str, Attribute] = {attribute.column: attribute for attribute in ATTRIBUTES} | {
+    column: Attribute(column, keyword, tag, "UI", "instance") for column, (keyword, tag) in _UID_KEYWORDS.items()
+}
+
+_SHARED = ("instance", "series", "study")
+_NEVER = "never"
+_NOT_READ = "the verb reads no feed (maintain, adopt), or it failed before it read, or it was killed"
+_FAILED = "the run did not succeed"
+_NOT_COMMITTED = "the run did not succeed, and had committed nothing to it"
+
+# What a column holds and when it is null, by `column`, or by `table.column` where a table differs.
+_FACTS: dict[str, tuple[str, str]] = {
+    "partitionName": (_NEVER, "data partition of the service; `Microsoft.Default` where it has none"),
+    "studyInstanceUid": (_NEVER, "padding stripped"),
+    "seriesInstanceUid": (_NEVER, "padding stripped"),
+    "sopInstanceUid": (_NEVER, "padding stripped"),
+    "lastModifiedTimestamp": (
+        "never, but in adopted rows",
+        "the maximum over the living instances. **It may go back**, when the newest instance is deleted, and stays "
+        "as it is when another one is: who refreshes by it misses deletions (compare the whole row, or read the "
+        "table's Delta versions)",
+    ),
+    "instance.lastModifiedTimestamp": (
+        "never, but in adopted rows",
+        "time of the instance's last Create or Update, cut to microseconds",
+    ),
+    "filePath": (
+        "the service had no data lake",
+        "name of the DICOM file inside the container, as the feed gives it; `dicom_etl.open_instance` follows it",
+    ),
+    "change.filePath": (
+        "the entry has none: a Delete, or no data lake",
+        "name of the DICOM file inside the container, as the feed gave it then",
+    ),
+    "instance.sequence": (
+        "never, but in adopted rows",
+        "number of the entry of the feed that the row stands for, `sequence` in `change`; grows with each change of an "
+        "instance",
+    ),
+    "sequence": (_NEVER, "number of the entry in the feed"),
+    "instanceCount": (_NEVER, "how many living instances, at least 1"),
+    "seriesCount": (_NEVER, "how many series with living instances, at least 1"),
+    "modalitiesInStudy": (
+        "no living instance has a modality",
+        "distinct modalities of the living instances, sorted, joined by a backslash, as ModalitiesInStudy "
+        "(0008,0061); see below for how to split it",
+    ),
+    "runId": (
+        _NEVER,
+        "the run; ids grow. An id that is missing in `run` was taken to read ahead and not needed, or belongs to a run "
+        "that was killed and that the next run has not recorded yet",
+    ),
+    "readAt": (_NEVER, "when the run that read the entry began"),
+    "timestamp": (_NEVER, "time of the entry, cut to microseconds"),
+    "timestampTicks": (_NEVER, "time of the entry in 100 ns since 1970, whole"),
+    "action": ("the entry has none (it is a reject)", "Create, Update or Delete; other words stay as they came"),
+    "state": (
+        "the entry has none (it is a reject)",
+        "Current, Replaced or Deleted: what the entry was when it was read; other words stay as they came",
+    ),
+    "metadata": (
+        "the entry has none (a deleted instance), it is not UTF-8, or `lake.keep_metadata = false`",
+        "the header as the service sent it, DICOM JSON",
+    ),
+    "reason": (_NEVER, "code of why the entry could not be used"),
+    "rejected.status": (
+        _NEVER,
+        "open, resolved or void; the newest row of a sequence counts. What `dicom-etl rejects --close` makes void has "
+        "a text in one more column, `why`, which is added with the first of them",
+    ),
+    "recordedAt": (_NEVER, "when this was learned"),
+    "verb": (_NEVER, "sync, repair, maintain or adopt; the runs of watch are syncs"),
+    "run.status": (
+        _NEVER,
+        "succeeded, failed, superseded or killed; only a succeeded run covers its window. killed: it ended without "
+        "writing its row, and the next run did",
+    ),
+    "windowStart": (_NOT_READ, "where the window that was read begins, inclusive"),
+    "windowEnd": (_NOT_READ, "where it ends, exclusive"),
+    "coveredUntil": (
+        _NOT_READ,
+        "up to where the run counts as done: the end of its window, or when its sync was planned less `feed.delay`; "
+        "`windowStart` where it covers nothing. Example: a run of 08:00 to 10:00, planned at 09:20 with a delay of 15 "
+        "minutes, counts as done up to 09:05",
+    ),
+    "startedAt": (_NEVER, "when the run began"),
+    "finishedAt": (_NEVER, "when it ended; of a killed run its last heartbeat"),
+    "entriesRead": (
+        _NEVER,
+        "entries of the feed, each once; the sum of inserted, updated, deleted, superseded and rejected",
+    ),
+    "inserted": (_NEVER, "new rows of `instance`"),
+    "updated": (_NEVER, "rows of `instance` that were rewritten"),
+    "deleted": (_NEVER, "rows of `instance` that were removed"),
+    "superseded": (
+        _NEVER,
+        "entries that changed nothing: not the last of their key, replaced, older than the row or equal to it, nothing "
+        "to remove, a reject that is void",
+    ),
+    "rejected": (_NEVER, "entries that could not be used, new or still open"),
+    "repeated": (_NEVER, "entries that were met more than once"),
+    "pages": (_NEVER, "pages of the feed that were read"),
+    "retries": (_NEVER, "requests that were sent again"),
+    "startSeconds": (_NEVER, "waiting for Spark, and making tables that are missing"),
+    "fetchSeconds": (_NEVER, "reading the feed"),
+    "landSeconds": (_NEVER, "writing `change`"),
+    "mergeSeconds": (_NEVER, "the MERGE of `instance`"),
+    "rollupSeconds": (_NEVER, "rolling up and merging `series` and `study`"),
+    "changeVersion": (_NOT_COMMITTED, "Delta version of `change` after the run"),
+    "instanceVersion": (
+        _NOT_COMMITTED,
+        "Delta version of `instance` after the run; those of one row fit each other where it succeeded",
+    ),
+    "seriesVersion": (_FAILED, "Delta version of `series` after the run"),
+    "studyVersion": (_FAILED, "Delta version of `study` after the run"),
+    "writerVersion": (_NEVER, "version of dicom-etl that wrote the row"),
+    "host": (_NEVER, "name of the machine"),
+    "settingsDigest": ("the run was killed", "twelve digits that change when a setting changes"),
+    "errorClass": ("the run succeeded", "class of the error that ended the run"),
+}
+
+_LATEST = "that of the latest instance that has one: by `lastModifiedTimestamp`, then `sequence`"
+
+# A value of each column, made up.
+_EXAMPLES: dict[str, str] = {
+    "partitionName": "Microsoft.Default",
+    "studyInstanceUid": "1.2.840.113619.2.1",
+    "seriesInstanceUid": "1.2.840.113619.2.1.7",
+    "sopInstanceUid": "1.2.840.113619.2.1.7.42",
+    "lastModifiedTimestamp": "2026-03-01T08:12:09.123456Z",
+    "studyDate": "2026-02-28",
+    "studyDescription": "CT Thorax",
+    "issuerOfPatientId": "Hospital North",
+    "patientId": "4711",
+    "patientName": "Doe^Jane",
+    "modality": "CT",
+    "sopClassUid": "1.2.840.10008.5.1.4.1.1.2",
+    "filePath": "AHDS/ws/dicom/svc/Microsoft.Default/132_9.dcm",
+    "sequence": "90210",
+    "instanceCount": "312",
+    "seriesCount": "4",
+    "modalitiesInStudy": "CT\\SR",
+    "runId": "17",
+    "readAt": "2026-03-01T09:15:00Z",
+    "timestamp": "2026-03-01T08:12:09.123456Z",
+    "timestampTicks": "17723526291234567",
+    "action": "Update",
+    "state": "Current",
+    "metadata": '{"00080060":{"vr":"CS","Value":["CT"]}}',
+    "reason": "metadata-missing",
+    "rejected.status": "open",
+    "recordedAt": "2026-03-01T09:15:20Z",
+    "verb": "sync",
+    "run.status": "succeeded",
+    "windowStart": "2026-03-01T08:00:00Z",
+    "windowEnd": "2026-03-01T09:00:00Z",
+    "coveredUntil": "2026-03-01T09:00:00Z",
+    "startedAt": "2026-03-01T09:15:00Z",
+    "finishedAt": "2026-03-01T09:15:31Z",
+    "entriesRead": "1204",
+    "inserted": "1100",
+    "updated": "80",
+    "deleted": "4",
+    "superseded": "20",
+    "rejected": "0",
+    "repeated": "3",
+    "pages": "7",
+    "retries": "0",
+    "startSeconds": "4.1",
+    "fetchSeconds": "6.2",
+    "landSeconds": "0.4",
+    "mergeSeconds": "9.0",
+    "rollupSeconds": "8.3",
+    "changeVersion": "16",
+    "instanceVersion": "31",
+    "seriesVersion": "30",
+    "studyVersion": "30",
+    "writerVersion": "0.1.0",
+    "host": "etl-1",
+    "settingsDigest": "5f1c0ab2d9e4",
+    "errorClass": "ServiceUnavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnFacts:
+    """A column's DICOM attribute, if it is one; when it is null, what it holds, and a value that is made up."""
+
+    attribute: Attribute | None
+    null: str
+    meaning: str
+    example: str
+
+    @property
+    def comment(self) -> str:
+        """The facts as one line of plain text, as a catalog shows it."""
+        named = f"{self.attribute.keyword} ({_tag(self.attribute)}): " if self.attribute else ""
+        null = "" if self.null == _NEVER else f". Null: {self.null}"
+        return (named + self.meaning + null).replace("`", "").replace("**", "")
+
+
+def column_facts(table: str, column: str) -> ColumnFacts:
+    """What is known of a column. Raises KeyError for one that nobody has described."""
+    null, meaning = _facts(column, table)
+    example = _EXAMPLES.get(f"{table}.{column}") or _EXAMPLES[column]
+    return ColumnFacts(_BY_COLUMN.get(column), null, meaning, example)
+
+
+def commented(table: str, schema: pa.Schema) -> pa.Schema:
+    """The schema with the facts of each column as its comment; for making a table, not for its files."""
+    return pa.schema([field.with_metadata(comment_of(table, field.name)) for field in schema])
+
+
+def comment_of(table: str, column: str) -> Mapping[str, str]:
+    """The metadata of a column that Delta's readers show as its comment."""
+    return {"comment": column_facts(table, column).comment}
+
+
+def _tag(attribute: Attribute) -> str:
+    return f"{attribute.tag[:4]},{attribute.tag[4:]}"
+
+
+def _facts(column: str, table: str) -> tuple[str, str]:
+    """When it is null, and what it holds. Raises KeyError for a column that nobody has described."""
+    if column in _UID_KEYWORDS and table not in _SHARED:
+        return "the entry has none (it is a reject)", "padding stripped"
+    attribute = _BY_COLUMN.get(column)
+    if attribute is None or column in _UID_KEYWORDS:
+        return _FACTS.get(f"{table}.{column}") or _FACTS[column]
+    if table == "change":
+        return "no value, or the entry has no usable metadata", "of the entry's header"
+    kind = "no value, or none that is a date" if attribute.is_date else "no value"
+    if table == "instance":
+        return kind, "of the instance's header"
+    return (
+        f"{kind}, in every living instance",
+        "that of the latest instance which has one: by lastModifiedTimestamp, then sequence",
+    )
