@@ -582,6 +582,14 @@ def test_without_file_and_address_the_reason_is_said(site: Site) -> None:
     assert said.startswith("ConfigurationError: the row has no filePath, and dicom.base_url is not set")
 
 
+def test_a_file_that_is_missing_is_said_before_the_service_that_is_not_there(site: Site) -> None:
+    """As after the demo, whose service has stopped: the reader learns first that it is the file."""
+    row = ct_row(site, filePath=None)
+    said = outcome(site, row, site.settings("dicom.base_url=http://127.0.0.1:1"))
+    assert said.startswith("ServiceUnavailable: the row has no filePath, so the service was asked: ")
+    assert "no service runs there now" in said
+
+
 def test_without_a_role_at_the_service_access_is_denied(make_site: Callable[..., Site]) -> None:
     """The service's refusal is an AccessDenied, not a missing instance."""
     site = make_site()

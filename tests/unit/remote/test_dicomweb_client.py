@@ -222,6 +222,19 @@ def test_a_retry_after_beyond_what_is_left_ends_at_once() -> None:
     assert clock.slept == 0.0
 
 
+def test_of_a_local_service_that_stopped_it_is_said() -> None:
+    """As after the demo: the network is not what has failed."""
+    with (
+        client_of(Script(httpx.ConnectError("x")), base_url="http://127.0.0.1:8080/") as client,
+        pytest.raises(ServiceUnavailable) as stopped,
+    ):
+        client.send(GET, body_of)
+    assert str(stopped.value).endswith(
+        "127.0.0.1:8080 cannot be reached: no connection; no service runs there now (the demo's ends with the demo); "
+        "start one, or check dicom.base_url and the network"
+    )
+
+
 def test_before_the_first_answer_the_patience_is_short() -> None:
     """An address where nothing answers is said within 30 s; a service that has answered gets its 300 s."""
     clock = Clock()
