@@ -10,6 +10,9 @@ from deltalake import DeltaTable
 
 from dicom_etl.lake.column_facts import column_facts
 from dicom_etl.tables.engine.location import sql_name
+from dicom_etl.tables.merge import Fence, read_table
+from dicom_etl.tables.replace import replace_table
+from dicom_etl.tables.schema import SERIES, TableDesign
 from support.site import Site
 
 NAMES = ("instance", "series", "study", "change", "rejected", "run")
@@ -35,28 +38,42 @@ def forget_comments(site: Site, name: str) -> None:
     new.write_text(json.dumps(declared) + "\n")
 
 
+def commented(site: Site, name: str) -> bool:
+    """Whether each column has the comment of its facts."""
+    said = comments(site, name)
+    assert len(said) >= 10
+    return said == {column: column_facts(name, column).comment for column in said}
+
+
 def test_new_tables_have_comments_and_older_ones_go_on_without(make_site: Callable[..., Site]) -> None:
-    """All six have one for each column, Spark shows it, and after a MERGE it is there; a lake without is written on."""
+    """All six have one for each column, also after a MERGE, and Spark shows them; a lake without is written on.
+
+    A table that is put in the place of one without has them.
+    """
     site = make_site()
     site.create("1.1", "1.1.1", "1.1.1.1")
-    site.sync()
     site.create("1.1", "1.1.1", "1.1.1.2")
-    site.clock(9)
+    site.clock(9.5)
     site.sync()
-    for name in NAMES:
-        said = comments(site, name)
-        assert len(said) >= 10
-        assert said == {column: column_facts(name, column).comment for column in said}
+    assert {name: commented(site, name) for name in NAMES} == dict.fromkeys(NAMES, True)
     assert site.spark is not None
     described = site.spark.sql(f"DESCRIBE {sql_name(site.place('instance'))}").collect()
-    assert ("modality", "string", "Modality (0008,0060): of the instance's header. Null: no value") in [
-        tuple(row) for row in described
-    ]
+    said = ("modality", "string", "Modality (0008,0060): of the instance's header. Null: no value")
+    assert said in [tuple(row) for row in described]
+
     for name in NAMES:
         forget_comments(site, name)
         assert set(comments(site, name).values()) == {""}
     site.create("1.2", "1.2.1", "1.2.1.1")
-    site.clock(10)
+    site.clock(11.5)
     site.sync()
     assert {name: len(rows) for name, rows in site.tables().items()} == {"instance": 3, "series": 2, "study": 2}
+    assert site.tables() == site.expected()
+    assert not any(commented(site, name) for name in NAMES)
+
+    place = site.place("series")
+    design = TableDesign((), 720, False, {})
+    replaced = replace_table(site.spark, SERIES, place, lambda spark: read_table(spark, place), Fence("a", 1), design)
+    assert replaced == DeltaTable(place).version()
+    assert commented(site, "series")
     assert site.tables() == site.expected()
