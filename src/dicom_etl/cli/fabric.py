@@ -38,7 +38,7 @@ def shortcuts(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Make or update the OneLake shortcuts of the three tables and of the DICOM files."""
+    """Make or update the OneLake shortcuts of the three tables, the ledger and the DICOM files."""
     from dicom_etl.outputs.fabric import shortcuts as output  # noqa: PLC0415
     from dicom_etl.outputs.fabric.api import LakehouseShortcuts  # noqa: PLC0415
     from dicom_etl.remote.identity import fabric_tokens  # noqa: PLC0415

@@ -42,7 +42,7 @@ from support.fabric_fake import (
 )
 
 ROOT = "abfss://dicom@contoso.dfs.core.windows.net/analytics"
-PLACES = ["Tables/instance", "Tables/series", "Tables/study", "Files/DICOM"]
+PLACES = ["Tables/instance", "Tables/series", "Tables/study", "Tables/run", "Files/DICOM"]
 
 
 class Clock:
@@ -107,12 +107,18 @@ def targets(fake: FabricFake) -> dict[str, dict[str, str]]:
 # --- what is made
 
 
-def test_three_tables_and_the_files_are_shared(fake: FabricFake) -> None:
+def test_three_tables_the_ledger_and_the_files_are_shared(fake: FabricFake) -> None:
     """Each with the DFS endpoint, the container first in its path, and our connection; nothing else is sent."""
     assert share(fake) == dict.fromkeys(PLACES, "created")
 
-    assert fake.posts == ["Abort"] * 4
-    folders = ["/dicom/analytics/instance", "/dicom/analytics/series", "/dicom/analytics/study", "/dicom"]
+    assert fake.posts == ["Abort"] * 5
+    folders = [
+        "/dicom/analytics/instance",
+        "/dicom/analytics/series",
+        "/dicom/analytics/study",
+        "/dicom/analytics/run",
+        "/dicom",
+    ]
     assert targets(fake) == {
         place: {"location": "https://contoso.dfs.core.windows.net", "subpath": folder, "connectionId": CONNECTION}
         for place, folder in zip(PLACES, folders, strict=True)
@@ -134,13 +140,14 @@ def test_paths_schema_and_names_are_settable(fake: FabricFake) -> None:
         "Tables/dbo/instance": "/dicom/a/i",
         "Tables/dbo/series": "/dicom/series",
         "Tables/dbo/study": "/dicom/study",
+        "Tables/dbo/run": "/dicom/run",
         "Files/scans": "/pixels/AHDS",
     }
 
 
 def test_without_a_name_no_files_are_shared(fake: FabricFake) -> None:
-    """fabric.files_name = "" leaves the three tables."""
-    assert list(share(fake, "fabric.files_name=")) == PLACES[:3]
+    """fabric.files_name = "" leaves the tables."""
+    assert list(share(fake, "fabric.files_name=")) == PLACES[:4]
 
 
 # --- once more
@@ -149,7 +156,7 @@ def test_without_a_name_no_files_are_shared(fake: FabricFake) -> None:
 def check_repeated(fake: FabricFake) -> None:
     """The second call finds all as it should be: one GET, no POST."""
     share(fake)
-    assert len(fake.posts) == 4
+    assert len(fake.posts) == 5
     fake.seen.clear()
     assert share(fake) == dict.fromkeys(PLACES, "unchanged")
     assert fake.seen == [("GET", None)]
@@ -185,7 +192,7 @@ def check_lost_answer(fake: FabricFake) -> None:
     """A POST that was done though its answer was lost is not taken for a real table."""
     fake.script = [Scripted(200, {}, b'{"value": []}'), Scripted(503, late=True)]
     assert share(fake) == dict.fromkeys(PLACES, "created")
-    assert fake.posts == ["Abort"] * 5
+    assert fake.posts == ["Abort"] * 6
     assert list(fake.shortcuts) == PLACES
 
 
@@ -195,7 +202,7 @@ def check_pages(fake: FabricFake) -> None:
     fake.seen.clear()
     fake.page_size = 1
     assert set(share(fake).values()) == {"unchanged"}
-    assert fake.seen == [("GET", None)] * 4
+    assert fake.seen == [("GET", None)] * 5
 
 
 def check_redirect(fake: FabricFake) -> None:
@@ -321,11 +328,11 @@ def test_a_dry_run_changes_nothing(fake: FabricFake) -> None:
     fake.shortcuts["Files/DICOM"]["target"] = {"type": "OneLake", "oneLake": {"path": "Files/x"}}
     fake.seen.clear()
 
-    expected = ["unchanged", "unchanged", "would create", "would update"]
+    expected = ["unchanged", "unchanged", "would create", "unchanged", "would update"]
     assert share(fake, dry_run=True) == dict(zip(PLACES, expected, strict=True))
     assert fake.seen == [("GET", None)]
     # The same for real: a shortcut to something else than Azure storage is turned round too.
-    assert list(share(fake).values()) == ["unchanged", "unchanged", "created", "updated"]
+    assert list(share(fake).values()) == ["unchanged", "unchanged", "created", "unchanged", "updated"]
 
 
 def test_a_shortcut_made_meanwhile_by_another_is_not_overwritten(fake: FabricFake) -> None:
@@ -520,7 +527,7 @@ def test_the_command_makes_them_and_says_so(fake: FabricFake) -> None:
     )
     rows: list[dict[str, Any]] = [json.loads(line) for line in again.stdout.splitlines()]
     assert [(row["shortcut"], row["outcome"]) for row in rows] == [(place, "unchanged") for place in PLACES]
-    assert rows[3]["target"] == "https://contoso.dfs.core.windows.net/dicom"
+    assert rows[4]["target"] == "https://contoso.dfs.core.windows.net/dicom"
 
 
 def test_the_command_ends_with_the_code_of_its_error(fake: FabricFake) -> None:
@@ -543,7 +550,7 @@ def test_the_guide_asks_for_columns_that_there_are() -> None:
     docs = Path(__file__).parents[3] / "docs"
     columns = set(re.findall(r"^\| `(\w+)` \|", (docs / "tables.md").read_text(encoding="utf-8"), re.MULTILINE))
     queries = re.findall(r"```sql\n(.*?)```", (docs / "fabric.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(queries) == 2
+    assert len(queries) == 3
 
     asked = set(re.findall(r"\b[a-z]+(?:[A-Z][a-z]*)+\b", "".join(queries)))
     named = set(re.findall(r"\bAS (\w+)", "".join(queries)))

@@ -1,4 +1,4 @@
-"""Shares the lake with Microsoft Fabric: a shortcut for each of the three tables, and one for the DICOM files."""
+"""Shares the lake with Microsoft Fabric: shortcuts of the three tables, of the ledger and of the DICOM files."""
 
 from __future__ import annotations
 
@@ -50,14 +50,15 @@ def share(wanted: list[Shortcut], lakehouse: LakehouseShortcuts, *, dry_run: boo
 
 
 def shortcuts(settings: Settings) -> list[Shortcut]:
-    """The shortcuts that the settings ask for: the three tables, then the files.
+    """The shortcuts that the settings ask for: the three tables, the ledger, then the files.
 
     Raises ConfigurationError when ids are missing or the lake does not lie in Azure storage.
     """
     _check_ids(settings.fabric)
     lake, fabric = settings.lake, settings.fabric
     root = _azure("lake.root", lake.root)
-    tables = {"instance": lake.instance_path, "series": lake.series_path, "study": lake.study_path}
+    # The ledger holds nothing of patients, and says how fresh the three are and which versions fit each other (ADR 80).
+    tables = {"instance": lake.instance_path, "series": lake.series_path, "study": lake.study_path, "run": "run"}
     place = f"Tables/{fabric.schema}" if fabric.schema else "Tables"
     wanted = [_shortcut(place, name, _below(root, path), fabric) for name, path in tables.items()]
     if fabric.files_name:
