@@ -70,25 +70,30 @@ def open_instance(
     settings: Settings | None = None,
     *,
     stop_before_pixels: bool = False,
+    strict: bool = False,
     client: HttpClient | None = None,
     filesystem_of: FilesystemOf | None = None,
 ) -> Dataset:
     """The data set of the instance that a row of ``instance`` names.
 
     It is read below ``files.root``; where this identity has no right to that or the file is not there, it comes from
-    the service by WADO-RS, as stored. Only partitionName, the three UIDs and filePath of ``row`` count.
-    ``settings`` are those of the command line unless given. For many rows, give a ``client``
+    the service by WADO-RS, as it is stored there now. With ``strict`` that is refused: the service cannot say which
+    version it gives, and a file is never written twice under one filePath. Only partitionName, the three UIDs and
+    filePath of ``row`` count. ``settings`` are those of the command line unless given. For many rows, give a ``client``
     (``dicomweb.client.connect``) and a ``filesystem_of`` (``storage.storage_of(settings).filesystem``), which are
     otherwise made for each.
 
     Raises UsageError for a row without these columns, or what is not one row; DataError when the file is another
-    instance's, cannot be read, is nowhere, or must not be followed; StorageError when the lake fails;
-    ConfigurationError without any address; for the service as ``HttpClient.send``.
+    instance's, cannot be read, is nowhere, or must not be followed, and with ``strict`` when it is not below
+    ``files.root``; StorageError when the lake fails; ConfigurationError without any address; for the service as
+    ``HttpClient.send``.
     """
     quiet_libraries()
     settings = load_settings() if settings is None else settings
     named = _named(row)
     file, why = _in_lake(named.path, settings, filesystem_of, whole=not stop_before_pixels)
+    if file is None and strict:
+        raise DataError(f"{why}, and the service may hold another version than the row's, which strict refuses")
     if file is None:
         file = BytesIO(_from_service(named, settings, client, why))
     with file:
@@ -108,6 +113,20 @@ def files_root(settings: Settings) -> str:
         return root
     address = urlsplit(root)
     return f"{address.scheme}://{address.netloc}"
+
+
+def files_storage(settings: Settings) -> Storage:
+    """The storage that ``files.root`` lies on."""
+    return _storage(files_root(settings), settings)
+
+
+def recorded_file(path: str, settings: Settings, filesystem_of: FilesystemOf) -> BinaryIO | None:
+    """The file that a filePath names below ``files.root``, open; None when it is not there, or may not be read.
+
+    Raises DataError for a path that must not be followed, StorageError when the storage fails.
+    """
+    file, _why = _in_lake(path, settings, filesystem_of, whole=False)
+    return file
 
 
 def _named(row: Columns) -> _Named:

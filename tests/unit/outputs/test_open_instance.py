@@ -34,7 +34,7 @@ from dicom_emulator.options import EmulatorOptions
 from dicom_emulator.serve import Emulator, serve_in_thread
 from dicom_etl import open_instance
 from dicom_etl.commands.upload import upload
-from dicom_etl.core.errors import AccessDenied, DicomEtlError, StorageError
+from dicom_etl.core.errors import AccessDenied, DataError, DicomEtlError, StorageError
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.connect import connect
@@ -203,6 +203,11 @@ def test_a_row_that_is_behind_its_update_gets_the_new_file(site: Site) -> None:
     update("Second^Update")
     assert not (site.files / row["filePath"]).exists()
     assert open_instance(row, site.settings()).PatientName == "Second^Update"
+    asked = site.retrieved()
+    with pytest.raises(DataError, match="another version than the row's, which strict refuses"):
+        open_instance(row, site.settings(), strict=True)
+    assert open_instance(ct_row(site), site.settings(), strict=True).PatientName == "Second^Update"
+    assert asked == site.retrieved() == 1
 
 
 def test_a_service_without_a_data_lake_gives_its_files(make_site: Callable[..., Site]) -> None:
