@@ -34,6 +34,16 @@ three shared tables with them.
 `pl.col("modalitiesInStudy").str.split("\\\\").list.contains("CT")` in Polars. Not `LIKE '%CT%'`: `CTPROTOCOL` is a modality, too.
 """
 
+
+_HEADER_VIEW = """### The view `header`
+
+One row a living instance: the columns of `instance`, then `runId` (long) and `metadata` (string) of the entry in `change`
+that the row was made from. Both are null where `change` holds no header of it. An entry that several runs have read stands
+in `change` once for each, a run that was killed included; the view takes one of them: with a header before without, then of the
+highest `runId`. It is a view of `dicom-etl query` and `dicom-etl export`, no table, and for those who may read `change`.
+Paths into the JSON, and the SQL for other engines: [researchers.md](researchers.md#attributes-that-are-no-columns).
+"""
+
 _SPARK_TYPES = {"bigint": "long"}
 _ARROW_TYPES = {"int64": "long", "double": "double", "string": "string", "date32[day]": "date"}
 
@@ -43,6 +53,7 @@ def tables_document() -> str:
     sections = [_HEAD, *(_shared(table) for table in TABLES)]
     for name, schema in (("change", change_schema()), ("rejected", rejected_schema()), ("run", RUN_SCHEMA)):
         sections.append(_section(name, None, [_row(f.name, _arrow_type(f.type), name) for f in schema]))
+    sections.insert(len(TABLES) + 2, _HEADER_VIEW)  # behind `change`
     return "\n".join(sections)
 
 

@@ -13,12 +13,15 @@ from typing import Any
 import click
 
 from dicom_etl import __version__
+from dicom_etl.cli.changes import changes
 from dicom_etl.cli.doctor import doctor
+from dicom_etl.cli.export import export
 from dicom_etl.cli.fabric import fabric
 from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.maintain import maintain
 from dicom_etl.cli.options import common, configure_logs, json_option, settings_options
-from dicom_etl.cli.output import RowFormat, print_rows
+from dicom_etl.cli.output import print_rows
+from dicom_etl.cli.query import query
 from dicom_etl.cli.rejects import rejects
 from dicom_etl.cli.repair import repair
 from dicom_etl.cli.screen import print_line
@@ -54,7 +57,23 @@ def cli(ctx: click.Context, version: bool) -> None:
         ctx.exit(UsageError.exit_code)
 
 
-for _verb in (init, sync, watch, status, runs, rejects, verify, repair, maintain, doctor, setup, fabric):
+for _verb in (
+    init,
+    sync,
+    watch,
+    status,
+    runs,
+    rejects,
+    verify,
+    repair,
+    maintain,
+    doctor,
+    setup,
+    query,
+    changes,
+    export,
+    fabric,
+):
     cli.add_command(_verb)
 
 
@@ -77,19 +96,6 @@ def _print_versions() -> None:
             click.echo(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             click.echo(f"{package} not installed")
-
-
-@cli.command(epilog='Example: dicom-etl query "SELECT count(*) FROM instance"')
-@common
-@click.argument("sql")
-@click.option("--format", "row_format", type=click.Choice(["table", "csv", "json"]), default="table")
-def query(settings: Settings, sql: str, row_format: RowFormat) -> int:
-    """Run a read-only Spark SQL query; - reads it from standard input."""
-    from dicom_etl.commands.query import answer  # noqa: PLC0415
-
-    with answer(settings, sys.stdin.read() if sql == "-" else sql) as rows:
-        print_rows(rows.columns, (tuple(row) for row in rows.toLocalIterator()), row_format)
-    return 0
 
 
 @cli.command(epilog="Example: dicom-etl upload --partition clinic-a scans/")

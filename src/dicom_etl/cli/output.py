@@ -19,6 +19,8 @@ RowFormat = Literal["table", "csv", "json"]
 
 # A pipe has no width; a table that is folded there cannot be read by anything.
 _NO_TERMINAL_WIDTH = 100_000
+# A person reads the beginning of a longer value, such as a header; a UID, and most paths, are shorter.
+_LONGEST_SHOWN = 200
 # A column of a table can be read when it has this width; with less, the rows stand one below the other.
 _LEAST_WIDTH = 16
 
@@ -27,7 +29,7 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], row_format
     """Print the rows; JSON is one object a line, with null for null; CSV has a header and "" for null.
 
     Columns without names are printed without a header. CSV and JSON hold the values as they are, a table `plain` ones.
-    On a terminal that is too narrow for a table, each row is a block with one value a line.
+    On a terminal long values are cut; where it is too narrow for a table, each row is a block with one value a line.
     """
     if row_format == "json":
         for row in rows:
@@ -37,8 +39,15 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], row_format
         writer.writerow(columns)
         writer.writerows(["" if value is None else as_text(value) for value in row] for row in rows)
     else:
-        cells = [["" if value is None else plain(as_text(value)) for value in row] for row in rows]
+        cells = [["" if value is None else _shown(as_text(value)) for value in row] for row in rows]
         _print_table([plain(column) for column in columns], cells)
+
+
+def _shown(text: str) -> str:
+    """The value as a table has it; on a terminal a long one ends in an ellipsis."""
+    if on_terminal() and len(text) > _LONGEST_SHOWN:
+        text = text[: _LONGEST_SHOWN - 1] + "…"
+    return plain(text)
 
 
 def _print_table(columns: Sequence[str], rows: list[list[str]]) -> None:

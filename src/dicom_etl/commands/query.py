@@ -2,42 +2,80 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from dicom_etl.commands.views import make_views
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
+from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import existing_lake, refuse_incomplete
-from dicom_etl.lake.snapshot import TABLES, LakeSnapshot
+from dicom_etl.lake.past import When, gone, run_at
+from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.statistics import shared_rows
-from dicom_etl.tables.engine.errors import condition
+from dicom_etl.tables.engine.errors import condition, file_missing
 from dicom_etl.tables.engine.session import Engine
-from dicom_etl.tables.merge import read_table
 from dicom_etl.tables.query_gate import NOT_A_QUERY, Judge, kind
 
 
-@contextmanager
-def answer(settings: Settings, sql: str, *, spark: SparkSession | None = None) -> Iterator[DataFrame]:
-    """The rows that ``sql`` asks for; instance, series, study, run, change and rejected are views.
+@dataclass(frozen=True, slots=True)
+class OpenTables:
+    """The tables of a lake as views of one session, for one statement or many; ``run``: as that run left them."""
 
-    Raises UsageError (64) when the text does not parse, names what is not there, or would write; DataError (65) instead
-    when a shared table has vanished.
-    """
-    snapshot = existing_lake(settings, private=False)
-    with Engine(settings.spark, spark, snapshot.lake.paths) as engine:
-        session = engine.session(shared_rows(snapshot))
-        _make_views(session, snapshot)
+    snapshot: LakeSnapshot
+    session: SparkSession
+    run: Run | None
+
+    @contextmanager
+    def answer(self, sql: str) -> Iterator[DataFrame]:
+        """The rows that ``sql`` asks for; raises as ``answer`` does."""
         try:
-            yield _read_only_of(snapshot, session, sql)
+            yield _read_only_of(self.snapshot, self.session, sql)
         except (PySparkException, Py4JJavaError) as error:
+            if self.run is not None and file_missing(error):  # removed since it was looked for
+                raise gone(self.run) from error
             # Found out only as the rows are made (1/0, a cast); the message may quote a value, its name does not.
             named = condition(error) if isinstance(error, PySparkException) else None
             raise UsageError(f"query: it failed as it ran ({named or type(error).__name__})") from error
+
+
+@contextmanager
+def open_tables(
+    settings: Settings, when: When | None = None, *, spark: SparkSession | None = None
+) -> Iterator[OpenTables]:
+    """The tables of the lake, to be asked; they are as they were ``when``, or now.
+
+    Raises ConfigurationError without a lake, UsageError when no run is as ``when`` says, DataError when what it left is
+    gone.
+    """
+    snapshot = existing_lake(settings, private=False)
+    run = None if when is None else run_at(snapshot.runs(), when)
+    with Engine(settings.spark, spark, snapshot.lake.paths) as engine:
+        if run is not None:
+            refuse_incomplete(snapshot, private=False)
+        session = engine.session(shared_rows(snapshot))
+        make_views(session, snapshot, run)
+        yield OpenTables(snapshot, session, run)
+
+
+@contextmanager
+def answer(
+    settings: Settings, sql: str, when: When | None = None, *, spark: SparkSession | None = None
+) -> Iterator[DataFrame]:
+    """The rows that ``sql`` asks for; instance, series, study, run, change, rejected and header are views.
+
+    With ``when`` they are as a run left them. Raises UsageError (64) when the text does not parse, names what is not
+    there, or would write; DataError (65) instead when a shared table has vanished; else as ``open_tables``.
+    """
+    with open_tables(settings, when, spark=spark) as tables, tables.answer(sql) as rows:
+        yield rows
 
 
 def _read_only_of(snapshot: LakeSnapshot, session: SparkSession, sql: str) -> DataFrame:
@@ -47,12 +85,6 @@ def _read_only_of(snapshot: LakeSnapshot, session: SparkSession, sql: str) -> Da
     except UsageError:
         refuse_incomplete(snapshot, private=False)
         raise
-
-
-def _make_views(spark: SparkSession, snapshot: LakeSnapshot) -> None:
-    for name in TABLES:
-        if snapshot.readable(name):
-            read_table(spark, snapshot.lake.path(name)).createOrReplaceTempView(name)
 
 
 def read_only(spark: SparkSession, sql: str) -> DataFrame:
@@ -72,7 +104,7 @@ def read_only(spark: SparkSession, sql: str) -> DataFrame:
             _refuse(judge.objection(_analysed(spark, query)))
         return spark.sql(sql)
     except AnalysisException as error:  # ParseException is one too
-        raise UsageError(f"query: {_first_line(error)}") from error
+        raise UsageError(f"query: {_first_line(error)}{_how_instead(sql)}") from error
 
 
 def _parsed(spark: SparkSession, sql: str) -> Any:
@@ -98,6 +130,23 @@ def _analysed(spark: SparkSession, query: Any) -> Any:
 def _refuse(why: str | None) -> None:
     if why is not None:
         raise UsageError(f"query: {why}")
+
+
+# A view has no versions, and a plain SELECT of one is what everybody tries first.
+_TRAVELS = re.compile(r"\b(VERSION|TIMESTAMP)\s+AS\s+OF\b", re.IGNORECASE)
+_CHANGES = re.compile(r"\btable_changes\b", re.IGNORECASE)
+
+
+def _how_instead(sql: str) -> str:
+    """What to do instead, behind Spark's words about a text that asks for a version of a view or for its changes."""
+    if _CHANGES.search(sql):
+        return "; the tables keep no change data: dicom-etl changes --since N compares what two runs left"
+    if _TRAVELS.search(sql):
+        return (
+            "; a view has no versions: give --run N or --as-of T without it, or name the table's place, such as "
+            "delta.`/lake/instance` VERSION AS OF N"
+        )
+    return ""
 
 
 def _first_line(error: AnalysisException) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -240,3 +242,18 @@ def test_rows_that_are_too_wide_stand_one_below_the_other() -> None:
     blocks = script(ROWS.replace("COLUMNS", "8"), 80)
     assert blocks.lines[:2] == ["row 1", f"column0  {uid}"]
     assert (len(blocks.lines), faults(blocks.lines, 80)) == (18, [])
+
+
+LONG = """
+from dicom_etl.cli.output import print_rows
+for row_format in ("table", "json"):
+    print_rows(["metadata"], [["1" * 300]], row_format)
+"""
+
+
+def test_long_values_are_cut_in_a_table_on_a_terminal_only() -> None:
+    """199 characters and an ellipsis; JSON has all of it, and so has a pipe."""
+    shown = script(LONG, 80).text
+    assert (shown.count("1"), shown.count("…")) == (199 + 300, 1)
+    piped = subprocess.run([sys.executable, "-c", LONG], capture_output=True, text=True, check=True).stdout
+    assert (piped.count("1"), piped.count("…")) == (300 + 300, 0)

@@ -64,6 +64,12 @@ def condition(error: PySparkException) -> str | None:
     return named()
 
 
+def file_missing(error: PySparkException | Py4JJavaError) -> bool:
+    """Whether a file of a table is not there or cannot be read."""
+    told = _told(error)
+    return told is not None and any(sign in text for text in told for sign in _FILE_SPOILT)
+
+
 def _told(error: PySparkException | Py4JJavaError) -> tuple[str, str] | None:
     """The condition or the Java class, and all that the JVM says; None when it does not answer any more."""
     try:

@@ -1,0 +1,116 @@
+"""Compares an export with its manifest, and, where the lake can be reached, with the lake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pyspark.sql import SparkSession
+
+from dicom_etl.commands.export.manifest import NAME, ExportedFile, Manifest, copied, read_manifest
+from dicom_etl.commands.export.rows import RowsDigest, batches, listed
+from dicom_etl.commands.query import open_tables
+from dicom_etl.commands.verify.scratch import scratch
+from dicom_etl.core.errors import (
+    AccessDenied,
+    ConfigurationError,
+    DataError,
+    StorageError,
+    TemporaryError,
+    UsageError,
+)
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.lake.delta.errors import storage_errors
+from dicom_etl.lake.open import existing_lake
+from dicom_etl.lake.past import When, readable, run_at, versions
+
+Versions = Literal["readable", "gone", "not reachable", "another lake"]
+Rows = Literal["equal", "different", "not compared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What an export still equals.
+
+    The lists hold paths below its folder: files that are as the manifest says, that are not, that lack, and that it
+    does not name. ``versions``: whether the lake still has what the result was made from. ``rows``: whether the
+    statement gives the same rows of these versions, in any order.
+    """
+
+    equal: list[str]
+    changed: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    versions: Versions
+    rows: Rows
+
+    @property
+    def differs(self) -> bool:
+        """Whether something is other than it was; what could not be compared does not count."""
+        return bool(self.changed or self.missing or self.unexpected) or self.rows == "different"
+
+    def as_row(self) -> dict[str, Any]:
+        """By name, as a command prints it: of files that are equal their number."""
+        return {
+            "equalFiles": len(self.equal),
+            "changedFiles": self.changed,
+            "missingFiles": self.missing,
+            "unexpectedFiles": self.unexpected,
+            "versions": self.versions,
+            "rows": self.rows,
+        }
+
+
+def check_export(settings: Settings | None, folder: Path, *, spark: SparkSession | None = None) -> Check:
+    """What of the export in ``folder`` is still equal; without ``settings`` the lake is not asked.
+
+    Raises DataError when the folder has no manifest that can be read, StorageError when a file of it cannot.
+    """
+    manifest = read_manifest(folder)
+    files: dict[str, list[str]] = {"equal": [], "changed": [], "missing": []}
+    named = [manifest.result, *manifest.files]
+    for one in named:
+        files[_state(folder, one)].append(one.path)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    unexpected = sorted(there - {NAME, *(one.path for one in named)})
+    found = "not reachable" if settings is None else _versions(settings, manifest)
+    same: Rows = "not compared"
+    if settings is not None and found == "readable":
+        same = "equal" if _same_rows(settings, manifest, spark) else "different"
+    return Check(**files, unexpected=unexpected, versions=found, rows=same)
+
+
+def _state(folder: Path, wanted: ExportedFile) -> str:
+    path = folder / wanted.path
+    if not path.is_file():
+        return "missing"
+    with storage_errors("export"), path.open("rb") as file:
+        return "equal" if copied(file, wanted.path) == wanted else "changed"
+
+
+def _versions(settings: Settings, manifest: Manifest) -> Versions:
+    """Whether the lake of the settings is the export's, and still has the versions of its run."""
+    try:
+        snapshot = existing_lake(settings, private=False)
+    except (ConfigurationError, StorageError, AccessDenied, TemporaryError):
+        return "not reachable"
+    if str(snapshot.lake.identity.lake_id) != manifest.lake_id:
+        return "another lake"
+    try:
+        run = run_at(snapshot.runs(), When(run_id=manifest.run_id))
+        return "readable" if versions(run) == manifest.versions and readable(snapshot, run) else "gone"
+    except (UsageError, DataError):  # a ledger or a table that was put back does not know of it
+        return "gone"
+
+
+def _same_rows(settings: Settings, manifest: Manifest, spark: SparkSession | None) -> bool:
+    digest = RowsDigest()
+    with (
+        open_tables(settings, When(run_id=manifest.run_id), spark=spark) as tables,
+        scratch(tables.snapshot.lake.paths, spark) as spill,
+        tables.answer(manifest.statement) as rows,
+    ):
+        for batch in batches(spill, rows):
+            digest.add(listed(batch))
+    return (digest.count, digest.hexdigest()) == (manifest.row_count, manifest.rows_digest)
