@@ -118,10 +118,10 @@ def test_a_run_that_was_overtaken_writes_nothing_more(there: Site) -> None:
     with child(there, "instance next", "SIGSTOP", "sync") as older:
         wait_until_stopped(older)
         folder = claims(there)
-        sighting = folder.sight(2)
-        assert sighting is not None
-        assert sighting.file is not None
-        folder.write(msgspec.structs.replace(sighting.file, released=True), writer=2)
+        snapshot = folder.read(2)
+        assert snapshot is not None
+        assert snapshot.file is not None
+        folder.write(msgspec.structs.replace(snapshot.file, released=True), writer=2)
         (newer,) = there.sync()
         assert (newer.run_id, newer.inserted) == (3, 5)
         before = {name: there.version(name) for name in ("instance", "series", "study", "run")}
@@ -167,9 +167,9 @@ def test_a_storage_that_stops_in_a_run_ends_it_and_the_next_run_heals(
     assert caught.value.exit_code in (74, 75)
     folder = claims(there)
     for run_id in folder.ids():  # its claim could not be released; it is taken for dead by its silence otherwise
-        sighting = folder.sight(run_id)
-        if sighting is not None and sighting.file is not None:
-            folder.write(msgspec.structs.replace(sighting.file, released=True), writer=run_id)
+        snapshot = folder.read(run_id)
+        if snapshot is not None and snapshot.file is not None:
+            folder.write(msgspec.structs.replace(snapshot.file, released=True), writer=run_id)
     assert sum(run.inserted + run.updated for run in there.sync()) in (0, 5)
     assert there.tables() == there.expected()
     assert len(there.rows("instance")) == 10

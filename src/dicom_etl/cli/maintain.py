@@ -14,7 +14,7 @@ from dicom_etl.core.settings.model import Settings
 
 if TYPE_CHECKING:
     from dicom_etl.commands.maintain import PlannedMaintenance
-    from dicom_etl.tables.compact import Maintained
+    from dicom_etl.tables.compact import MaintenanceResult
 
 
 @click.command(epilog="Example: dicom-etl maintain --dry-run")
@@ -63,7 +63,7 @@ def show_plans(plans: list[PlannedMaintenance]) -> None:
     print_fitting((Column("table"), Column("planned steps")), [(plan.table, _steps(plan.steps)) for plan in plans])
 
 
-def show_maintenance(results: list[Maintained]) -> None:
+def show_maintenance(results: list[MaintenanceResult]) -> None:
     """Print what was compacted and freed in all, and table by table."""
     compacted = sum(result.files_compacted for result in results)
     written = sum(result.files_written for result in results)
@@ -84,6 +84,6 @@ def show_maintenance(results: list[Maintained]) -> None:
     print_fitting(columns, [_cells(result) for result in results])
 
 
-def _cells(result: Maintained) -> tuple[str, ...]:
+def _cells(result: MaintenanceResult) -> tuple[str, ...]:
     counts = (result.files_compacted, result.files_written, result.files_freed)
     return (result.table, *(wording.number(count) for count in counts), wording.size(result.bytes_freed))

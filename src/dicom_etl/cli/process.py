@@ -24,7 +24,7 @@ from typing import NoReturn
 import dicom_etl
 from dicom_etl.cli.exit_trace import note_exit
 from dicom_etl.core.errors import DicomEtlError, run_of
-from dicom_etl.core.logs import said
+from dicom_etl.core.logs import format_stderr
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM}
 
@@ -145,7 +145,7 @@ def _bug(error: BaseException) -> int:
 def _say(text: str, code: int, error: BaseException) -> int:
     """The exit code, after the error was said; in JSON each line names the code, the class and the run."""
     for line in text.splitlines() or [""]:
-        told = said(line, exit_code=code, error_class=type(error).__name__, run_id=run_of(error))
+        told = format_stderr(line, exit_code=code, error_class=type(error).__name__, run_id=run_of(error))
         print(_wrapped(told), file=sys.stderr)  # noqa: T201
     return code
 

@@ -13,7 +13,7 @@ from dicom_etl.cli.output import print_rows
 from dicom_etl.cli.run_table import print_runs
 from dicom_etl.cli.screen import Tone, on_terminal, print_facts, print_line, print_verdict
 from dicom_etl.core.errors import UsageError
-from dicom_etl.core.logs import said
+from dicom_etl.core.logs import format_stderr
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_SECOND, parse_duration
 from dicom_etl.lake.ledger import Run
@@ -44,7 +44,7 @@ def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
         return 0
     hint = "" if on_terminal() and not as_json else ": see lastError and windowsDue"
     text = f"the tables are further behind than {max_lag}{hint}"
-    click.echo(said(text, exit_code=1, error_class=None, run_id=None), err=True)
+    click.echo(format_stderr(text, exit_code=1, error_class=None, run_id=None), err=True)
     return 1
 
 

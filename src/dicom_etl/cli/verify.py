@@ -13,7 +13,7 @@ from dicom_etl.cli.options import common, json_option
 from dicom_etl.cli.output import print_rows
 from dicom_etl.cli.screen import Column, on_terminal, print_facts, print_fitting, print_verdict
 from dicom_etl.core.errors import DataError
-from dicom_etl.core.logs import said
+from dicom_etl.core.logs import format_stderr
 from dicom_etl.core.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int
             f"{result.pending_different} keys differ that no run covers yet, and are not compared: "
             "dicom-etl sync reads them"
         )
-        click.echo(said(text), err=True)
+        click.echo(format_stderr(text), err=True)
     if result.kinds:
         hint = f"; --show prints at most {MOST_SHOWN} keys of each table" if not show else ""
         raise DataError(f"the lake and the service differ in {sum(result.kinds.values())} rows{hint}")

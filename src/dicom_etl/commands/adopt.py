@@ -97,7 +97,7 @@ def _columns(table: DeltaTable) -> dict[str, str]:
 
 
 def _check_columns(table: Table, found: DeltaTable) -> None:
-    unfit = adoption.unfit_columns(table, _columns(found))
+    unfit = adoption.incompatible_columns(table, _columns(found))
     if unfit:
         raise DataError(
             f"the table {table.name} is not what the Data Factory template writes, see its columns "

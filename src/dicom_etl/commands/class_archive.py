@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.core.settings.model import Spark
-from dicom_etl.tables.compact import Upkeep, maintain_table
+from dicom_etl.tables.compact import MaintenancePlan, maintain_table
 from dicom_etl.tables.engine.class_archive import FOLDER, archive_of
 from dicom_etl.tables.engine.java import java_home
 from dicom_etl.tables.engine.session import local_session
@@ -51,7 +51,7 @@ def _train(spark: SparkSession, folder: Path) -> None:
         for table, rows in ((SERIES, series_rows(made)), (STUDY, study_rows(made))):
             fence = Fence(f"training {table.name}", run_id)
             merge_rollup(spark, table, paths[table.name], rows, ranges, fence)
-    maintain_table(spark, "study", paths["study"], 720, Upkeep(0, 1))
+    maintain_table(spark, "study", paths["study"], 720, MaintenancePlan(0, 1))
     read_table(spark, paths["study"]).groupBy("patientId").count().orderBy("count").collect()
 
 

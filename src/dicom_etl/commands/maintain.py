@@ -12,7 +12,7 @@ from typing import Any
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from dicom_etl.commands.maintenance_plan import upkeep
+from dicom_etl.commands.maintenance_plan import maintenance_plan
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
@@ -24,7 +24,7 @@ from dicom_etl.lake.statistics import landed_between, shared_rows
 from dicom_etl.run.late_rows import oldest_compared, reading_runs
 from dicom_etl.run.record import record_verb
 from dicom_etl.run.write_session import Resources, WriteSession, write_session
-from dicom_etl.tables.compact import Maintained, maintain_table, purge_changes
+from dicom_etl.tables.compact import MaintenanceResult, maintain_table, purge_changes
 from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def maintain(
     progress: Progress | None = None,
     clock: Callable[[], datetime] = utc_now,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Maintained]:
+) -> Iterator[MaintenanceResult]:
     """What was done to each table; the ledger gets a row of the verb ``maintain``.
 
     Raises ConfigurationError when there is no lake, DataError when a table of it is gone or older than recorded,
@@ -82,16 +82,16 @@ def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> I
     refuse_restored(snapshot)
     for name in (one for one in TABLES if snapshot.has(one)):
         purge = ["purge"] if name == "change" and _purgeable(settings, snapshot, clock()) else []
-        steps = upkeep(name, snapshot.table(name), settings.maintenance.retention_hours).steps
+        steps = maintenance_plan(name, snapshot.table(name), settings.maintenance.retention_hours).steps
         yield PlannedMaintenance(name, purge + steps)
 
 
-def _maintained(name: str, session: WriteSession) -> Maintained:
+def _maintained(name: str, session: WriteSession) -> MaintenanceResult:
     """What was done to one table; what it needs is decided by how it is now, behind a purge."""
     snapshot, retention_hours = session.snapshot, session.settings.maintenance.retention_hours
-    work = upkeep(name, snapshot.refresh(name).table(name), retention_hours)
+    work = maintenance_plan(name, snapshot.refresh(name).table(name), retention_hours)
     if not work.steps:
-        return Maintained(name, 0, 0, 0, 0)
+        return MaintenanceResult(name, 0, 0, 0, 0)
     spark = session.engine.session(shared_rows(snapshot))
     return maintain_table(spark, name, session.lake.path(name), retention_hours, work)
 

@@ -8,14 +8,14 @@ from deltalake import DeltaTable
 
 from dicom_etl.lake.delta.errors import FAILURES, storage_error
 from dicom_etl.lake.delta.table import properties
-from dicom_etl.tables.compact import Upkeep, file_bytes
+from dicom_etl.tables.compact import MaintenancePlan, file_bytes
 from dicom_etl.tables.schema import retention_properties
 
 # Two small files are what the run after the last maintenance leaves.
 _FEWEST_SMALL_FILES = 3
 
 
-def upkeep(name: str, table: DeltaTable, retention_hours: int) -> Upkeep:
+def maintenance_plan(name: str, table: DeltaTable, retention_hours: int) -> MaintenancePlan:
     """What is to be done; each part that is not would have cost Spark seconds to find that out.
 
     Raises StorageError or AccessDenied when the storage does not let us.
@@ -27,7 +27,7 @@ def upkeep(name: str, table: DeltaTable, retention_hours: int) -> Upkeep:
     stored = properties(table)
     # What a deletion vector leaves behind, Spark alone sees.
     marked = stored.get("delta.enableDeletionVectors") == "true"
-    return Upkeep(
+    return MaintenancePlan(
         table_bytes=table_bytes,
         file_bytes=wanted,
         retention=not retention_properties(retention_hours).items() <= stored.items(),

@@ -12,7 +12,7 @@ from dicom_etl.core.errors import UsageError
 from dicom_etl.core.progress import NullProgress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.open import existing_lake, refuse_incomplete, refuse_restored
-from dicom_etl.lake.rejected import Reject, append_closed, read_open, settled
+from dicom_etl.lake.rejected import Reject, append_closed, closed_rejects, read_open
 from dicom_etl.run.record import record_verb
 from dicom_etl.run.write_session import Resources, write_session
 from dicom_etl.tables.engine.session import Engine
@@ -55,7 +55,7 @@ def close(
         found = next((reject for reject in read_open(rejected) if reject.sequence == sequence), None)
         if found is None:
             raise UsageError(f"--close: {sequence} is no open reject; dicom-etl rejects lists them")
-        (closed,) = settled([found], run_id=session.run_id, recorded_at=clock(), status="void")
+        (closed,) = closed_rejects([found], run_id=session.run_id, recorded_at=clock(), status="void")
         append_closed(rejected, closed, why, app_id=lake.app_id("rejected"), folder=lake.folder("rejected"))
         # The text is an operator's: it stands in the private table, and nowhere else.
         log.info("reject closed", extra={"run_id": session.run_id, "sequence": sequence, "reason": closed.reason})

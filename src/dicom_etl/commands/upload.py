@@ -11,7 +11,7 @@ from typing import Any
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.connect import connect
-from dicom_etl.dicomweb.store import Outcome, store
+from dicom_etl.dicomweb.store import StoreResult, store
 from dicom_etl.remote.identity import dicom_tokens
 
 _PREAMBLE = 128
@@ -22,7 +22,7 @@ class Uploaded:
     """One file and what the service said to it."""
 
     path: Path
-    outcome: Outcome
+    outcome: StoreResult
 
     def as_row(self) -> dict[str, Any]:
         """By name, as a command prints it."""

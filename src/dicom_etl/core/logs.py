@@ -55,7 +55,7 @@ def quiet_libraries() -> None:
             logger.setLevel(logging.WARNING)
 
 
-def said(text: str, **fields: object) -> str:
+def format_stderr(text: str, **fields: object) -> str:
     """A line for standard error that is no event of the work, such as what ended it, as the lines beside it look.
 
     The ``fields`` are for programs: they stand in JSON only.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 TICKS_PER_SECOND = 10_000_000
 TICKS_PER_MICROSECOND = 10
@@ -122,6 +123,20 @@ def subtract(whole: Window, covered: Iterable[Window]) -> list[Window]:
     if position < whole.end:
         left.append(Window(position, whole.end))
     return left
+
+
+# A request costs more than some rows read in vain.
+MOST_WINDOWS = 256
+
+
+def windows_around(instants: Iterable[int], most: int = MOST_WINDOWS) -> list[Window]:
+    """At most ``most`` disjoint windows, in order, that hold every instant (ticks), with the widest gaps left out."""
+    ticks = sorted(set(instants))
+    if not ticks:
+        return []
+    gaps = sorted(range(1, len(ticks)), key=lambda i: ticks[i] - ticks[i - 1], reverse=True)[: most - 1]
+    edges = [0, *sorted(gaps), len(ticks)]
+    return [Window(ticks[first], ticks[end - 1] + 1) for first, end in pairwise(edges)]
 
 
 def floor_to_grid(ticks: int, step: int) -> int:

@@ -39,7 +39,7 @@ Kept = Literal["stored", "stored with warnings", "already there", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StoreResult:
     """What became of one file.
 
     ``code`` is the failure or warning reason of DICOM (PS3.18 §10.5.3), or null; ``reason`` says it in words;
@@ -57,7 +57,7 @@ class Outcome:
         return self.kind == "refused"
 
 
-def store(client: HttpClient, file: bytes, *, partition: str | None = None) -> Outcome:
+def store(client: HttpClient, file: bytes, *, partition: str | None = None) -> StoreResult:
     """The outcome of storing the bytes of one DICOM file.
 
     A file that the service refuses is an outcome and no error; an instance that is already there is one of
@@ -74,22 +74,22 @@ def store(client: HttpClient, file: bytes, *, partition: str | None = None) -> O
     return client.send(request, _outcome)
 
 
-def _outcome(response: HttpResponse) -> Outcome:
+def _outcome(response: HttpResponse) -> StoreResult:
     stored, failed = _items(response)
     if failed:
         return _refused(failed[0])
     if response.status not in (200, 202) or not stored:
-        return Outcome("refused", None, _STATUSES.get(response.status, _NOT_NAMED))
+        return StoreResult("refused", None, _STATUSES.get(response.status, _NOT_NAMED))
     code = _number(stored[0], "00081196")
     if code is None:
-        return Outcome("stored")
-    return Outcome("stored with warnings", code, _WARNINGS.get(code, _NOT_NAMED), _tags(stored[0]))
+        return StoreResult("stored")
+    return StoreResult("stored with warnings", code, _WARNINGS.get(code, _NOT_NAMED), _tags(stored[0]))
 
 
-def _refused(item: dict[str, Any]) -> Outcome:
+def _refused(item: dict[str, Any]) -> StoreResult:
     code = _number(item, "00081197")
     reason = _NOT_NAMED if code is None else _FAILURES.get(code, _NOT_NAMED)
-    return Outcome("already there" if code == ALREADY_EXISTS else "refused", code, reason, _tags(item))
+    return StoreResult("already there" if code == ALREADY_EXISTS else "refused", code, reason, _tags(item))
 
 
 def _items(response: HttpResponse) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -90,7 +90,7 @@ def new_rejects(unusable: Iterable[InvalidEntry], *, run_id: int, recorded_at: d
     ]
 
 
-def settled(
+def closed_rejects(
     rejects: Iterable[Reject], *, run_id: int, recorded_at: datetime, status: Status = "resolved"
 ) -> list[Reject]:
     """The rejects as this run leaves them: resolved, or void."""

@@ -137,7 +137,7 @@ class Landing:
         for slice_ in _slices(new, self._rows_per_group, self._bytes_per_group):
             self._take(slice_)
 
-    def met(self, sequences: Collection[int]) -> dict[int, int]:
+    def already_landed(self, sequences: Collection[int]) -> dict[int, int]:
         """Those of ``sequences`` that were landed so far, each with its time, wherever the end will be."""
         wanted = self._sequences.intersection(sequences)
         if not wanted:
@@ -155,7 +155,7 @@ class Landing:
             self._close_file()
             kept = list(self._cut(end_ticks))
         self._finished = True
-        highest = max(kept, key=lambda written: written.extent.max_sequence, default=None)
+        highest = max(kept, key=lambda written: written.stats.max_sequence, default=None)
         series = self._first_ticks_of_series.items()
         return Landed(
             folder=self._folder,
@@ -164,8 +164,8 @@ class Landing:
             repeated=sum(ticks < end_ticks for ticks in self._repeated_ticks),
             series=frozenset(key for key, ticks in series if ticks < end_ticks),
             unusable=tuple(unusable for unusable in self._unusable if unusable.ticks < end_ticks),
-            max_sequence=highest.extent.max_sequence if highest else None,
-            max_sequence_ticks=highest.extent.max_sequence_ticks if highest else None,
+            max_sequence=highest.stats.max_sequence if highest else None,
+            max_sequence_ticks=highest.stats.max_sequence_ticks if highest else None,
         )
 
     def _take(self, entries: list[Entry]) -> None:
@@ -205,10 +205,10 @@ class Landing:
 
     def _cut(self, end_ticks: int) -> Iterator[WrittenFile]:
         for position, written in enumerate(self._written):
-            if written.extent.last_ticks < end_ticks:
+            if written.stats.last_ticks < end_ticks:
                 yield written
                 continue
-            inside = written.extent.first_ticks < end_ticks
+            inside = written.stats.first_ticks < end_ticks
             part = cut_file(self._folder, written, end_ticks, self._next_name()) if inside else None
             self._remove(written)
             if part:

@@ -22,7 +22,7 @@ _ROWS_PER_BATCH = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class FileStats:
     """What is known of some rows without reading them; times in ticks of 100 ns since 1970."""
 
     statistics: Statistics
@@ -32,7 +32,7 @@ class Extent:
     max_sequence_ticks: int
 
     @classmethod
-    def of(cls, rows: pa.Table) -> Extent:
+    def of(cls, rows: pa.Table) -> FileStats:
         ticks = pc.min_max(rows["timestampTicks"])
         highest = pc.max(rows["sequence"])
         at = pc.index(rows["sequence"], highest).as_py()
@@ -44,9 +44,9 @@ class Extent:
             rows["timestampTicks"][at].as_py(),
         )
 
-    def __or__(self, other: Extent) -> Extent:
-        highest = max(self, other, key=lambda extent: extent.max_sequence)
-        return Extent(
+    def __or__(self, other: FileStats) -> FileStats:
+        highest = max(self, other, key=lambda stats: stats.max_sequence)
+        return FileStats(
             self.statistics | other.statistics,
             min(self.first_ticks, other.first_ticks),
             max(self.last_ticks, other.last_ticks),
@@ -60,7 +60,7 @@ class WrittenFile:
     """A finished file and what it holds."""
 
     file: AddFile
-    extent: Extent
+    stats: FileStats
 
 
 class FileWriter:
@@ -74,7 +74,7 @@ class FileWriter:
         self.path = path
         self._folder = folder
         self._modified_ms = modified_ms
-        self._extent: Extent | None = None
+        self._stats: FileStats | None = None
         self._sink: BinaryIO = folder.create(path)
         try:
             self._parquet = pq.ParquetWriter(
@@ -90,23 +90,23 @@ class FileWriter:
 
     @property
     def rows(self) -> int:
-        return self._extent.statistics.rows if self._extent else 0
+        return self._stats.statistics.rows if self._stats else 0
 
     def write(self, rows: pa.Table) -> None:
         """Write the rows, at least one, as one row group."""
         self._parquet.write_table(rows, row_group_size=rows.num_rows)
-        extent = Extent.of(rows)
-        self._extent = self._extent | extent if self._extent else extent
+        stats = FileStats.of(rows)
+        self._stats = self._stats | stats if self._stats else stats
 
     def close(self) -> WrittenFile:
         """The finished file; at least one row must have been written."""
-        if self._extent is None:
+        if self._stats is None:
             raise ValueError("a file of `change` holds at least one row")
         self._parquet.close()
         sync_to_disk(self._sink)
         self._sink.close()
         size = self._folder.size_bytes(self.path)
-        return WrittenFile(AddFile(self.path, size, self._modified_ms, self._extent.statistics), self._extent)
+        return WrittenFile(AddFile(self.path, size, self._modified_ms, self._stats.statistics), self._stats)
 
     def abort(self) -> None:
         """Remove the file where that can be done; it may stay behind for vacuum."""

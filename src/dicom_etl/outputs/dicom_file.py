@@ -90,7 +90,7 @@ def open_instance(
     """
     quiet_libraries()
     settings = load_settings() if settings is None else settings
-    named = _named(row)
+    named = _named_instance(row)
     file, why = _in_lake(named.path, settings, filesystem_of, whole=not stop_before_pixels)
     if file is None and strict:
         raise DataError(f"{why}, and the service may hold another version than the row's, which strict refuses")
@@ -129,7 +129,7 @@ def recorded_file(path: str, settings: Settings, filesystem_of: FilesystemOf) ->
     return file
 
 
-def _named(row: Columns) -> _Named:
+def _named_instance(row: Columns) -> _Named:
     partition, study, series, sop, path = map(_text, row_values(row, _COLUMNS).values())
     if not (study and series and sop):
         raise DataError("the row names no instance: one of its UIDs is null")
@@ -160,7 +160,7 @@ def _in_lake(
     except ValueError as error:  # also a name that no storage can have
         raise ConfigurationError(f"files.root or filePath: cannot be opened ({type(error).__name__})") from None
     except (OSError, AzureError, AccessDenied) as error:
-        why = _why_not(error)
+        why = _fallback_reason(error)
         if why is None:
             raise StorageError(f"files.root: the storage failed ({type(error).__name__}); run again") from None
         return None, why
@@ -180,7 +180,7 @@ def _refuse_strange(path: str) -> None:
         raise DataError("filePath names a health-check file of the service, which is no instance")
 
 
-def _why_not(error: Exception) -> str | None:
+def _fallback_reason(error: Exception) -> str | None:
     """Why the service shall be asked; None when the storage itself has failed."""
     status = getattr(error, "status_code", None)  # of Azure's errors
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) or status == 404:

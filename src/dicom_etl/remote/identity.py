@@ -102,17 +102,17 @@ def access_token(credential: Credential, scope: str, audience: str) -> AccessTok
     try:
         return credential.get_token(scope)
     except (AzureError, OSError, ValueError) as error:  # also a token file that is gone, an answer that is no JSON
-        raise _named(error, audience) from error
+        raise _to_domain_error(error, audience) from error
 
 
-def _named(error: Exception, audience: str) -> DicomEtlError:
+def _to_domain_error(error: Exception, audience: str) -> DicomEtlError:
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return ConfigurationError(
             "this machine does not trust the certificate of the login that gives its tokens: put the certificates that "
             "it, or a proxy on the way, is signed with into a file and name that in REQUESTS_CA_BUNDLE"
         )
-    if not isinstance(error, ClientAuthenticationError) or _worked_before(error) or _UNREACHABLE.search(text):
+    if not isinstance(error, ClientAuthenticationError) or _was_valid_before(error) or _UNREACHABLE.search(text):
         return ServiceUnavailable("the identity's token could not be fetched; run again later")
     refusal = _REFUSAL.search(text)
     return AccessDenied(
@@ -121,7 +121,7 @@ def _named(error: Exception, audience: str) -> DicomEtlError:
     )
 
 
-def _worked_before(error: ClientAuthenticationError) -> bool:
+def _was_valid_before(error: ClientAuthenticationError) -> bool:
     """DefaultAzureCredential lets this error through only from the identity that gave it a token before."""
     from azure.identity import CredentialUnavailableError  # noqa: PLC0415 - as above
 

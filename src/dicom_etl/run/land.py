@@ -25,14 +25,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the feed gave: the reading, its landing, the open rejects that were met again, and the work in rows.
+    """What the feed gave: the reading, its landing, the open rejects seen again, and the estimated rows.
 
     ``gone`` are the open rejects of which the instance is gone.
     """
 
     reading: FeedReadResult
     landed: Landed
-    met_again: tuple[Reject, ...]
+    rejects_seen: tuple[Reject, ...]
     gone: tuple[Reject, ...]
     rows: int
     fetch_seconds: float
@@ -58,12 +58,12 @@ def _land(session: WriteSession, plan: RunPlan, fetched: Fetched) -> Read:
     reading, landing = fetched.reading, fetched.landing
     rejected = session.snapshot.refresh("rejected").table("rejected")
     rejects = {reject.sequence: reject for reject in read_open(rejected)}
-    met = landing.met(rejects)
+    landed_before = landing.already_landed(rejects)
     retry = RejectRetry(session, plan)
-    for entries in retry.usable([r for s, r in rejects.items() if s not in met]):
+    for entries in retry.usable([r for s, r in rejects.items() if s not in landed_before]):
         landing.add(entries)
     find_late_rows(session, reading.window, plan.now, landing.add)
-    met = landing.met(rejects)
+    landed_before = landing.already_landed(rejects)
     searched = time.monotonic()
     landed = commit_landing(session, landing.finish(reading.window.end))
     log.info(
@@ -73,7 +73,9 @@ def _land(session: WriteSession, plan: RunPlan, fetched: Fetched) -> Read:
     return Read(
         reading,
         landed,
-        met_again=tuple(rejects[s] for s, t in met.items() if t < reading.window.end and rejects[s] not in retry.gone),
+        rejects_seen=tuple(
+            rejects[s] for s, t in landed_before.items() if t < reading.window.end and rejects[s] not in retry.gone
+        ),
         gone=tuple(retry.gone),
         rows=max(fetched.rows, landed.entries),
         fetch_seconds=fetched.seconds + searched - began,

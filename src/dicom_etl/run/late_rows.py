@@ -10,8 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dicom_etl.core.entry import Entry
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.core.stretches import stretches_around
-from dicom_etl.core.timerange import TICKS_PER_SECOND, Window, floor_to_grid, from_datetime, subtract, union
+from dicom_etl.core.timerange import (
+    TICKS_PER_SECOND,
+    Window,
+    floor_to_grid,
+    from_datetime,
+    subtract,
+    union,
+    windows_around,
+)
 from dicom_etl.dicomweb.feed.reader import feed_reader, read_feed
 from dicom_etl.lake import ledger
 from dicom_etl.lake.coverage import coverage_end
@@ -127,7 +134,7 @@ def _listed(client: HttpClient, settings: Settings, stretch: Window) -> tuple[Wi
 
 def _fetch(client: HttpClient, settings: Settings, late: dict[int, int], sink: Sink) -> None:
     """Give ``sink`` the late entries with their metadata; one whose metadata cannot be had carries its code."""
-    for instant in stretches_around(late.values(), MOST_INSTANTS):
+    for instant in windows_around(late.values(), MOST_INSTANTS):
         read_feed(
             feed_reader(client, settings),
             instant,

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 from dicom_etl.core.errors import DataError
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.rejected import settled
+from dicom_etl.lake.rejected import closed_rejects
 from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.run.land import Read, read_and_land
 from dicom_etl.run.merge import RunResult, check_shared_tables, make_shared_tables, merge_landed
@@ -73,5 +73,5 @@ def _refuse_doubled(outcome: RunResult) -> None:
 
 def _record_rejects(session: WriteSession, read: Read, rejected: Collection[int]) -> None:
     moment = session.now()
-    void = settled(read.gone, run_id=session.run_id, recorded_at=moment, status="void")
-    record_rejects(session, read.landed, read.met_again, rejected, moment, void)
+    void = closed_rejects(read.gone, run_id=session.run_id, recorded_at=moment, status="void")
+    record_rejects(session, read.landed, read.rejects_seen, rejected, moment, void)

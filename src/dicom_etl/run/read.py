@@ -67,13 +67,13 @@ def fetch(session: WriteSession, plan: RunPlan, landing: Landing, stop: Event | 
         max_entries=None if plan.exact else settings.feed.max_entries_per_run,
         grid_ticks=settings.feed.window,
     )
-    rows = work_in_rows(session.snapshot, landing)
+    rows = estimated_rows(session.snapshot, landing)
     if landing.entries:
         engine.begin(rows)
     return Fetched(reading, landing, rows, time.monotonic() - began, client.retries - retries)
 
 
-def work_in_rows(snapshot: LakeSnapshot, landing: Landing) -> int:
+def estimated_rows(snapshot: LakeSnapshot, landing: Landing) -> int:
     """To how many landed rows the MERGEs of this landing amount, by the files that they will have to look into.
 
     An estimate: the files may be those of the claim, or of the run before.

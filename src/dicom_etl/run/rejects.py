@@ -15,10 +15,10 @@ from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolErro
 from dicom_etl.core.reasons import STATE_UNKNOWN
 from dicom_etl.core.timerange import from_datetime
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.reader import read_again
+from dicom_etl.dicomweb.feed.reader import refetch
 from dicom_etl.dicomweb.retrieve import instance_exists
 from dicom_etl.dicomweb.search import partitions
-from dicom_etl.lake.rejected import Reject, append_rejects, new_rejects, settled
+from dicom_etl.lake.rejected import Reject, append_rejects, closed_rejects, new_rejects
 from dicom_etl.landing.landing import Landed
 from dicom_etl.landing.rows import rows_of
 from dicom_etl.remote.http.retry import RetryPolicy
@@ -63,7 +63,7 @@ class RejectRetry:
         """Of rejects at one instant."""
         asked = {reject.sequence: reject for reject in tie}
         moment = from_datetime(next(iter(asked.values())).timestamp)
-        again = read_again(self._client, moment, asked.keys(), self._budget)
+        again = refetch(self._client, moment, asked.keys(), self._budget)
         read = rows_of(again, run_id=self._run_id, read_at=self._plan.started_at)
         reasons = {unusable.sequence: unusable.reason for unusable in read.unusable}
         usable = [entry for entry in again if entry.sequence not in reasons]
@@ -107,7 +107,7 @@ def _state(entry: Entry) -> str:
 def record_rejects(
     session: WriteSession,
     landed: Landed,
-    met_again: Collection[Reject],
+    rejects_seen: Collection[Reject],
     rejected: Collection[int],
     moment: datetime,
     more: Iterable[Reject] = (),
@@ -118,12 +118,12 @@ def record_rejects(
     bad leaves no marker here.
     """
     run_id, snapshot = session.run_id, session.snapshot
-    known = {reject.sequence for reject in met_again}
+    known = {reject.sequence for reject in rejects_seen}
     new = [u for u in landed.unusable if u.sequence in rejected and u.sequence not in known]
-    healed = [reject for reject in met_again if reject.sequence not in rejected]
+    healed = [reject for reject in rejects_seen if reject.sequence not in rejected]
     rows = [
         *new_rejects(new, run_id=run_id, recorded_at=moment),
-        *settled(healed, run_id=run_id, recorded_at=moment),
+        *closed_rejects(healed, run_id=run_id, recorded_at=moment),
         *more,
     ]
     if not rows:

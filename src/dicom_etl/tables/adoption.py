@@ -18,7 +18,7 @@ from dicom_etl.tables.replace import property_list
 from dicom_etl.tables.schema import INSTANCE, PARTITION_COLUMN, Table
 
 
-def unfit_columns(table: Table, columns: Mapping[str, str]) -> list[str]:
+def incompatible_columns(table: Table, columns: Mapping[str, str]) -> list[str]:
     """The columns that keep a table from being taken over: strange ones, other types, missing parts of the key.
 
     ``columns`` are names with Delta's simple types. What else is missing can be added.

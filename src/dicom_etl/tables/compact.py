@@ -40,7 +40,7 @@ def cube_bytes(table_bytes: int) -> int:
     return max(16 * _MIB, min(table_bytes // 8, 2 * _GIB))
 
 
-def _confs(work: Upkeep) -> dict[str, str]:
+def _confs(work: MaintenancePlan) -> dict[str, str]:
     optimize = "spark.databricks.delta.optimize"
     cube = f"{optimize}.clustering.mergeStrategy.minCubeSize"
     return {
@@ -56,7 +56,7 @@ def _confs(work: Upkeep) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Upkeep:
+class MaintenancePlan:
     """What is to be done to a table of so many bytes, in files of about so many."""
 
     table_bytes: int
@@ -73,7 +73,7 @@ class Upkeep:
 
 
 @dataclass(frozen=True, slots=True)
-class Maintained:
+class MaintenanceResult:
     """What maintenance did to one table: files joined into fewer, files and bytes freed by the vacuum."""
 
     table: str
@@ -104,7 +104,9 @@ def purge_changes(spark: SparkSession, path: str, up_to_run: int, kept_sequence:
     return int(rows[0]["num_affected_rows"])
 
 
-def maintain_table(spark: SparkSession, name: str, path: str, retention_hours: int, work: Upkeep) -> Maintained:
+def maintain_table(
+    spark: SparkSession, name: str, path: str, retention_hours: int, work: MaintenancePlan
+) -> MaintenanceResult:
     """Do to one table what is to be done; files that the retention still protects stay.
 
     The retention goes into the table's properties, because ``RETAIN`` is ignored since Delta 4.1.
@@ -112,7 +114,7 @@ def maintain_table(spark: SparkSession, name: str, path: str, retention_hours: i
     session = cluster_session(spark)
     for key, value in _confs(work).items():
         session.conf.set(key, value)
-    done = Maintained(name, 0, 0, 0, 0)
+    done = MaintenanceResult(name, 0, 0, 0, 0)
     with named_errors(name):
         if work.retention:
             pairs = ", ".join(f"'{key}' = '{value}'" for key, value in retention_properties(retention_hours).items())

@@ -16,7 +16,7 @@ from dicom_etl.tables.engine.location import location
 from dicom_etl.tables.engine.session import cluster_session
 from dicom_etl.tables.file_skipping import within
 from dicom_etl.tables.fold import REMOVE, UPSERT
-from dicom_etl.tables.schema import CLUSTER_COLUMN, INSTANCE, Table, TableDesign, may_mark_rows
+from dicom_etl.tables.schema import CLUSTER_COLUMN, INSTANCE, Table, TableDesign, supports_deletion_vectors
 
 Source = Callable[[SparkSession], DataFrame]
 Ranges = list[tuple[str, str]]
@@ -191,7 +191,9 @@ def _merge(
 ) -> MergeResult:
     session = fenced_session(spark, fence)
     # Also for a table of which somebody else has switched them on, as Fabric does with its own.
-    session.conf.set("spark.databricks.delta.merge.deletionVectors.persistent", str(may_mark_rows(table)).lower())
+    session.conf.set(
+        "spark.databricks.delta.merge.deletionVectors.persistent", str(supports_deletion_vectors(table)).lower()
+    )
     with named_errors(table.name):
         target = DeltaTable.forPath(session, location(path))
         returned = merge(target, source(session))

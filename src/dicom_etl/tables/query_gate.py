@@ -124,7 +124,7 @@ def _each(iterator: Any) -> Iterator[Any]:
 def _objection(node: Any, name: str, sort: str) -> str | None:
     if sort == _EXPRESSION:
         return None if _is_own(node, name) else FOREIGN_CODE
-    reads = sort == _PLAN and _short(name) in _READS and _travels_plainly(node, name)
+    reads = sort == _PLAN and _short(name) in _READS and _has_literal_time_travel(node, name)
     return None if reads else NOT_A_QUERY
 
 
@@ -135,7 +135,7 @@ def _is_own(function: Any, name: str) -> bool:
     return name.startswith(_CATALYST) and not _FOREIGN.search(name)
 
 
-def _travels_plainly(node: Any, name: str) -> bool:
+def _has_literal_time_travel(node: Any, name: str) -> bool:
     """Whether a version is named, or a time as it stands: one that is computed runs while the text is analysed."""
     if _short(name) != "RelationTimeTravel":
         return True

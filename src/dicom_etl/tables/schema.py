@@ -104,7 +104,9 @@ class TableDesign:
             "delta.dataSkippingStatsColumns": ",".join(columns),
             # UIDs of one scanner share more than Delta's 32 characters (design/spark.md: Merge and file skipping).
             "delta.dataSkippingStringPrefixLength": "64",
-            "delta.enableDeletionVectors": "true" if self.deletion_vectors and may_mark_rows(table) else "false",
+            "delta.enableDeletionVectors": "true"
+            if self.deletion_vectors and supports_deletion_vectors(table)
+            else "false",
             **retention_properties(self.retention_hours),
             **self.identity,
         }
@@ -120,7 +122,7 @@ def table_design(settings: Settings, identity: Mapping[str, str]) -> TableDesign
     )
 
 
-def may_mark_rows(table: Table) -> bool:
+def supports_deletion_vectors(table: Table) -> bool:
     """Whether a MERGE may mark rows instead of rewriting their files.
 
     Not where there is a column ``filePath``: Delta's MERGE gives that name to one of its own, and ends with

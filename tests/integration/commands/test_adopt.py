@@ -208,7 +208,7 @@ def test_the_templates_columns_fit(name: str, tmp_path: Path) -> None:
     write_template_table(tmp_path, name, [row("1")])
     columns = _columns(DeltaTable(tmp_path / name))
     assert list(columns) == SCHEMAS[name].names
-    assert adoption.unfit_columns(table, columns) == []
-    assert adoption.unfit_columns(table, {**columns, "odd": "string"}) == ["odd"]
+    assert adoption.incompatible_columns(table, columns) == []
+    assert adoption.incompatible_columns(table, {**columns, "odd": "string"}) == ["odd"]
     columns.pop("studyInstanceUid")
-    assert adoption.unfit_columns(table, columns) == ["studyInstanceUid"]
+    assert adoption.incompatible_columns(table, columns) == ["studyInstanceUid"]

@@ -22,7 +22,7 @@ from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window, parse_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.reader import FeedReadResult, read_again, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReadResult, refetch, service_now
 from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.dicomweb.search import partitions, search
 from dicom_etl.dicomweb.store import store
@@ -131,7 +131,7 @@ def test_poison_that_heals_leaves_no_trace(emulator: Emulator, client: HttpClien
 
     lasting = emulator.service.faults.add(Fault(sequences=(18,), times=2))
     ticks = next(e.ticks for e in got if e.sequence == 18)
-    *failed, healed = [read_again(client, ticks, [18], Budget()) for _ in range(3)]
+    *failed, healed = [refetch(client, ticks, [18], Budget()) for _ in range(3)]
     assert lasting.hits == 2
     assert failed == [[], []]
     assert [(e.sequence, e.unreadable, bytes(e.metadata)) for e in healed] == [(18, None, METADATA)]

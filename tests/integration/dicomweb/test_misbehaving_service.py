@@ -34,7 +34,7 @@ from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.timerange import Window, parse_instant
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.reader import FeedReader, FeedReadResult, read_again, read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReader, FeedReadResult, read_feed, refetch, service_now
 from dicom_etl.lake.delta.folder import local_folder
 from dicom_etl.landing.landing import Landed, Landing
 from dicom_etl.remote.http.client import HttpClient
@@ -311,7 +311,7 @@ def test_absent_metadata_heals(serving: Callable[..., Emulator], tmp_path: Path,
         assert result.rows == {s: row | {"metadata": None, "modality": None} for s, row in rows.items()}
         service.faults.remove(absent.id)
         one = min(current)
-        (again,) = read_again(client, rows[one]["timestampTicks"], [one], Budget())
+        (again,) = refetch(client, rows[one]["timestampTicks"], [one], Budget())
         assert json.loads(bytes(again.metadata)) == rows[one]["metadata"]
         assert equal(land(client, tmp_path / "again"), service)
 

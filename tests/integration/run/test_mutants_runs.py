@@ -221,7 +221,7 @@ def _ledger_first(session: WriteSession, plan: RunPlan, read: Any) -> Run:
 
 def _rejects_first(session: WriteSession, _plan: RunPlan, read: Any) -> None:
     rejected = {unusable.sequence for unusable in read.landed.unusable}
-    pipeline.record_rejects(session, read.landed, read.met_again, rejected, session.now())
+    pipeline.record_rejects(session, read.landed, read.rejects_seen, rejected, session.now())
 
 
 def _record_as_covered(row: Run, lake: LakeSnapshot, real: Any = write_session._record_failure) -> None:

@@ -21,7 +21,7 @@ from dicom_etl.commands.query import answer
 from dicom_etl.commands.verify.verify import verify
 from dicom_etl.core.errors import StorageError
 from dicom_etl.tables import merge as tables
-from dicom_etl.tables.compact import Upkeep, maintain_table, purge_changes
+from dicom_etl.tables.compact import MaintenancePlan, maintain_table, purge_changes
 from dicom_etl.tables.engine import location, session
 from dicom_etl.tables.engine.location import sql_name
 from dicom_etl.tables.merge import Fence, MergeResult, create_table, merge_instance, read_table
@@ -125,7 +125,7 @@ def test_dates_and_files_are_ours_whatever_the_cluster_says(site: Site, cluster:
     assert [(row["sequence"], row["studyDate"]) for row in odd.rows("change")] == [(5, date(1, 1, 1))]
     assert entries_as_written(odd) == {("INT64", "ZSTD")}
     for table in TABLES:
-        work = Upkeep(0, 1_000_000, retention=False, vacuum=False)
+        work = MaintenancePlan(0, 1_000_000, retention=False, vacuum=False)
         done = maintain_table(cluster, table, odd.place(table), 720, work)
         assert done.files_compacted > 0
         assert (len(odd.rows(table)), dates(odd, table)) == (4, DATES)

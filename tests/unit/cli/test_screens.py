@@ -52,7 +52,7 @@ from dicom_etl.commands.doctor.check import Finding
 from dicom_etl.commands.maintain import PlannedMaintenance
 from dicom_etl.commands.repair.reread import Repaired
 from dicom_etl.commands.verify.verify import Keys, Verification
-from dicom_etl.tables.compact import Maintained
+from dicom_etl.tables.compact import MaintenanceResult
 from support.results import *
 BEHIND = replace(STATUS, windows_due=2, eta_seconds=95.0, open_rejects=3)
 FAILING = replace(BEHIND, last_error="AccessDenied")
@@ -67,7 +67,7 @@ UNKNOWN = replace(EQUAL, search_refused="403")
 TABLES = {"instance": 4, "series": 1, "study": 0}
 REPAIRED = Repaired(RUNS[0], TABLES, dict.fromkeys(TABLES, 0), {}, 1, 0, 0, None)
 NOT_REPAIRED = replace(REPAIRED, left={"instance": 2}, kinds_left={"duplicate": 2}, unlisted=3, feed_went_back=True)
-MAINTAINED = [Maintained("run", 12, 1, 0, 0), Maintained("change", 0, 0, 4, 3_400_000)]
+MAINTAINED = [MaintenanceResult("run", 12, 1, 0, 0), MaintenanceResult("change", 0, 0, 4, 3_400_000)]
 PLANNED = [PlannedMaintenance("run", []), PlannedMaintenance("change", ["retention", "compact"])]
 REMEDY = "the identity has no role on the service: assign DICOM Data Reader as docs/azure.md says, and wait 10 minutes"
 FINDINGS = [Finding("settings", "ok", "complete"), Finding("role", "problem", REMEDY, 77)]

@@ -15,7 +15,7 @@ from dicom_emulator.options import EmulatorOptions
 from dicom_emulator.serve import Emulator, serve_in_thread
 from dicom_emulator.state.uids import instance_key
 from dicom_emulator.testing.faults import Fault
-from dicom_etl.commands.verify.inventory import Service, read_again, take_inventory
+from dicom_etl.commands.verify.inventory import Service, list_again, take_inventory
 from dicom_etl.commands.verify.scratch import Scratch, scratch
 from dicom_etl.commands.verify.search_result import search_studies
 from dicom_etl.core.progress import NullProgress, Progress
@@ -67,7 +67,7 @@ def test_what_happens_while_the_search_is_asked_is_listed(tmp_path: Path) -> Non
             listing = service_at(settings, client, 9, Meanwhile())
             inventory = take_inventory(listing, folder(tmp_path), 0)
             first = entries_of(inventory.files)
-            again = read_again(listing, folder(tmp_path), inventory, [Window(ticks_at(8), ticks_at(8) + 1)])
+            again = list_again(listing, folder(tmp_path), inventory, [Window(ticks_at(8), ticks_at(8) + 1)])
     low, high = first[0][3], first[-1][3]
     assert low < high < 0
     assert first == [

@@ -28,7 +28,7 @@ from dicom_etl.dicomweb.feed.limit import EntryLimit
 from dicom_etl.dicomweb.feed.page import Page, PageRequest
 from dicom_etl.dicomweb.feed.paging import Cursor
 from dicom_etl.dicomweb.feed.parallel import SliceOptions, SliceReader
-from dicom_etl.dicomweb.feed.reader import FeedReader, FeedReadResult, read_again, read_at, read_feed, service_now
+from dicom_etl.dicomweb.feed.reader import FeedReader, FeedReadResult, read_at, read_feed, refetch, service_now
 from dicom_etl.remote.http.body import TooLarge
 from dicom_etl.remote.http.client import HttpClient
 from support.broken import Mutant, assert_caught
@@ -829,7 +829,7 @@ def test_entries_are_read_again_by_microsecond_and_sequence() -> None:
     rows = [(NOON + 19, 1), (NOON + 20, 2), (NOON + 27, 3), (NOON + 27, 4), (NOON + 29, 5), (NOON + 30, 6)]
     feed = Feed(rows, poison={4})
     with client_of(feed) as client:
-        got = read_again(client, NOON + 20, [2, 4, 5, 6, 77], Budget())
+        got = refetch(client, NOON + 20, [2, 4, 5, 6, 77], Budget())
     assert [(e.sequence, e.ticks - NOON, e.unreadable, e.has_metadata) for e in got] == [
         (2, 20, None, True),
         (5, 29, None, True),

@@ -13,7 +13,7 @@ from dicom_etl.core.settings.model import Dicom
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.retrieve import retrieve_instance
 from dicom_etl.dicomweb.search import partitions, search
-from dicom_etl.dicomweb.store import Outcome, store
+from dicom_etl.dicomweb.store import StoreResult, store
 from dicom_etl.remote.http.client import HttpClient
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -55,35 +55,35 @@ WARNED = stored(
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        (200, stored(), Outcome("stored")),
+        (200, stored(), StoreResult("stored")),
         (
             202,
             WARNED,
-            Outcome(
+            StoreResult(
                 "stored with warnings",
                 1,
                 "attributes that do not pass validation were left out of the metadata",
                 ("0010,0020",),
             ),
         ),
-        (409, failed(45070), Outcome("already there", 45070, "the instance is already there")),
-        (409, failed(45071), Outcome("refused", 45071, "the instance is being stored by another request")),
-        (409, failed(272), Outcome("refused", 272, "the service could not process the file")),
+        (409, failed(45070), StoreResult("already there", 45070, "the instance is already there")),
+        (409, failed(45071), StoreResult("refused", 45071, "the instance is being stored by another request")),
+        (409, failed(272), StoreResult("refused", 272, "the service could not process the file")),
         (
             409,
             failed(43264, "DICOM100: (0020,000d) - bad value 4711"),
-            Outcome("refused", 43264, "the file does not pass the service's validation", ("0020,000D",)),
+            StoreResult("refused", 43264, "the file does not pass the service's validation", ("0020,000D",)),
         ),
-        (409, failed(99), Outcome("refused", 99, "a reason that it does not name")),
-        (409, b"", Outcome("refused", None, "the service stored nothing and gave no reason")),
-        (413, b"too large", Outcome("refused", None, "the file is larger than the service takes")),
-        (415, b"", Outcome("refused", None, "the service does not take this content")),
-        (204, b"", Outcome("refused", None, "the service found no file in the request")),
-        (400, b"no", Outcome("refused", None, "the service does not accept the request; check the partition")),
-        (202, {}, Outcome("refused", None, "a reason that it does not name")),
+        (409, failed(99), StoreResult("refused", 99, "a reason that it does not name")),
+        (409, b"", StoreResult("refused", None, "the service stored nothing and gave no reason")),
+        (413, b"too large", StoreResult("refused", None, "the file is larger than the service takes")),
+        (415, b"", StoreResult("refused", None, "the service does not take this content")),
+        (204, b"", StoreResult("refused", None, "the service found no file in the request")),
+        (400, b"no", StoreResult("refused", None, "the service does not accept the request; check the partition")),
+        (202, {}, StoreResult("refused", None, "a reason that it does not name")),
     ],
 )
-def test_each_answer_to_a_file_is_an_outcome(status: int, body: object, expected: Outcome) -> None:
+def test_each_answer_to_a_file_is_an_outcome(status: int, body: object, expected: StoreResult) -> None:
     """Stored, with warnings, already there or refused: with the code and our words, never the service's."""
     requests: list[httpx.Request] = []
 

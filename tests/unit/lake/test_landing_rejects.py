@@ -19,11 +19,11 @@ from dicom_etl.lake.rejected import (
     append_closed,
     append_rejects,
     closed_among,
+    closed_rejects,
     new_rejects,
     read_newest,
     read_open,
     rejected_schema,
-    settled,
 )
 
 APP = "5f0c/rejected"
@@ -93,7 +93,7 @@ def test_a_new_reject_is_open(path: str) -> None:
 def test_a_resolution_closes_a_reject(path: str) -> None:
     """The later run's row counts; the earlier one stays in the table as history."""
     append(path, 3, new_rejects([BAD, OTHER], run_id=3, recorded_at=AT))
-    append(path, 4, settled(read_open(newest(path))[:1], run_id=4, recorded_at=AT))
+    append(path, 4, closed_rejects(read_open(newest(path))[:1], run_id=4, recorded_at=AT))
     assert [reject.sequence for reject in read_open(newest(path))] == [17]
     assert [(r.sequence, r.status, r.run_id) for r in read_newest(newest(path))] == [
         (5, "resolved", 4),
@@ -107,7 +107,7 @@ def test_a_reject_can_open_again(path: str) -> None:
     for run_id, status in ((3, "open"), (4, "resolved"), (5, "open")):
         rejects = new_rejects([BAD], run_id=run_id, recorded_at=AT)
         if status == "resolved":
-            rejects = settled(rejects, run_id=run_id, recorded_at=AT)
+            rejects = closed_rejects(rejects, run_id=run_id, recorded_at=AT)
         append(path, run_id, rejects)
     assert [(r.run_id, r.status) for r in read_open(newest(path))] == [(5, "open")]
 
@@ -115,7 +115,11 @@ def test_a_reject_can_open_again(path: str) -> None:
 def test_the_run_id_counts_before_the_clock(path: str) -> None:
     """A clock that jumped back does not bring an old row to life."""
     append(path, 3, new_rejects([BAD], run_id=3, recorded_at=AT))
-    append(path, 4, settled(new_rejects([BAD], run_id=4, recorded_at=AT), run_id=4, recorded_at=AT - timedelta(days=1)))
+    append(
+        path,
+        4,
+        closed_rejects(new_rejects([BAD], run_id=4, recorded_at=AT), run_id=4, recorded_at=AT - timedelta(days=1)),
+    )
     assert read_open(newest(path)) == []
     assert [r.status for r in read_newest(newest(path))] == ["resolved"]
 
@@ -123,15 +127,17 @@ def test_the_run_id_counts_before_the_clock(path: str) -> None:
 def test_within_a_run_time_counts_and_then_the_order(path: str) -> None:
     """Two rows of one sequence in one run: the later by recordedAt, then the one written last."""
     first = new_rejects([BAD, OTHER], run_id=3, recorded_at=AT)
-    later = settled(first[:1], run_id=3, recorded_at=AT - timedelta(seconds=1), status="void")
-    same = settled(first[1:], run_id=3, recorded_at=AT, status="void")
+    later = closed_rejects(first[:1], run_id=3, recorded_at=AT - timedelta(seconds=1), status="void")
+    same = closed_rejects(first[1:], run_id=3, recorded_at=AT, status="void")
     append(path, 3, [*first, *later, *same])
     assert [(r.sequence, r.status) for r in read_newest(newest(path))] == [(5, "void"), (17, "open")]
 
 
 def test_void_is_not_open(path: str) -> None:
     """A void row is kept, and is nobody's work any more."""
-    append(path, 3, settled(new_rejects([BAD], run_id=3, recorded_at=AT), run_id=3, recorded_at=AT, status="void"))
+    append(
+        path, 3, closed_rejects(new_rejects([BAD], run_id=3, recorded_at=AT), run_id=3, recorded_at=AT, status="void")
+    )
     assert read_open(newest(path)) == []
     assert [r.status for r in read_newest(newest(path))] == ["void"]
 
@@ -146,7 +152,7 @@ def test_a_superseded_run_records_nothing(path: str) -> None:
     """A run that was overtaken resolves no reject."""
     append(path, 4, new_rejects([BAD], run_id=4, recorded_at=AT))
     with pytest.raises(Superseded):
-        append(path, 3, settled(read_open(newest(path)), run_id=3, recorded_at=AT))
+        append(path, 3, closed_rejects(read_open(newest(path)), run_id=3, recorded_at=AT))
     assert [r.sequence for r in read_open(newest(path))] == [17]
 
 
@@ -164,7 +170,7 @@ def test_a_closed_reject_keeps_the_text_of_why(path: str) -> None:
     """In a column that comes with the first text, once; what was written before and comes later has none."""
     append(path, 1, new_rejects([BAD, OTHER], run_id=1, recorded_at=AT))
     for run_id, reject in enumerate(read_open(newest(path)), start=2):
-        (done,) = settled([reject], run_id=run_id, recorded_at=AT, status="void")
+        (done,) = closed_rejects([reject], run_id=run_id, recorded_at=AT, status="void")
         append_closed(newest(path), done, f"text {run_id}", app_id=APP)
         assert (done.status, done.run_id, done.reason) == ("void", run_id, reject.reason)
     append(path, 4, new_rejects([replace(BAD, sequence=18)], run_id=4, recorded_at=AT))

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dicom_etl.lake.delta.table import create_table, open_table
-from dicom_etl.lake.rejected import Reject, append_rejects, read_open, rejected_schema, settled
+from dicom_etl.lake.rejected import Reject, append_rejects, closed_rejects, read_open, rejected_schema
 from dicom_etl.lake.voids import new_voids, read_voids, void_until
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -33,5 +33,5 @@ def test_the_newest_row_of_a_sequence_counts(tmp_path: Path) -> None:
     record(1, [*new_voids([(KEY, 5, 17), (OTHER, 6, 27), (KEY, 7, 37)], run_id=1, recorded_at=NOW), gap])
     assert void_until(voids()) == {KEY: 7, OTHER: 6}
     assert [v.timestamp.microsecond for v in voids()] == [1, 2, 3]
-    record(2, settled([v for v in voids() if v.sop == "4"], run_id=2, recorded_at=NOW))
+    record(2, closed_rejects([v for v in voids() if v.sop == "4"], run_id=2, recorded_at=NOW))
     assert void_until(voids()) == {KEY: 7}

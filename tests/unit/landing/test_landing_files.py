@@ -69,10 +69,10 @@ def names(folder: TableFolder) -> set[str]:
 def test_a_landing_tells_what_it_has_met(folder: TableFolder) -> None:
     """Of some sequences those that it holds by now, each with its time, the first time it was added."""
     with Landing(folder, run_id=4, read_at=READ_AT) as landing:
-        assert landing.met({5, 6}) == {}
+        assert landing.already_landed({5, 6}) == {}
         landing.add([entry(5, 50), entry(7, END + 1), entry(5, 60)])
-        assert landing.met({5, 6, 7}) == {5: 50, 7: END + 1}
-        assert landing.met(()) == {}
+        assert landing.already_landed({5, 6, 7}) == {5: 50, 7: END + 1}
+        assert landing.already_landed(()) == {}
 
 
 def test_what_was_landed(folder: TableFolder) -> None:

@@ -516,8 +516,8 @@ MUTANTS = [
            "_segment", lambda _client, partition: partition, "a service without partitions was asked for one"),
     Mutant("padding is stripped", check_that_the_padding_of_rows_is_stripped, dicom_file, "_PADDING", "\t",
            "padding was taken for another instance"),
-    Mutant("a missing file is no failure", check_that_a_missing_file_leads_to_the_service, dicom_file, "_why_not",
-           lambda _error: None, "a missing file ended the reading"),
+    Mutant("a missing file is no failure", check_that_a_missing_file_leads_to_the_service, dicom_file,
+           "_fallback_reason", lambda _error: None, "a missing file ended the reading"),
 ]  # fmt: skip
 
 

@@ -252,7 +252,7 @@ def test_spark_is_let_to_the_storage_by_an_address_that_lasts_as_long_as_the_eng
     where = lake_paths(load_settings(None, roots, {}, tmp_path), Storage(credential=credential))
     hadoop: Any = _Hadoop()
     with session.Engine(Spark(master="local[1]", driver_memory="1g", shuffle_partitions=1), where=where) as engine:
-        engine._let_to_storage(hadoop, where)
+        engine._configure_storage_auth(hadoop, where)
         addresses = {
             hadoop.told[f"fs.azure.account.oauth2.msi.endpoint.{account}.dfs.core.windows.net"]
             for account in ("one", "two")

@@ -94,7 +94,7 @@ def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseT
             theirs = None if moment is None else from_datetime(moment)
             return Contact(_negotiated(answer), theirs, from_datetime(clock()))
     except httpx.RequestError as error:
-        raise ServiceUnavailable(_why_not(error)) from error
+        raise ServiceUnavailable(_describe_failure(error)) from error
 
 
 def _negotiated(answer: httpx.Response) -> str | None:
@@ -103,7 +103,7 @@ def _negotiated(answer: httpx.Response) -> str | None:
     return None if secure is None else secure.version()
 
 
-def _why_not(error: httpx.RequestError) -> str:
+def _describe_failure(error: httpx.RequestError) -> str:
     """In words of ours: httpx's own may quote what was sent."""
     below: BaseException = error
     while (deeper := below.__cause__ or below.__context__) is not None:
@@ -188,11 +188,11 @@ def _role(dicom: Dicom, transport: httpx.BaseTransport | None) -> Finding:
         try:
             service_now(client)
         except AccessDenied as error:
-            raise AccessDenied(_how_to_get_in(dicom, error)) from error
+            raise AccessDenied(_access_hint(dicom, error)) from error
     return Finding("role", "ok", f"the change feed can be read ({ROLE})")
 
 
-def _how_to_get_in(dicom: Dicom, error: AccessDenied) -> str:
+def _access_hint(dicom: Dicom, error: AccessDenied) -> str:
     """The error's words; they tell of a token although none was sent, and of the role only when it is 403."""
     if dicom.auth == "none":
         return f'the service wants a token: set dicom.auth = "azure", and assign the role {ROLE} to the identity'

@@ -25,7 +25,7 @@ from dicom_etl.core.errors import DataError
 from dicom_etl.core.timerange import Window, from_datetime
 from dicom_etl.dicomweb.feed.reader import any_entry
 from dicom_etl.lake.coverage import coverage_end
-from dicom_etl.lake.rejected import Reject, read_open, settled
+from dicom_etl.lake.rejected import Reject, closed_rejects, read_open
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.voids import Key, new_voids, read_voids
 from dicom_etl.run.merge import RunResult, folded
@@ -175,12 +175,12 @@ def _rebuilt(
     outcome = replace(outcome, instance=replace(outcome.instance, deleted=removed), removed=removed)
     by_us: _ByUs = {"run_id": session.run_id, "recorded_at": work.plan.started_at}
     ended = [
-        *settled(_overruled(work), **by_us),
+        *closed_rejects(_overruled(work), **by_us),
         *new_voids(gone, **by_us),
-        *settled(found.restored, **by_us),
-        *settled(_no_longer_served(work, before, read), **by_us, status="void"),
+        *closed_rejects(found.restored, **by_us),
+        *closed_rejects(_no_longer_served(work, before, read), **by_us, status="void"),
     ]
-    record_rejects(session, read.landed, read.met, outcome.rejected, work.plan.started_at, ended)
+    record_rejects(session, read.landed, read.rejects_seen, outcome.rejected, work.plan.started_at, ended)
     retries = session.client.retries - work.retries
     row = repair_row(session, work.plan, read, outcome, covered_until=work.covered_until, retries=retries)
     kinds = _left(one, session.snapshot, found, outcome)
@@ -221,7 +221,7 @@ def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Re
     """Of a service that went back the open rejects whose entries were not met: nobody can read them any more."""
     if not work.went_back:
         return []
-    met = {reject.sequence for reject in read.met}
+    met = {reject.sequence for reject in read.rejects_seen}
     start, end = work.plan.stretch.start, work.covered_until
     return [
         reject

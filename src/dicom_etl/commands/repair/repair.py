@@ -39,7 +39,7 @@ from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed.reader import service_now
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake, make_private_tables
-from dicom_etl.lake.rejected import Reject, settled
+from dicom_etl.lake.rejected import Reject, closed_rejects
 from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.lake.voids import Key, new_voids
 from dicom_etl.remote.identity import dicom_tokens
@@ -194,9 +194,9 @@ def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, RunResult]:
     outcome = merge_landed(work.one.spark, session, read.landed, plan.beyond)
     voids = [
         *new_voids(plan.gone, run_id=session.run_id, recorded_at=started_at),
-        *settled(plan.restored, run_id=session.run_id, recorded_at=started_at),
+        *closed_rejects(plan.restored, run_id=session.run_id, recorded_at=started_at),
     ]
-    record_rejects(session, read.landed, read.met, outcome.rejected, started_at, voids)
+    record_rejects(session, read.landed, read.rejects_seen, outcome.rejected, started_at, voids)
     return read, outcome
 
 

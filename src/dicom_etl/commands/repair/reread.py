@@ -15,8 +15,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 
 from dicom_etl.core.entry import Entry
-from dicom_etl.core.stretches import stretches_around
-from dicom_etl.core.timerange import Window
+from dicom_etl.core.timerange import Window, windows_around
 from dicom_etl.dicomweb.feed.reader import feed_reader, read_feed
 from dicom_etl.lake.delta.errors import FAILURES
 from dicom_etl.lake.ledger import Run
@@ -52,7 +51,7 @@ class Wanted:
             ticks.append(row[1])
         if len(ticks) > _MOST_INSTANTS:
             return cls(sequences, (Window(min(ticks), max(ticks) + 1),))
-        return cls(sequences, tuple(stretches_around(ticks)))
+        return cls(sequences, tuple(windows_around(ticks)))
 
     def __contains__(self, sequence: int) -> bool:
         place = bisect_left(self.sequences, sequence)
@@ -64,10 +63,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Reread:
-    """What was landed and how; ``met`` are the open rejects among it."""
+    """What was landed and how; ``rejects_seen`` are the open rejects among it."""
 
     landed: Landed
-    met: tuple[Reject, ...]
+    rejects_seen: tuple[Reject, ...]
     pages: int
     repeated: int
     fetch_seconds: float
@@ -82,13 +81,13 @@ def reread(session: WriteSession, plan: RunPlan, wanted: Wanted | None = None) -
     began = time.monotonic()
     settings = session.settings
     rejects = {reject.sequence: reject for reject in read_open(session.snapshot.table("rejected"))}
-    met: set[int] = set()
+    seen: set[int] = set()
     pages = repeated = end = 0
     with new_landing(session, plan) as landing:
 
         def land(entries: list[Entry]) -> None:
             taken = entries if wanted is None else [entry for entry in entries if entry.sequence in wanted]
-            met.update(rejects.keys() & {entry.sequence for entry in taken})
+            seen.update(rejects.keys() & {entry.sequence for entry in taken})
             landing.add(taken)
 
         for window in (plan.stretch,) if wanted is None else wanted.windows:
@@ -100,7 +99,7 @@ def reread(session: WriteSession, plan: RunPlan, wanted: Wanted | None = None) -
         landed = landing.finish(end)
     return Reread(
         landed=landed,
-        met=tuple(rejects[sequence] for sequence in sorted(met)),
+        rejects_seen=tuple(rejects[sequence] for sequence in sorted(seen)),
         pages=pages,
         repeated=repeated + landed.repeated,
         fetch_seconds=fetched - began,

@@ -13,13 +13,12 @@ from uuid import uuid4
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl.commands.verify.inventory import Service, ServiceInventory, read_again
+from dicom_etl.commands.verify.inventory import Service, ServiceInventory, list_again
 from dicom_etl.commands.verify.scratch import Scratch
 from dicom_etl.commands.verify.search_result import SearchResult, held_instances, proven_gone
 from dicom_etl.core.attributes import INSTANCE_KEY, STUDY_KEY
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.core.stretches import stretches_around
-from dicom_etl.core.timerange import Window
+from dicom_etl.core.timerange import Window, windows_around
 from dicom_etl.lake import ledger
 from dicom_etl.lake.delta.table import properties
 from dicom_etl.lake.open import ADOPTED
@@ -227,7 +226,7 @@ def _last_entries(
     windows = _overtaken_windows(raw, snap)
     if not windows:
         return inventory, entries, raw
-    inventory = read_again(one.service, one.folder, inventory, windows)
+    inventory = list_again(one.service, one.folder, inventory, windows)
     return inventory, *last_of(inventory)
 
 
@@ -236,7 +235,7 @@ def _overtaken_windows(raw: DataFrame, snap: Snapshot) -> list[Window]:
     rows = differences.overtaken(raw).where(differences.covered_by(snap.ranges)).select("timestampTicks").distinct()
     ticks = [row[0] for row in rows.limit(_MOST_INSTANTS + 1).collect()]
     if len(ticks) <= _MOST_INSTANTS:
-        return stretches_around(ticks)
+        return windows_around(ticks)
     first, last = rows.agg(F.min("timestampTicks"), F.max("timestampTicks")).collect()[0]
     return [Window(first, last + 1)]
 
@@ -265,7 +264,7 @@ def _held(one: Comparer, snap: Snapshot, inventory: ServiceInventory, raw: DataF
     if not search.usable:
         return replace(nothing, search=search)
     # What was created or deleted until the search answered has an entry by now.
-    inventory = read_again(one.service, one.folder, inventory, [])
+    inventory = list_again(one.service, one.folder, inventory, [])
     return Held(search, inventory, studies, keys, _restored(raw, keys, snap.voids))
 
 

@@ -99,7 +99,7 @@ def take_inventory(service: Service, folder: Scratch, start: int) -> ServiceInve
     )
 
 
-def read_again(
+def list_again(
     service: Service, folder: Scratch, inventory: ServiceInventory, windows: Iterable[Window]
 ) -> ServiceInventory:
     """The inventory with another reading of these windows and of the end of the feed, in files of their own."""

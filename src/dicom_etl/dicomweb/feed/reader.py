@@ -113,7 +113,7 @@ def read_at(client: HttpClient, ticks: int, sequences: Collection[int], *, batch
     return [entry for _, entry in served if entry.sequence in sequences]
 
 
-def read_again(client: HttpClient, ticks: int, sequences: Collection[int], budget: Budget) -> list[Entry]:
+def refetch(client: HttpClient, ticks: int, sequences: Collection[int], budget: Budget) -> list[Entry]:
     """Those of ``sequences``, served in the microsecond of ``ticks``, whose metadata can be had by now.
 
     For what failed before: each entry is asked for once, without retries, and one that is no longer Current comes

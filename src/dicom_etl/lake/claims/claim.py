@@ -78,7 +78,7 @@ def claim(
     ids = claims.ids()
     run_id = 1 + max([last_known_run_id, *ids])
     me = process or this_process()
-    seen = [sighting for i in ids if i not in holding and (sighting := claims.sight(i)) is not None]
+    seen = [snapshot for i in ids if i not in holding and (snapshot := claims.read(i)) is not None]
     stale = _stale(claims, seen, me, run_id, sleep)
     mine = _new_file(run_id, verb, me, clock())
     claims.create(mine)
@@ -94,16 +94,16 @@ def _stale(
     claims: ClaimFolder, seen: list[ClaimSnapshot], me: Process, run_id: int, sleep: Callable[[float], None]
 ) -> list[ClaimSnapshot]:
     """The claims that were never released and whose runs are gone; AnotherWriter when one is alive."""
-    held = [sighting for sighting in seen if not sighting.over]
+    held = [snapshot for snapshot in seen if not snapshot.over]
     gone = [s for s in held if s.file is not None and is_gone(s.file.process, me)]
     doubtful = [s for s in held if s not in gone]
     if not doubtful:
         return gone
     now = claims.storage_now(run_id)
-    for sighting in reversed(doubtful):
+    for snapshot in reversed(doubtful):
         # A clock that fell back leaves heartbeats in the future: as doubtful as one in the past.
-        if abs(now - sighting.modified) <= SILENT:
-            raise another_writer(sighting, sighting.run_id)
+        if abs(now - snapshot.modified) <= SILENT:
+            raise another_writer(snapshot, snapshot.run_id)
     _watch(claims, doubtful, sleep)
     return gone + doubtful
 
@@ -117,7 +117,7 @@ def _watch(claims: ClaimFolder, doubtful: list[ClaimSnapshot], sleep: Callable[[
     for _ in range(_LOOKS):
         sleep(WATCH_SECONDS / _LOOKS)
         for before in doubtful:
-            now = claims.sight(before.run_id)
+            now = claims.read(before.run_id)
             if now is not None and not now.over and now != before:
                 raise another_writer(now, now.run_id)
 
@@ -130,23 +130,23 @@ def _step_back_for_others(
     A lower one that lives was there first; a higher one has taken the tables' markers beyond our id.
     """
     for other in (i for i in claims.ids() if i != mine.run_id and i not in holding):
-        sighting = claims.sight(other)
-        if sighting is None or sighting in stale:
+        snapshot = claims.read(other)
+        if snapshot is None or snapshot in stale:
             continue
-        withdrawn = sighting.file is not None and sighting.file.withdrawn
-        if not withdrawn and (other > mine.run_id or not sighting.over):
+        withdrawn = snapshot.file is not None and snapshot.file.withdrawn
+        if not withdrawn and (other > mine.run_id or not snapshot.over):
             claims.write(msgspec.structs.replace(mine, released=True, withdrawn=True), writer=mine.run_id)
-            raise another_writer(sighting, other)
+            raise another_writer(snapshot, other)
 
 
 def _tidy(claims: ClaimFolder, mine: ClaimFile, stale: list[ClaimSnapshot]) -> None:
     """Mark those we take over from, so that nobody watches them again, and delete the old files."""
     try:
-        for sighting in stale:
-            if sighting.file is None:
-                claims.delete(sighting.run_id)
+        for snapshot in stale:
+            if snapshot.file is None:
+                claims.delete(snapshot.run_id)
             else:
-                claims.write(_taken_over(sighting.file, mine.run_id), writer=mine.run_id)
+                claims.write(_taken_over(snapshot.file, mine.run_id), writer=mine.run_id)
         ids = claims.ids()
         claims.delete_below(ids[-KEPT_CLAIMS:][0] if ids else 0)
     except DicomEtlError as error:

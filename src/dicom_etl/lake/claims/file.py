@@ -71,7 +71,7 @@ class ClaimFile(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class ClaimSnapshot:
-    """One claim as it was found. Two equal sightings mean that its heartbeat has not moved.
+    """One claim as it was found. Two equal snapshots mean that its heartbeat has not moved.
 
     ``file`` is null when it is empty or cut (a crash, or a creation just now); ``modified`` is the storage's.
     """
@@ -127,7 +127,7 @@ class ClaimFolder:
         ids = (int(match[1]) for match in map(_NAME.fullmatch, self._names()) if match)
         return sorted(one for one in ids if one < _MOST_RUNS)
 
-    def sight(self, run_id: int) -> ClaimSnapshot | None:
+    def read(self, run_id: int) -> ClaimSnapshot | None:
         """The claim as it stands, or null when its file is gone (deleted as an old one)."""
         with _storage():
             self._forget()
@@ -154,7 +154,7 @@ class ClaimFolder:
         try:
             self._create(self._of(file.run_id), msgspec.json.encode(file))
         except (FileExistsError, StorageError) as error:
-            found = self.sight(file.run_id)
+            found = self.read(file.run_id)
             if found is None and isinstance(error, StorageError):
                 raise
             # The answer to our own creation may have been lost, and its repetition refused.
@@ -214,9 +214,9 @@ class ClaimFolder:
         self.fs.invalidate_cache(self.path)
 
 
-def another_writer(sighting: ClaimSnapshot | None, run_id: int) -> AnotherWriter:
+def another_writer(snapshot: ClaimSnapshot | None, run_id: int) -> AnotherWriter:
     """The error that says who writes and since when."""
-    who = sighting or f"another run has just begun (run {run_id})"
+    who = snapshot or f"another run has just begun (run {run_id})"
     return AnotherWriter(f"{who}; try again later")
 
 

@@ -90,10 +90,10 @@ class Heartbeat:
 
     def _counts(self, run_id: int) -> bool:
         """Whether a newer claim stands for another run that works or has worked."""
-        sighting = self._folder.sight(run_id)
-        if sighting is None or sighting.file is None:
-            return sighting is not None
-        return not sighting.file.withdrawn and sighting.file.process != self._file.process
+        snapshot = self._folder.read(run_id)
+        if snapshot is None or snapshot.file is None:
+            return snapshot is not None
+        return not snapshot.file.withdrawn and snapshot.file.process != self._file.process
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval_seconds):

@@ -17,11 +17,11 @@ _ROLE = "assign this identity the role Contributor in the workspace"
 
 
 class NameTaken(Exception):
-    """Something has the name already, so nothing was made; ``said`` is the status with Fabric's code."""
+    """Something has the name already, so nothing was made; ``status_text`` is the status with Fabric's code."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.said = said
+    def __init__(self, status_text: str) -> None:
+        super().__init__(status_text)
+        self.status_text = status_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +93,33 @@ def as_target(location: str, subpath: str, connection: str) -> Target:
 
 def raise_for_status(request: HttpRequest, response: HttpResponse, _host: str) -> NoReturn:
     """Raises the error that an unexpected status means: RetryableError where another attempt may help."""
-    status, said = response.status, _said(response)
-    raise_if_retryable(response, said)
+    status, text = response.status, _status_text(response)
+    raise_if_retryable(response, text)
     if status == 401:
         raise AccessDenied(
-            f"Fabric does not accept the token ({said}); sign in (az login) or renew the token in the variable of "
+            f"Fabric does not accept the token ({text}); sign in (az login) or renew the token in the variable of "
             f"fabric.token_env, let the tenant allow service principals to use Fabric's APIs, and {_ROLE}"
         )
     if 300 <= status < 400:
-        raise ConfigurationError(f"fabric.api_url: redirects ({said}) and redirects are not followed")
+        raise ConfigurationError(f"fabric.api_url: redirects ({text}) and redirects are not followed")
     posts = request.method == "POST"
     if status == 403:
         connection = " and the right to use the connection" if posts else ""
-        raise AccessDenied(f"Fabric denies access ({said}); {_ROLE}{connection}")
+        raise AccessDenied(f"Fabric denies access ({text}); {_ROLE}{connection}")
     if status == 404:
         keys = "fabric.workspace, fabric.lakehouse" + (", fabric.connection" if posts else "")
-        raise ConfigurationError(f"{keys}: Fabric knows no such thing, or hides it from this identity ({said})")
+        raise ConfigurationError(f"{keys}: Fabric knows no such thing, or hides it from this identity ({text})")
     if status == 409 and posts:
-        raise NameTaken(said)
+        raise NameTaken(text)
     if status == 400 and posts:
         raise ConfigurationError(
-            f"fabric.connection: Fabric refuses the shortcut's target ({said}); check that the connection is one for "
+            f"fabric.connection: Fabric refuses the shortcut's target ({text}); check that the connection is one for "
             "this storage account, that its identity may read the folder, and that the folder is there"
         )
-    raise ProtocolError(f"Fabric answered status {said} to a {request.method} request")
+    raise ProtocolError(f"Fabric answered status {text} to a {request.method} request")
 
 
-def _said(response: HttpResponse) -> str:
+def _status_text(response: HttpResponse) -> str:
     """The status, with Fabric's own code for the error where it is a plain word; never its message."""
     try:
         code = msgspec.json.decode(response.body, type=_Error).error_code

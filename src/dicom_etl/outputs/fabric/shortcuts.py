@@ -79,11 +79,12 @@ def _put(lakehouse: LakehouseShortcuts, shortcut: Shortcut, *, exists: bool) -> 
             return
         if found is not None:
             raise ServiceUnavailable(
-                f"{shortcut.place}: Fabric does not change it now ({taken.said}), somebody else may be at it; run again"
+                f"{shortcut.place}: Fabric does not change it now ({taken.status_text}), "
+                "somebody else may be at it; run again"
             ) from taken
         raise DataError(
-            f"{shortcut.place}: the lakehouse has a table or folder of this name that is no shortcut ({taken.said}); "
-            "nothing was overwritten: rename or remove it, or name another lakehouse"
+            f"{shortcut.place}: the lakehouse has a table or folder of this name that is no shortcut "
+            f"({taken.status_text}); nothing was overwritten: rename or remove it, or name another lakehouse"
         ) from taken
 
 

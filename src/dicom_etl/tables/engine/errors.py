@@ -53,7 +53,7 @@ def named_errors(table: str) -> Iterator[None]:
     except (PySparkException, Py4JJavaError) as error:
         # Py4JJavaError: what pyspark has no class for, as an aborted job, a file that is gone, a log that is no JSON.
         told = _told(error)
-        raise _without_jvm(table) if told is None else _named(table, *told) from error
+        raise _without_jvm(table) if told is None else _to_domain_error(table, *told) from error
     except (Py4JError, ConnectionError, EOFError) as error:  # the last where rows stop coming
         raise _without_jvm(table) from error
 
@@ -90,7 +90,7 @@ def _short_of_memory(table: str) -> ConfigurationError:
     return ConfigurationError(f"{table}: Spark ran out of memory: raise spark.driver_memory")
 
 
-def _named(table: str, what: str, told: str) -> DicomEtlError:
+def _to_domain_error(table: str, what: str, told: str) -> DicomEtlError:
     if "No space left on device" in told or "Disk quota exceeded" in told:
         return StorageError(f"{table}: the storage is full; free space and run again")
     if "OutOfMemoryError" in told:

@@ -75,7 +75,7 @@ def start(options: dict[str, str], scratch: Path, home: Path) -> SparkSession:
         _launch(conf, scratch, home)
         spark = SparkSession.builder.config(conf=conf).getOrCreate()
     except BaseException as error:
-        _abandon()
+        _kill_orphan()
         if not isinstance(error, (PySparkException, Py4JError)):
             raise
         raise StorageError(
@@ -157,7 +157,7 @@ def _gateway(process: subprocess.Popen[bytes], told: Path) -> Any:
     return gateway
 
 
-def _abandon() -> None:
+def _kill_orphan() -> None:
     """End a JVM whose session did not come up: nobody else knows it."""
     process = getattr(SparkContext._gateway, "proc", None)
     SparkContext._gateway = SparkContext._jvm = SparkContext._active_spark_context = None

@@ -158,10 +158,10 @@ class Engine:
     def _start_local(self, rows: int) -> SparkSession:
         session = self._stack.enter_context(self._start_session(self._settings, rows))
         if self._where is not None:
-            self._let_to_storage(session, self._where)
+            self._configure_storage_auth(session, self._where)
         return session
 
-    def _let_to_storage(self, session: SparkSession, where: Reached) -> None:
+    def _configure_storage_auth(self, session: SparkSession, where: Reached) -> None:
         """By Hadoop's configuration of the running session: settings of a builder would be seen in `ps`."""
         credential = where.storage.credential
         tokens = "" if credential is None else self._stack.enter_context(token_endpoint(credential))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicom_etl.core.stretches import stretches_around
-from dicom_etl.core.timerange import Window
+from dicom_etl.core.timerange import Window, windows_around
 
 
 @pytest.mark.parametrize(
@@ -21,4 +20,4 @@ from dicom_etl.core.timerange import Window
 )
 def test_few_windows_hold_every_instant(instants: list[int], most: int, windows: list[tuple[int, int]]) -> None:
     """The widest gaps are left out."""
-    assert stretches_around(instants, most) == [Window(start, end) for start, end in windows]
+    assert windows_around(instants, most) == [Window(start, end) for start, end in windows]
