@@ -131,6 +131,6 @@ def _walk(elements: Elements) -> Iterator[tuple[int, Element]]:
             yield tag, element
 
 
-def _note(found: dict[int, str], tag: int, reason: str | None) -> None:
+def _note(comments: dict[int, str], tag: int, reason: str | None) -> None:
     if reason is not None:
-        found.setdefault(tag, comment(tag, reason))
+        comments.setdefault(tag, comment(tag, reason))

@@ -115,6 +115,6 @@ def _reset(scope: Scope) -> None:
     connections: set[_Connection] = scope["app"].state.connections
     for connection in list(connections):
         if connection.client is not None and connection.client == tuple(scope["client"]):
-            held: socket.socket = connection.transport.get_extra_info("socket")
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            client: socket.socket = connection.transport.get_extra_info("socket")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             connection.transport.abort()

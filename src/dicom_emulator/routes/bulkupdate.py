@@ -51,9 +51,9 @@ def update_studies(service: DicomService, partition: str, asked: UpdateRequest) 
     """
     updated = failed = instances = 0
     for study in asked.studies:
-        held = service.instances(partition, study, asked.series, asked.sop)
+        chosen = service.instances(partition, study, asked.series, asked.sop)
         try:
-            rows = _update(service, held, asked) if held else []
+            rows = _update(service, chosen, asked) if chosen else []
         except (NotRewritable, KeyError, OSError, InstanceExists, InstancePending):
             failed += 1
             continue
@@ -70,8 +70,8 @@ def update_studies(service: DicomService, partition: str, asked: UpdateRequest) 
     return failed == 0, results
 
 
-def _update(service: DicomService, held: Sequence[Instance], asked: UpdateRequest) -> list[FeedRow]:
-    changed = [_changed(one, asked.change) for one in held]
+def _update(service: DicomService, instances: Sequence[Instance], asked: UpdateRequest) -> list[FeedRow]:
+    changed = [_changed(one, asked.change) for one in instances]
     if not asked.new_uids:
         return service.update_together(changed)
     return service.change_uids(

@@ -108,16 +108,16 @@ def _fields(route: str, included: list[str]) -> set[int]:
     return fields
 
 
-def _matches(found: Found, asked: Search) -> bool:
-    return all(match(found.values(tag)) for tag, match in asked.matchers.items())
+def _matches(resource: Found, asked: Search) -> bool:
+    return all(match(resource.values(tag)) for tag, match in asked.matchers.items())
 
 
 def _page(matching: Iterator[Found], asked: Search) -> Iterator[dict[str, Any]]:
-    for number, found in enumerate(matching):
+    for number, resource in enumerate(matching):
         if number >= asked.offset + asked.limit:
             return
         if number >= asked.offset:
-            yield found.dataset(asked.fields)
+            yield resource.dataset(asked.fields)
 
 
 def _tag(name: str) -> int | None:

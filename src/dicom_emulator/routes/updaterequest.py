@@ -87,8 +87,8 @@ def _filter(uid: Any) -> str | None:
 
 
 def _new_uids(change: Mapping[str, Any]) -> dict[str, str]:
-    found = {level: change[f"{tag:08X}"] for tag, level in _UIDS.items() if f"{tag:08X}" in change}
-    return {level: str((element.get("Value") or [""])[0]).rstrip(" ") for level, element in found.items()}
+    elements = {level: change[f"{tag:08X}"] for tag, level in _UIDS.items() if f"{tag:08X}" in change}
+    return {level: str((element.get("Value") or [""])[0]).rstrip(" ") for level, element in elements.items()}
 
 
 def _uids_checked(asked: UpdateRequest) -> UpdateRequest:

@@ -60,10 +60,10 @@ def find_instances(request: Request) -> list[Instance]:
     version_of(request)
     refuse_tags(request)
     uids = path_uids(request)
-    found = service_of(request).instances(partition_of(request), *uids)
-    if not found:
+    instances = service_of(request).instances(partition_of(request), *uids)
+    if not instances:
         raise NotFound(f"The specified {level_of(uids)} cannot be found.")
-    return sorted(found, key=lambda instance: instance.current.watermark)
+    return sorted(instances, key=lambda instance: instance.current.watermark)
 
 
 def _file(service: DicomService, version: Version) -> bytes:

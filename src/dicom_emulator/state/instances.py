@@ -99,18 +99,18 @@ class Holdings:
 
     def within(self, partition: str, study: str, series: str | None = None, sop: str | None = None) -> list[Instance]:
         """The instances of a study, of a series of it, or one of that; empty when there are none."""
-        held = self._studies.get((partition, study))
-        if held is None:
+        stored = self._studies.get((partition, study))
+        if stored is None:
             return []
         if series is None:
-            chosen = list(held.series.values())
+            chosen = list(stored.series.values())
         else:
-            chosen = [held.series[series]] if series in held.series else []
+            chosen = [stored.series[series]] if series in stored.series else []
         if sop is None:
             return [instance for one in chosen for instance in one.instances.values()]
         return [one.instances[sop] for one in chosen if sop in one.instances]
 
     def studies(self, partition: str) -> list[tuple[str, Study]]:
         """UID and study of every study of a partition, the one begun last first."""
-        held = [(uid, study) for (name, uid), study in self._studies.items() if name == partition]
-        return sorted(held, key=lambda item: -item[1].order)
+        matching = [(uid, study) for (name, uid), study in self._studies.items() if name == partition]
+        return sorted(matching, key=lambda item: -item[1].order)

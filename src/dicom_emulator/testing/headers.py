@@ -65,8 +65,8 @@ def real_headers() -> Sequence[Header]:
     paths = sorted(folder.glob("test_files/*.dcm")) + sorted(folder.glob("charset_files/*.dcm"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = [_header(path.read_bytes()) for path in paths]
-    return tuple(header for header in found if header is not None)
+        headers = [_header(path.read_bytes()) for path in paths]
+    return tuple(header for header in headers if header is not None)
 
 
 def _header(file: bytes) -> Header | None:
