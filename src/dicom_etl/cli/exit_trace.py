@@ -40,9 +40,9 @@ def note_exit(verb: str, code: int, words: Sequence[str], clock: Callable[[], da
 
 def _given(option: str, words: Sequence[str]) -> list[str]:
     """The values of an option, whatever else is wrong with the command line."""
-    found: list[str] = []
+    values: list[str] = []
     for word, following in pairwise((*words, "")):
         name, equals, value = word.partition("=")
         if name == option and (equals or following):
-            found.append(value if equals else following)
-    return found
+            values.append(value if equals else following)
+    return values

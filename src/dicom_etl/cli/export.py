@@ -74,16 +74,16 @@ def _export(settings: Settings, sql: str, to: str, as_json: bool, how: dict[str,
 def _check(settings: Settings, folder: Path, as_json: bool) -> int:
     from dicom_etl.commands.export.check import check_export  # noqa: PLC0415
 
-    found = check_export(settings, folder)
+    check = check_export(settings, folder)
     if as_json:
-        print_json(found.as_row())
+        print_json(check.as_row())
     else:
-        print_line(f"files  {counted(len(found.equal), 'file')} equal")
+        print_line(f"files  {counted(len(check.equal), 'file')} equal")
         for what in ("changed", "missing", "unexpected"):
-            for path in getattr(found, what):
+            for path in getattr(check, what):
                 print_line(f"{what}  {path}")
-        print_line(f"versions in the lake  {found.versions}")
-        print_line(f"rows of the lake  {found.rows}")
-    if found.differs:
+        print_line(f"versions in the lake  {check.versions}")
+        print_line(f"rows of the lake  {check.rows}")
+    if check.differs:
         raise DataError("the export is not what it was: see what differs")
     return 0

@@ -145,8 +145,8 @@ def _bug(error: BaseException) -> int:
 def _say(text: str, code: int, error: BaseException) -> int:
     """The exit code, after the error was said; in JSON each line names the code, the class and the run."""
     for line in text.splitlines() or [""]:
-        told = format_stderr(line, exit_code=code, error_class=type(error).__name__, run_id=run_of(error))
-        print(_wrapped(told), file=sys.stderr)  # noqa: T201
+        message = format_stderr(line, exit_code=code, error_class=type(error).__name__, run_id=run_of(error))
+        print(_wrapped(message), file=sys.stderr)  # noqa: T201
     return code
 
 

@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 MANY_ROWS = 10_000_000
 
 
-def foreign_tables(where: LakePaths) -> list[Table]:
+def foreign_tables(paths: LakePaths) -> list[Table]:
     """The shared tables that lie there and are nobody's yet; none where there is nothing to adopt."""
-    found = {table: opened(where, table.name) for table in TABLES}
-    return [table for table, delta in found.items() if delta is not None and LAKE_ID not in properties(delta)]
+    tables = {table: opened(paths, table.name) for table in TABLES}
+    return [table for table, delta in tables.items() if delta is not None and LAKE_ID not in properties(delta)]
 
 
-def adopt(resources: Resources, where: LakePaths, service: str, held: Claim) -> Run:
-    """The row of the ledger for the adoption, under the claim ``held``; it covers nothing.
+def adopt(resources: Resources, paths: LakePaths, service: str, own_claim: Claim) -> Run:
+    """The row of the ledger for the adoption, under the claim ``own_claim``; it covers nothing.
 
     The three tables are ours from then on.
 
@@ -47,34 +47,34 @@ def adopt(resources: Resources, where: LakePaths, service: str, held: Claim) -> 
     """
     started, progress = resources.clock(), resources.progress
     progress.step("look at the template's tables")
-    for table in foreign_tables(where):
-        _check_columns(table, _opened(where, table))
+    for table in foreign_tables(paths):
+        _check_columns(table, _opened(paths, table))
     spark = resources.engine.session(MANY_ROWS)
-    if INSTANCE in foreign_tables(where):
-        _check_rows(*adoption.unfit_rows(spark, where.instance))
-    elif opened(where, "instance") is None:
+    if INSTANCE in foreign_tables(paths):
+        _check_rows(*adoption.unfit_rows(spark, paths.instance))
+    elif opened(paths, "instance") is None:
         raise DataError("the table instance is missing beside the template's others: set lake.instance_path to it")
 
-    snapshot = find_lake(where, service, adopting=True) or make_lake(where, service)
-    record_dead_runs(snapshot, held.earlier)
-    session = WriteSession("adopt", held.run_id, snapshot, resources)
+    snapshot = find_lake(paths, service, adopting=True) or make_lake(paths, service)
+    record_dead_runs(snapshot, own_claim.earlier)
+    session = WriteSession("adopt", own_claim.run_id, snapshot, resources)
     with failure_recorded(session):
         make_private_tables(snapshot)
         progress.step("adopt")
         _take_over(session, spark)
         row = record_verb(session, started)
-        log.info("tables adopted", extra={"run_id": held.run_id})
+        log.info("tables adopted", extra={"run_id": own_claim.run_id})
         return row
 
 
 def _take_over(session: WriteSession, spark: SparkSession) -> None:
     lake, snapshot = session.lake, session.snapshot
-    where = lake.paths
-    if INSTANCE in foreign_tables(where):
-        instance = _opened(where, INSTANCE)
+    paths = lake.paths
+    if INSTANCE in foreign_tables(paths):
+        instance = _opened(paths, INSTANCE)
         adoption.take_over_instance(
             spark,
-            where.instance,
+            paths.instance,
             _columns(instance),
             Fence(lake.app_id("instance"), session.run_id),
             _properties(session.settings, lake, instance),
@@ -85,23 +85,23 @@ def _take_over(session: WriteSession, spark: SparkSession) -> None:
         put_in_place(spark, session, table, source, {ADOPTED: "true"})
 
 
-def _opened(where: LakePaths, table: Table) -> DeltaTable:
-    found = opened(where, table.name)
-    if found is None:
+def _opened(paths: LakePaths, table: Table) -> DeltaTable:
+    delta = opened(paths, table.name)
+    if delta is None:
         raise DataError(f"the table {table.name} has vanished just now; run again")
-    return found
+    return delta
 
 
 def _columns(table: DeltaTable) -> dict[str, str]:
     return {field.name: getattr(field.type, "type", "nested") for field in table.schema().fields}
 
 
-def _check_columns(table: Table, found: DeltaTable) -> None:
-    unfit = adoption.incompatible_columns(table, _columns(found))
-    if unfit:
+def _check_columns(table: Table, delta: DeltaTable) -> None:
+    invalid = adoption.incompatible_columns(table, _columns(delta))
+    if invalid:
         raise DataError(
             f"the table {table.name} is not what the Data Factory template writes, see its columns "
-            f"{', '.join(sorted(unfit))}: set lake.root to another folder"
+            f"{', '.join(sorted(invalid))}: set lake.root to another folder"
         )
 
 

@@ -98,12 +98,12 @@ def _states_by_entries(spark: SparkSession, snapshot: LakeSnapshot, asked: Betwe
     with named_errors("change"):
         counts = {row["runId"]: row["count"] for row in entries.groupBy("runId").count().collect()}
         span = span_of(runs, counts, asked)
-        found = changed_by_entries(entries, read_table(spark, snapshot.lake.path("rejected")), span)
-        unknown = found.where(F.col("wasPresent").isNull() | F.col("isPresent").isNull()).count()
+        changed = changed_by_entries(entries, read_table(spark, snapshot.lake.path("rejected")), span)
+        unknown = changed.where(F.col("wasPresent").isNull() | F.col("isPresent").isNull()).count()
     if unknown:
         raise _cannot_tell(f"of {unknown} instances it is not known what run {asked.since.run_id} left")
     return [
-        found.where(f"{side}Present").select(*INSTANCE_KEY, F.col(f"{side}Sequence").alias("sequence"))
+        changed.where(f"{side}Present").select(*INSTANCE_KEY, F.col(f"{side}Sequence").alias("sequence"))
         for side in ("was", "is")
     ]
 

@@ -75,12 +75,12 @@ def _text(file: Path) -> str:
 
 def _samples(text: str) -> tuple[dict[str, float], dict[str, float]]:
     """Codes and times by verb; a line that is not ours is left out."""
-    found: dict[str, dict[str, float]] = {EXIT_CODE.name: {}, EXIT_TIME.name: {}}
+    samples: dict[str, dict[str, float]] = {EXIT_CODE.name: {}, EXIT_TIME.name: {}}
     for name, verb, value in (match.groups() for match in map(_SAMPLE.fullmatch, text.splitlines()) if match):
         if verb in VERBS:
             with suppress(ValueError):
-                found[name][verb] = float(value)
-    return {verb: int(code) for verb, code in found[EXIT_CODE.name].items()}, found[EXIT_TIME.name]
+                samples[name][verb] = float(value)
+    return {verb: int(code) for verb, code in samples[EXIT_CODE.name].items()}, samples[EXIT_TIME.name]
 
 
 def _lines(codes: Mapping[str, float], times: Mapping[str, float]) -> str:

@@ -140,14 +140,14 @@ def metrics_after(settings: Settings, clock: Callable[[], datetime] = utc_now) -
     Gives a function that writes it meanwhile. That it cannot be written is a line in the log, once, and no run's
     failure.
     """
-    told = ""
+    last_failure = ""
 
     def refresh() -> None:
-        nonlocal told
+        nonlocal last_failure
         failed = _refresh(settings, clock) if settings.metrics.prometheus_file else ""
-        if failed and failed != told:
+        if failed and failed != last_failure:
             log.warning("metrics not written", extra={"error": failed, "setting": "metrics.prometheus_file"})
-        told = failed
+        last_failure = failed
 
     try:
         yield refresh

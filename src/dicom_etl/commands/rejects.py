@@ -48,14 +48,14 @@ def close(
     refuse_restored(snapshot)
     started = clock()
     with (
-        Engine(settings.spark, where=snapshot.lake.paths) as engine,
+        Engine(settings.spark, paths=snapshot.lake.paths) as engine,
         write_session(Resources(settings, None, engine, NullProgress(), clock, sleep), VERB, snapshot) as session,
     ):
         lake, rejected = session.lake, session.snapshot.table("rejected")
-        found = next((reject for reject in read_open(rejected) if reject.sequence == sequence), None)
-        if found is None:
+        reject = next((one for one in read_open(rejected) if one.sequence == sequence), None)
+        if reject is None:
             raise UsageError(f"--close: {sequence} is no open reject; dicom-etl rejects lists them")
-        (closed,) = closed_rejects([found], run_id=session.run_id, recorded_at=clock(), status="void")
+        (closed,) = closed_rejects([reject], run_id=session.run_id, recorded_at=clock(), status="void")
         append_closed(rejected, closed, why, app_id=lake.app_id("rejected"), folder=lake.folder("rejected"))
         # The text is an operator's: it stands in the private table, and nowhere else.
         log.info("reject closed", extra={"run_id": session.run_id, "sequence": sequence, "reason": closed.reason})

@@ -66,28 +66,28 @@ def sync(
     Raises ConfigurationError when there is no lake and ``request`` does not ask for one, AnotherWriter when somebody
     else writes this lake, and what a run raises.
     """
-    where = lake_paths(settings)
-    with Engine(settings.spark, spark, where) as engine:
-        yield from sync_in(Resources(settings, None, engine, progress or NullProgress(), clock, sleep), request, where)
+    paths = lake_paths(settings)
+    with Engine(settings.spark, spark, paths) as engine:
+        yield from sync_in(Resources(settings, None, engine, progress or NullProgress(), clock, sleep), request, paths)
 
 
-def sync_in(resources: Resources, request: Request, where: LakePaths | None = None) -> Iterator[Run]:
+def sync_in(resources: Resources, request: Request, paths: LakePaths | None = None) -> Iterator[Run]:
     """The same in an engine that the caller keeps, so that the next sync finds it warm; the client is opened here.
 
-    ``where`` are the places of the settings, for a caller that has them: each time they are made, Azure is asked for a
+    ``paths`` are the places of the settings, for a caller that has them: each time they are made, Azure is asked for a
     token.
     """
     settings, progress = resources.settings, resources.progress
-    where = where or lake_paths(settings)
+    paths = paths or lake_paths(settings)
     service = service_fingerprint(settings.dicom.base_url)
     tokens = dicom_tokens(settings.dicom)
     with connect(settings.dicom, tokens, sleep=resources.sleep) as client, Prefetcher() as prefetcher:
         resources = replace(resources, client=client)
-        if request.adopt and foreign_tables(where):
-            yield _adopted(resources, where, service)
+        if request.adopt and foreign_tables(paths):
+            yield _adopted(resources, paths, service)
         if request.init:
-            init_lake(where, service)
-        work = _Sync(request, where, service, resources, prefetcher)
+            init_lake(paths, service)
+        work = _Sync(request, paths, service, resources, prefetcher)
         left: _Left | None = None
         done = 0
         try:
@@ -118,13 +118,13 @@ class _Sync:
     """What every run of one sync works with."""
 
     request: Request
-    where: LakePaths
+    paths: LakePaths
     service: str
     resources: Resources
     prefetcher: Prefetcher
 
     def opened(self) -> LakeSnapshot:
-        return lake_at(self.where, self.service)
+        return lake_at(self.paths, self.service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +146,9 @@ class _Left:
         return replace(self, stretches=others)
 
 
-def _adopted(resources: Resources, where: LakePaths, service: str) -> Run:
-    with claimed(resources, "adopt", where, highest_run_id(find_lake(where, service, adopting=True))) as held:
-        return adopt(resources, where, service, held)
+def _adopted(resources: Resources, paths: LakePaths, service: str) -> Run:
+    with claimed(resources, "adopt", paths, highest_run_id(find_lake(paths, service, adopting=True))) as own_claim:
+        return adopt(resources, paths, service, own_claim)
 
 
 def _next_run(work: _Sync, left: _Left | None, *, last: bool) -> tuple[Run, _Left] | None:
@@ -204,12 +204,12 @@ def _prefetch(prefetcher: Prefetcher, session: WriteSession, left: _Left, read: 
 
 def planned(settings: Settings, request: Request, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
     """What `sync` would read now (--dry-run): no claim is taken and nothing is written."""
-    where = lake_paths(settings)
+    paths = lake_paths(settings)
     service = service_fingerprint(settings.dicom.base_url)
-    if request.init or (request.adopt and foreign_tables(where)):  # the sync itself would make the lake
-        snapshot = find_lake(where, service, adopting=request.adopt)
+    if request.init or (request.adopt and foreign_tables(paths)):  # the sync itself would make the lake
+        snapshot = find_lake(paths, service, adopting=request.adopt)
     else:
-        snapshot = lake_at(where, service)
+        snapshot = lake_at(paths, service)
     if snapshot is not None and not request.adopt:
         refuse_incomplete(snapshot)
         refuse_restored(snapshot)

@@ -46,17 +46,17 @@ def upload(settings: Settings, paths: Iterable[Path], *, partition: str | None =
 
 def dicom_files(paths: Iterable[Path]) -> list[Path]:
     """The files to upload: those named, and below folders those that are DICOM by their content or ending."""
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.is_file() and _looks_like_dicom(p))
+            files += sorted(p for p in path.rglob("*") if p.is_file() and _looks_like_dicom(p))
         elif path.is_file():
-            found.append(path)
+            files.append(path)
         else:
             raise UsageError(f"{path}: no such file or folder; nothing was stored")
-    if not found:
+    if not files:
         raise UsageError("no DICOM files found in the given folders; nothing was stored")
-    return found
+    return files
 
 
 def _looks_like_dicom(path: Path) -> bool:

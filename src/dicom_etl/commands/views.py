@@ -24,11 +24,11 @@ def make_views(spark: SparkSession, snapshot: LakeSnapshot, run: Run | None = No
     With ``run`` the shared tables are as it left them, and of the others the rows with its ``runId`` or a lower one.
     Raises DataError when versions that the run recorded are gone.
     """
-    found = _frames(spark, snapshot) if run is None else _frames_of(spark, snapshot, run)
-    for name, rows in found.items():
+    frames = _frames(spark, snapshot) if run is None else _frames_of(spark, snapshot, run)
+    for name, rows in frames.items():
         rows.createOrReplaceTempView(name)
-    if "instance" in found and "change" in found:
-        headers(found["instance"], found["change"]).createOrReplaceTempView("header")
+    if "instance" in frames and "change" in frames:
+        headers(frames["instance"], frames["change"]).createOrReplaceTempView("header")
 
 
 def _frames(spark: SparkSession, snapshot: LakeSnapshot, names: Iterable[str] = TABLES) -> dict[str, DataFrame]:

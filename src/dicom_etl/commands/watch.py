@@ -57,18 +57,18 @@ def watch(
     it lasts; raises whatever else ends a sync.
     """
     failures = 0
-    where = lake_paths(settings)
+    paths = lake_paths(settings)
     log.info(
         "watching",
         extra={"window": format_duration(settings.feed.window), "delay": format_duration(settings.feed.delay)},
     )
     with ExitStack() as started:
-        engine = started.enter_context(Engine(settings.spark, spark, where))
+        engine = started.enter_context(Engine(settings.spark, spark, paths))
         while not stop.is_set():
             try:
                 with named_errors("Spark"):
                     resources = Resources(settings, None, engine, progress or NullProgress(), clock, sleep)
-                    for run in sync_in(resources, Request(), where):
+                    for run in sync_in(resources, Request(), paths):
                         failures = 0
                         yield run
                         if stop.is_set():
@@ -80,7 +80,7 @@ def watch(
                 log.warning("sync failed, retrying", extra=details)
                 # A JVM that has ended, or one whose disk was full, is of no use any more.
                 started.close()
-                engine = started.enter_context(Engine(settings.spark, spark, where))
+                engine = started.enter_context(Engine(settings.spark, spark, paths))
             _wait(settings.feed, failures, stop, clock)
 
 

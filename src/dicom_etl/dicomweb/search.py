@@ -52,10 +52,10 @@ class Search(Generic[T]):
             expected=frozenset({200, 204}),
             expect_json=True,
         )
-        found = self.client.send(request, lambda response: _decoded(response, self.decoder), self.retry_policy)
-        if len(found) > limit:
+        matches = self.client.send(request, lambda response: _decoded(response, self.decoder), self.retry_policy)
+        if len(matches) > limit:
             raise ProtocolError("the search sent a page longer than its limit")
-        return found
+        return matches
 
     def pages(self, offset: int = 0, end: int | None = None) -> Iterator[list[T]]:
         """The matches page by page, until a page is short; no page begins at ``end`` or later.
@@ -64,13 +64,13 @@ class Search(Generic[T]):
         """
         before: list[T] | None = None
         while end is None or offset < end:
-            found = self.part(offset, self.page)
-            if len(found) == self.page and found == before:
+            matches = self.part(offset, self.page)
+            if len(matches) == self.page and matches == before:
                 raise SamePage
-            yield found
-            if len(found) < self.page:
+            yield matches
+            if len(matches) < self.page:
                 return
-            before = found
+            before = matches
             offset += self.page
 
 
@@ -114,4 +114,4 @@ def _decoded(response: HttpResponse, decoder: msgspec.json.Decoder[list[T]]) -> 
 def _partition_names(response: HttpResponse) -> list[str] | None:
     if response.status == 400:
         return None
-    return [str(found["partitionName"]) for found in _decoded(response, _DATASETS) if "partitionName" in found]
+    return [str(row["partitionName"]) for row in _decoded(response, _DATASETS) if "partitionName" in row]

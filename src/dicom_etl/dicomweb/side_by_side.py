@@ -28,20 +28,22 @@ def side_by_side(
     stop = Event()
     retry_policy = RetryPolicy(cancelled=stop.is_set)
     rest = iter(items)
-    found: list[T] = []
+    follow_ups: list[T] = []
     under_way: set[Future[tuple[R, Iterable[T]]]] = set()
     pool = ThreadPoolExecutor(connections, thread_name_prefix="search")
     try:
         while True:
             # What was found first: else the questions still to be asked would pile up.
-            while len(under_way) < 2 * connections and (next_one := [found.pop()] if found else list(islice(rest, 1))):
+            while len(under_way) < 2 * connections and (
+                next_one := [follow_ups.pop()] if follow_ups else list(islice(rest, 1))
+            ):
                 under_way.add(pool.submit(ask, next_one[0], retry_policy))
             if not under_way:
                 return
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             while done:
                 result, more = done.pop().result()
-                found.extend(more)
+                follow_ups.extend(more)
                 yield result
     finally:
         stop.set()

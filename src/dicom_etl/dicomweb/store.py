@@ -115,5 +115,5 @@ def _number(item: dict[str, Any], tag: str) -> int | None:
 
 def _tags(item: dict[str, Any]) -> tuple[str, ...]:
     comments = [text for each in _values(item, "00741048") for text in _values(each, "00000902")]
-    found = (match for text in comments if isinstance(text, str) for match in _TAG.findall(text))
-    return tuple(dict.fromkeys(tag.upper() for tag in found))
+    tags = (match for text in comments if isinstance(text, str) for match in _TAG.findall(text))
+    return tuple(dict.fromkeys(tag.upper() for tag in tags))

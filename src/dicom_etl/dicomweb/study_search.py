@@ -92,14 +92,14 @@ def study_counts(
     def ask(part: Part, retry_policy: RetryPolicy) -> tuple[list[_Match], Iterable[Part]]:
         include = ("NumberOfStudyRelatedInstances",)
         asked = Search(client, route(partition, "studies"), _MATCHES, part.filters, include, depth.page, retry_policy)
-        found, whole = _as_far(asked, depth, newest=part.exceeds_its_parts)
+        matches, whole = _as_far(asked, depth, newest=part.exceeds_its_parts)
         if not whole and part.exceeds_its_parts:
             too_large.append(part)
-        return found, () if whole else part.divided()
+        return matches, () if whole else part.divided()
 
     def rows() -> Iterator[tuple[str, str, int]]:
-        for found in side_by_side(ask, [Part()], connections=connections):
-            yield from ((name, _uid(match.study), _count(match.instances)) for match in found)
+        for matches in side_by_side(ask, [Part()], connections=connections):
+            yield from ((name, _uid(match.study), _count(match.instances)) for match in matches)
 
     for batch in _batches(rows(), STUDY_COUNTS):
         sink(batch)
@@ -127,18 +127,18 @@ def instances_of_studies(
         place = route(partition, "studies", part.study, *(("series", part.series) if part.series else ()))
         asked = Search(client, f"{place}/instances", _MATCHES, page=depth.page, retry_policy=retry_policy)
         if part.series:
-            found = asked.part(part.offset, depth.page)
-            first = _uid(found[0].sop) if found else None
+            matches = asked.part(part.offset, depth.page)
+            first = _uid(matches[0].sop) if matches else None
             if first is not None and first == part.before:
                 raise SamePage
             next_page = replace(part, offset=part.offset + depth.page, before=first)
-            more = [next_page] if len(found) == depth.page else []
+            more = [next_page] if len(matches) == depth.page else []
         else:
-            found, whole = _as_far(asked, depth, newest=False)
+            matches, whole = _as_far(asked, depth, newest=False)
             series = Search(client, f"{place}/series", _MATCHES, page=depth.page, retry_policy=retry_policy)
             pages = () if whole else series.pages()
             more = [_Within(part.study, _uid(match.series)) for page in pages for match in page]
-        return [(name, part.study, part.series or _uid(match.series), _uid(match.sop)) for match in found], more
+        return [(name, part.study, part.series or _uid(match.series), _uid(match.sop)) for match in matches], more
 
     possible = (_Within(study) for study in studies if is_uid(study))
     answers = side_by_side(ask, possible, connections=connections)
@@ -160,17 +160,17 @@ class _Within:
 
 def _as_far(asked: Search[T], depth: Depth, *, newest: bool) -> tuple[list[T], bool]:
     """All matches and true, when they are no more than ``depth`` allows; else false, and none or the ``newest``."""
-    found = asked.part(0, depth.page)
-    if len(found) < depth.page:
-        return found, True
+    matches = asked.part(0, depth.page)
+    if len(matches) < depth.page:
+        return matches, True
     # One request tells what would else take as many as there are pages.
     if not newest and asked.part(depth.deepest, 1):
         return [], False
     for page in asked.pages(depth.page, depth.deepest + 1):
-        found += page
+        matches += page
         if len(page) < depth.page:
-            return found, True
-    return found if newest else [], False
+            return matches, True
+    return matches if newest else [], False
 
 
 def _batches(rows: Iterator[tuple[Any, ...]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -51,12 +51,12 @@ def _merge_of(instance: DeltaTable) -> tuple[int | None, dict[str, int]]:
     A rebuild swaps the whole table: all its rows count as inserted, and those that went are not known.
     """
     for commit in history(instance, _NEWEST_COMMITS):
-        told = commit.get("operationMetrics") or {}
+        metrics = commit.get("operationMetrics") or {}
         if commit.get("operation") == "MERGE":
             names = {"inserted": "Inserted", "updated": "Updated", "deleted": "Deleted"}
-            return commit["version"], {name: int(told.get(f"numTargetRows{key}", 0)) for name, key in names.items()}
+            return commit["version"], {name: int(metrics.get(f"numTargetRows{key}", 0)) for name, key in names.items()}
         if "REPLACE TABLE" in str(commit.get("operation")):
-            return commit["version"], {"inserted": int(told.get("numOutputRows", 0)), "updated": 0, "deleted": 0}
+            return commit["version"], {"inserted": int(metrics.get("numOutputRows", 0)), "updated": 0, "deleted": 0}
     return None, {}
 
 

@@ -159,8 +159,8 @@ def init_lake(paths: LakePaths, service: str) -> tuple[Lake, bool]:
 
     Raises as ``find_lake`` does, so that no table of somebody else gets a lake around it.
     """
-    if found := find_lake(paths, service):
-        return found.lake, False
+    if snapshot := find_lake(paths, service):
+        return snapshot.lake, False
     try:
         made = make_lake(paths, service)
     except AnotherWriter:

@@ -55,25 +55,25 @@ def run_at(runs: Iterable[Run], when: When) -> Run:
     """
     if when.run_id is None:
         return _as_of(runs, when.as_of or 0)
-    found = next((run for run in runs if run.run_id == when.run_id), None)
-    if found is None:
+    run = next((one for one in runs if one.run_id == when.run_id), None)
+    if run is None:
         raise UsageError(f"there is no run {when.run_id} in the ledger: dicom-etl runs lists them")
-    if found.status != "succeeded":
+    if run.status != "succeeded":
         raise UsageError(
-            f"run {found.run_id} has not succeeded ({found.status}), so no versions of the tables fit each other after "
+            f"run {run.run_id} has not succeeded ({run.status}), so no versions of the tables fit each other after "
             "it: name one that has (dicom-etl runs)"
         )
-    if not _has_versions(found):
-        raise DataError(f"run {found.run_id} recorded no versions: there were no tables yet; name a later one")
-    return found
+    if not _has_versions(run):
+        raise DataError(f"run {run.run_id} recorded no versions: there were no tables yet; name a later one")
+    return run
 
 
 def last_run(runs: Iterable[Run]) -> Run:
     """The last run that succeeded. Raises DataError when there is none."""
-    found = max((run for run in runs if _usable(run)), key=lambda run: run.run_id, default=None)
-    if found is None:
+    last = max((run for run in runs if _usable(run)), key=lambda run: run.run_id, default=None)
+    if last is None:
         raise DataError("no run has finished here yet: run dicom-etl sync")
-    return found
+    return last
 
 
 def versions(run: Run) -> dict[str, int]:
@@ -106,7 +106,7 @@ def _readable(snapshot: LakeSnapshot, run: Run, name: str, version: int) -> bool
         table = DeltaTable(path, version=version, storage_options=lake.storage.delta(path))
         wanted = pa.table(table.get_add_actions())["path"].to_pylist()
         filesystem, folder = lake.storage.filesystem(path)
-        there = {str(found).removeprefix(f"{folder.rstrip('/')}/") for found in filesystem.find(folder)}
+        there = {str(file).removeprefix(f"{folder.rstrip('/')}/") for file in filesystem.find(folder)}
     except FAILURES as error:
         named = storage_error(error, name)
         if isinstance(named, DataError):  # the log does not reach back to it

@@ -50,7 +50,7 @@ def lake_paths(settings: Settings, storage: Storage | None = None) -> LakePaths:
     lake = settings.lake
     root = _place("lake.root", lake.root)
     private = _place("lake.private_root", lake.private_root) if lake.private_root else root
-    found = LakePaths(
+    paths = LakePaths(
         root=root,
         private_root=private,
         instance=f"{root}/{lake.instance_path}",
@@ -62,8 +62,8 @@ def lake_paths(settings: Settings, storage: Storage | None = None) -> LakePaths:
         claims=f"{root}/_claims",
         storage=storage or storage_of(settings),
     )
-    _refuse_nested(found)
-    return found
+    _refuse_nested(paths)
+    return paths
 
 
 # Which setting moves what, the one that is easiest to change first.
@@ -78,8 +78,8 @@ _MOVED_BY = {
 }
 
 
-def _refuse_nested(found: LakePaths) -> None:
-    real = {name: _real(str(getattr(found, name))) for name in _MOVED_BY}
+def _refuse_nested(paths: LakePaths) -> None:
+    real = {name: _real(str(getattr(paths, name))) for name in _MOVED_BY}
     for one, other in combinations(_MOVED_BY, 2):
         if _within(real[one], real[other]) or _within(real[other], real[one]):
             raise ConfigurationError(
@@ -92,9 +92,9 @@ def _real(place: str) -> str:
     """One text for one folder: links and `..` followed, and of an address what tells it from others."""
     if not is_remote(place):
         return os.path.realpath(place)
-    where = parse_abfs_uri(place)
+    uri = parse_abfs_uri(place)
     # Ids of OneLake are the same in small and in capital letters.
-    return f"{where.dfs_host}/{where.key}".casefold()
+    return f"{uri.dfs_host}/{uri.key}".casefold()
 
 
 def _within(place: str, other: str) -> bool:

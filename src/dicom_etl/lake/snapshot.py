@@ -80,10 +80,10 @@ class LakeSnapshot:
         return self
 
     def _newest(self, name: str) -> DeltaTable | None:
-        held = self._tables.get(name)
-        if held is not None:
+        known = self._tables.get(name)
+        if known is not None:
             try:
-                return refresh_table(held)
+                return refresh_table(known)
             except DataError:
                 # A log that was put back to an older version, too: what looks at versions says so.
                 return opened(self.lake.paths, name)

@@ -47,11 +47,11 @@ def landed_between(change: DeltaTable, above_run: int, below_run: int, besides: 
     files = _files(change)
     if not files.num_rows:
         return False
-    held = pc.and_(pc.greater(files["max.runId"], above_run), pc.less(files["min.runId"], below_run))
+    inside = pc.and_(pc.greater(files["max.runId"], above_run), pc.less(files["min.runId"], below_run))
     if besides is not None:
         alone = pc.and_(pc.equal(files["min.sequence"], besides), pc.equal(files["max.sequence"], besides))
-        held = pc.and_(held, pc.invert(pc.fill_null(alone, False)))
-    return bool(pc.any(held).as_py())
+        inside = pc.and_(inside, pc.invert(pc.fill_null(alone, False)))
+    return bool(pc.any(inside).as_py())
 
 
 def _files(table: DeltaTable) -> pa.Table:

@@ -61,9 +61,9 @@ def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> St
     """
     require_past_start(settings.feed.start, from_datetime(clock()))
     snapshot = existing_lake(settings, private=False)
-    found = _status(snapshot, snapshot.runs(), settings, clock)
+    result = _status(snapshot, snapshot.runs(), settings, clock)
     refuse_incomplete(snapshot, private=False)
-    return found
+    return result
 
 
 def status_and_runs(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> tuple[Status, list[Run]]:

@@ -16,15 +16,15 @@ def row_values(row: Any, columns: Sequence[str]) -> dict[str, Any]:
     that names the columns that are missing, or says why this is not one row.
     """
     by_name = _one_of(row)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for column in columns:
         try:
-            found[column] = by_name[column]
+            values[column] = by_name[column]
         except (LookupError, ValueError, TypeError, AttributeError):  # Arrow: KeyError; a Row without names: others
             continue
-    if lacking := [column for column in columns if column not in found]:
+    if lacking := [column for column in columns if column not in values]:
         raise UsageError(f"open_instance: the row lacks {', '.join(lacking)}: select {', '.join(columns)}")
-    return {column: value.as_py() if hasattr(value, "as_py") else value for column, value in found.items()}
+    return {column: value.as_py() if hasattr(value, "as_py") else value for column, value in values.items()}
 
 
 def _one_of(row: Any) -> Any:

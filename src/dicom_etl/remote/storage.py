@@ -69,20 +69,20 @@ class Storage:
         """The filesystem on which a place lies, and the place's path on it."""
         if not is_remote(place):
             return LocalFileSystem(), str(LocalFileSystem._strip_protocol(place))
-        where = parse_abfs_uri(place)
-        return self._azure_filesystem(where), where.key
+        uri = parse_abfs_uri(place)
+        return self._azure_filesystem(uri), uri.key
 
     def delta(self, place: str) -> dict[str, str] | None:
         """What delta-rs needs to open a table there; None for a local one. A token in it is new enough for one use."""
         if not is_remote(place):
             return None
-        where = parse_abfs_uri(place)
+        uri = parse_abfs_uri(place)
         options = {
             **_DELTA_BOUNDED,
-            "account_name": where.account,
+            "account_name": uri.account,
             # Said, or else AZURE_STORAGE_ENDPOINT, AZURE_STORAGE_USE_EMULATOR and AZURE_SKIP_SIGNATURE would decide
             # where the token goes, or whether one is sent.
-            "azure_storage_endpoint": f"https://{where.blob_host}",
+            "azure_storage_endpoint": f"https://{uri.blob_host}",
             "azure_storage_use_emulator": "false",
             "azure_skip_signature": "false",
         }
@@ -115,30 +115,30 @@ class Storage:
             f"fs.azure.account.oauth2.client.id.{host}": "",
         }
 
-    def _azure_filesystem(self, where: AbfsUri) -> AbstractFileSystem:
+    def _azure_filesystem(self, uri: AbfsUri) -> AbstractFileSystem:
         return _own_identity()(
-            **self._adlfs_identity(where),
+            **self._adlfs_identity(uri),
             # A listing that is remembered would hide a claim made elsewhere meanwhile.
             use_listings_cache=False,
             connection_timeout=_CONNECTION_TIMEOUT_SECONDS,
             read_timeout=_READ_TIMEOUT_SECONDS,
         )
 
-    def _adlfs_identity(self, where: AbfsUri) -> dict[str, Any]:
+    def _adlfs_identity(self, uri: AbfsUri) -> dict[str, Any]:
         if self.credential is not None:
             host = self.endpoint.partition("://")[2]
-            account_host = f"{host}/{where.account}" if host else where.blob_host
+            account_host = f"{host}/{uri.account}" if host else uri.blob_host
             asynchronous = AsyncCredential(self.credential)
-            return {"account_name": where.account, "account_host": account_host, "credential": asynchronous}
+            return {"account_name": uri.account, "account_host": account_host, "credential": asynchronous}
         if self.endpoint:
             parts = {
                 "DefaultEndpointsProtocol": self.endpoint.partition("://")[0],
-                "AccountName": where.account,
+                "AccountName": uri.account,
                 "AccountKey": self.key or "",
-                "BlobEndpoint": f"{self.endpoint}/{where.account}",
+                "BlobEndpoint": f"{self.endpoint}/{uri.account}",
             }
             return {"connection_string": ";".join(f"{name}={value}" for name, value in parts.items())}
-        return {"account_name": where.account, "account_host": where.blob_host, "account_key": self.key}
+        return {"account_name": uri.account, "account_host": uri.blob_host, "account_key": self.key}
 
 
 # What adlfs takes from variables of its own when it is not given: with AZURE_STORAGE_CONNECTION_STRING set, as many

@@ -51,12 +51,12 @@ def is_remote(place: str) -> bool:
 
 def parse_abfs_uri(text: str) -> AbfsUri:
     """The address that ``text`` says. Raises ValueError, in the words of a message, when it is none."""
-    found = _ABFSS.fullmatch(text.strip())
-    if found is None:
+    match = _ABFSS.fullmatch(text.strip())
+    if match is None:
         raise ValueError("expected a folder, or abfss://container@account.dfs.core.windows.net/path")
-    if found["suffix"] not in _SUFFIXES:
+    if match["suffix"] not in _SUFFIXES:
         raise ValueError("expected an account of dfs.core.windows.net, or onelake.dfs.fabric.microsoft.com")
-    path = (found["path"] or "").strip("/")
+    path = (match["path"] or "").strip("/")
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
         raise ValueError("expected a path without empty parts, . and ..")
-    return AbfsUri(found["scheme"], found["container"], found["account"], found["suffix"], path)
+    return AbfsUri(match["scheme"], match["container"], match["account"], match["suffix"], path)

@@ -46,7 +46,7 @@ def find_late_rows(session: WriteSession, window: Window, now: int, sink: Sink) 
     client, settings = session.client, session.settings
     runs = reading_runs(session.snapshot.runs())
     covered_until = coverage_end(window, now, settings.feed.delay)
-    compared = found = 0
+    compared = late_rows = 0
     for stretch in second_look(runs, window, covered_until, settings.feed.look_back):
         rest = stretch
         while not rest.empty:
@@ -54,11 +54,11 @@ def find_late_rows(session: WriteSession, window: Window, now: int, sink: Sink) 
             known = landed_sequences(session.snapshot.table("change"), _who_may_have_landed(runs, piece), piece)
             late = {sequence: ticks for sequence, ticks in listed.items() if sequence not in known}
             _fetch(client, settings, late, sink)
-            compared, found = compared + len(listed), found + len(late)
+            compared, late_rows = compared + len(listed), late_rows + len(late)
             rest = Window(piece.end, rest.end)
     if compared:
-        log.info("late-row search done", extra={"run_id": session.run_id, "compared": compared, "found": found})
-    return found
+        log.info("late-row search done", extra={"run_id": session.run_id, "compared": compared, "found": late_rows})
+    return late_rows
 
 
 def reading_runs(runs: Iterable[Run]) -> list[Run]:

@@ -209,10 +209,10 @@ def folded(
         kept = rows(spark).cache()
     try:
         with named_errors("change"):
-            told = fold.summary(kept)
-        _refuse_unseen(told.entries + len(invalid_before_fold), landed.entries)
+            summary = fold.summary(kept)
+        _refuse_unseen(summary.entries + len(invalid_before_fold), landed.entries)
         closed = closed_among(snapshot.table("rejected"), landed.unusable)
-        yield Fold(rows, told.changing, (told.rejected | invalid_before_fold) - closed, told.upserts)
+        yield Fold(rows, summary.changing, (summary.rejected | invalid_before_fold) - closed, summary.upserts)
     finally:
         with suppress(Py4JError, OSError):  # a JVM that has ended keeps nothing, and what ended the run says more
             kept.unpersist()

@@ -72,6 +72,6 @@ def _refuse_doubled(outcome: RunResult) -> None:
 
 
 def _record_rejects(session: WriteSession, read: Read, rejected: Collection[int]) -> None:
-    moment = session.now()
-    void = closed_rejects(read.gone, run_id=session.run_id, recorded_at=moment, status="void")
-    record_rejects(session, read.landed, read.rejects_seen, rejected, moment, void)
+    now = session.now()
+    void = closed_rejects(read.gone, run_id=session.run_id, recorded_at=now, status="void")
+    record_rejects(session, read.landed, read.rejects_seen, rejected, now, void)

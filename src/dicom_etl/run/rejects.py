@@ -62,8 +62,8 @@ class RejectRetry:
     def _usable_of(self, tie: Iterable[Reject]) -> list[Entry]:
         """Of rejects at one instant."""
         asked = {reject.sequence: reject for reject in tie}
-        moment = from_datetime(next(iter(asked.values())).timestamp)
-        again = refetch(self._client, moment, asked.keys(), self._budget)
+        ticks = from_datetime(next(iter(asked.values())).timestamp)
+        again = refetch(self._client, ticks, asked.keys(), self._budget)
         read = rows_of(again, run_id=self._run_id, read_at=self._plan.started_at)
         reasons = {unusable.sequence: unusable.reason for unusable in read.unusable}
         usable = [entry for entry in again if entry.sequence not in reasons]
@@ -85,9 +85,9 @@ class RejectRetry:
             return False
         if self._has_partitions is None:
             return False
-        where = partition if self._has_partitions else None
+        segment = partition if self._has_partitions else None
         try:
-            return not instance_exists(self._client, study, series, sop, partition=where, retry_policy=_ONE_TRY)
+            return not instance_exists(self._client, study, series, sop, partition=segment, retry_policy=_ONE_TRY)
         except _NO_PROOF:
             return False
 
@@ -109,7 +109,7 @@ def record_rejects(
     landed: Landed,
     rejects_seen: Collection[Reject],
     rejected: Collection[int],
-    moment: datetime,
+    recorded_at: datetime,
     more: Iterable[Reject] = (),
 ) -> None:
     """One commit of ``rejected``: what is new, what has become usable, and ``more`` of this run (voids).
@@ -122,8 +122,8 @@ def record_rejects(
     new = [u for u in landed.unusable if u.sequence in rejected and u.sequence not in known]
     healed = [reject for reject in rejects_seen if reject.sequence not in rejected]
     rows = [
-        *new_rejects(new, run_id=run_id, recorded_at=moment),
-        *closed_rejects(healed, run_id=run_id, recorded_at=moment),
+        *new_rejects(new, run_id=run_id, recorded_at=recorded_at),
+        *closed_rejects(healed, run_id=run_id, recorded_at=recorded_at),
         *more,
     ]
     if not rows:

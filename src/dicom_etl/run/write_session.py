@@ -90,9 +90,9 @@ def write_session(resources: Resources, verb: str, snapshot: LakeSnapshot) -> It
     ``snapshot`` was opened before: the highest run id in it is the least that the claim has to be above. Runs that have
     died without a row get theirs. Raises as ``claim`` and ``record_dead_runs`` do.
     """
-    with claimed(resources, verb, snapshot.lake.paths, highest_run_id(snapshot)) as held:
-        record_dead_runs(snapshot.refresh(), held.earlier)
-        yield WriteSession(verb, held.run_id, snapshot, resources)
+    with claimed(resources, verb, snapshot.lake.paths, highest_run_id(snapshot)) as own_claim:
+        record_dead_runs(snapshot.refresh(), own_claim.earlier)
+        yield WriteSession(verb, own_claim.run_id, snapshot, resources)
 
 
 @contextmanager
@@ -103,17 +103,17 @@ def next_session(session: WriteSession) -> Iterator[WriteSession]:
     """
     quiet = replace(session.resources, progress=NullProgress())
     least = max(highest_run_id(session.snapshot), session.run_id)
-    with claimed(quiet, session.verb, session.lake.paths, least, holding=(session.run_id,)) as held:
-        yield WriteSession(session.verb, held.run_id, session.snapshot, quiet)
+    with claimed(quiet, session.verb, session.lake.paths, least, own_ids=(session.run_id,)) as own_claim:
+        yield WriteSession(session.verb, own_claim.run_id, session.snapshot, quiet)
 
 
 @contextmanager
 def claimed(
-    resources: Resources, verb: str, paths: LakePaths, least: int, holding: Collection[int] = ()
+    resources: Resources, verb: str, paths: LakePaths, least: int, own_ids: Collection[int] = ()
 ) -> Iterator[Claim]:
     """The claim of the next run, above the id ``least``; its heart beats as long as the work moves.
 
-    That is: the fetch moves, or waits as told, or the JVM answers. ``holding`` are ids that this process holds itself,
+    That is: the fetch moves, or waits as told, or the JVM answers. ``own_ids`` are ids that this process holds itself,
     when it reads ahead. Raises as ``claim`` does; what the block raises knows the run from then on (``run_of``).
     """
     filesystem, folder = paths.storage.filesystem(paths.claims)
@@ -125,12 +125,12 @@ def claimed(
         clock=resources.clock,
         sleep=resources.sleep,
         progress=partial(_progress, resources),
-        holding=holding,
-    ) as held:
+        own_ids=own_ids,
+    ) as own_claim:
         try:
-            yield held
+            yield own_claim
         except BaseException as error:
-            name_run(error, held.run_id)
+            name_run(error, own_claim.run_id)
             raise
 
 

@@ -68,8 +68,8 @@ def changed_by_entries(changes: DataFrame, rejected: DataFrame, span: Span) -> D
     after = _states(used, "is").join(touched, on=list(INSTANCE_KEY), how="left_semi")
     before = _states(used.where(F.col("runId") <= span.since), "was")
     first = _first_entries(done.where(F.col("runId") > span.since))
-    found = after.join(before, on=list(INSTANCE_KEY), how="left").join(first, on=list(INSTANCE_KEY), how="left")
-    return _with_doubts(found.withColumn("wasPresent", _was_present(span)), entries, done, span).select(
+    changed = after.join(before, on=list(INSTANCE_KEY), how="left").join(first, on=list(INSTANCE_KEY), how="left")
+    return _with_doubts(changed.withColumn("wasPresent", _was_present(span)), entries, done, span).select(
         *INSTANCE_KEY, "wasPresent", "wasSequence", "isPresent", "isSequence"
     )
 
@@ -123,17 +123,17 @@ def _was_present(span: Span) -> Column:
     return F.coalesce("wasPresent", by_first)
 
 
-def _with_doubts(found: DataFrame, entries: DataFrame, done: DataFrame, span: Span) -> DataFrame:
+def _with_doubts(changed: DataFrame, entries: DataFrame, done: DataFrame, span: Span) -> DataFrame:
     """The same, null where an unfinished run's entry was not read again by a later run of its side of ``since``."""
     if not span.unfinished:
-        return found
+        return changed
     key, side = list(INSTANCE_KEY), (F.col("runId") > span.since).alias("_after")
     again = done.groupBy("sequence", side).agg(F.max("runId").alias("_again"))
     unfinished = entries.where(F.col("runId").isin(*span.unfinished)).dropna(subset=key)
     unfinished = unfinished.select(*key, "runId", "sequence", side).join(again, ["sequence", "_after"], "left")
     doubtful = unfinished.where(F.coalesce(F.col("_again") < F.col("runId"), F.lit(True)))
     marked = doubtful.groupBy(*key).agg(F.max("_after").alias("_doubt"))
-    joined = found.withColumn("_touched", F.lit(True)).join(marked, on=key, how="full")
+    joined = changed.withColumn("_touched", F.lit(True)).join(marked, on=key, how="full")
     # One before the span matters only where something came after it.
     concerned = joined.where(F.col("_touched").isNotNull() | F.col("_doubt"))
     sure = F.col("_doubt").isNull()

@@ -119,13 +119,13 @@ def _no_columns() -> Column:
     return F.array().cast("array<string>")
 
 
-def judged(different: DataFrame, *, last: DataFrame, held: DataFrame, complete: bool) -> DataFrame:
+def judged(different: DataFrame, *, last: DataFrame, in_search: DataFrame, complete: bool) -> DataFrame:
     """The differences, with what may be concluded of the lake's extra rows; columns as ``instance_differences``.
 
     An extra row becomes ``missingInFeed`` when the search holds its instance: then the feed does not show what the
     service has. It becomes ``unknown`` when the feed has no entry for it and was not read from its first entry.
     """
-    known = _marked(_marked(different, held, "isHeld"), last, "hasEntry")
+    known = _marked(_marked(different, in_search, "isHeld"), last, "hasEntry")
     extra = F.col("difference") == "extra"
     unknown = F.lit(not complete) & ~F.col("hasEntry")
     kind = (

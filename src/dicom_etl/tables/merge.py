@@ -223,8 +223,8 @@ def _recorded(target: DeltaTable, last: int) -> MergeResult:
     """
     merges = target.history(20).where((F.col("operation") == "MERGE") & (F.col("version") <= last))
     row = merges.orderBy(F.desc("version")).select("version", "operationMetrics").collect()[0]
-    told = row["operationMetrics"]
-    inserted, updated, deleted = (int(told[f"numTargetRows{what}"]) for what in ("Inserted", "Updated", "Deleted"))
+    metrics = row["operationMetrics"]
+    inserted, updated, deleted = (int(metrics[f"numTargetRows{what}"]) for what in ("Inserted", "Updated", "Deleted"))
     return MergeResult(inserted, updated, deleted, row["version"])
 
 

@@ -70,10 +70,10 @@ class Judge:
         """The same for what a command names, apart from the command itself."""
         return next((why for why in map(self.objection, _each(command.productIterator())) if why), None)
 
-    def _trees(self, found: Any) -> Iterator[tuple[Any, str, str]]:
-        """Every plan and expression in ``found``, itself included, with the name of its class and its sort."""
+    def _trees(self, value: Any) -> Iterator[tuple[Any, str, str]]:
+        """Every plan and expression in ``value``, itself included, with the name of its class and its sort."""
         # A chain of a thousand UNION ALL or || is as deep a tree: Python's own stack would not hold it.
-        rest = [found]
+        rest = [value]
         while rest:
             one = rest.pop()
             if isinstance(one, JavaArray):
@@ -90,16 +90,16 @@ class Judge:
             if sort and _short(name) not in _LEAVES:
                 rest.extend(_each(one.iterator() if sort == "collection" else one.productIterator()))
 
-    def _sort(self, found: Any, name: str) -> str:
+    def _sort(self, value: Any, name: str) -> str:
         """What an object is as far as it matters here; "" for what holds no plan."""
         if name.startswith(_NOT_LOOKED_INTO):
             return ""
         for sort in (_PLAN, _EXPRESSION, _TREE):
-            if is_instance_of(self._gateway, found, sort):
+            if is_instance_of(self._gateway, value, sort):
                 return sort
-        if is_instance_of(self._gateway, found, "scala.collection.Iterable"):
+        if is_instance_of(self._gateway, value, "scala.collection.Iterable"):
             return "collection"
-        known = name.startswith(("scala.", _CATALYST)) and is_instance_of(self._gateway, found, "scala.Product")
+        known = name.startswith(("scala.", _CATALYST)) and is_instance_of(self._gateway, value, "scala.Product")
         return "product" if known else ""
 
 
@@ -112,8 +112,8 @@ def _short(name: str) -> str:
     return name.rpartition(".")[2].rstrip("$") if name.startswith(_SPARK) else name
 
 
-def _name(found: Any) -> str:
-    return str(found.getClass().getName())
+def _name(value: Any) -> str:
+    return str(value.getClass().getName())
 
 
 def _each(iterator: Any) -> Iterator[Any]:

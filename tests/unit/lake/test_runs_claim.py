@@ -702,7 +702,7 @@ def test_one_process_may_hold_two_ids_to_read_ahead(lake: Lake) -> None:
     """It says which it holds; to everybody else both are claims of a live run."""
     first = lake.begin()
 
-    second = lake.begin(holding=[first.run_id])
+    second = lake.begin(own_ids=[first.run_id])
 
     assert (first.run_id, second.run_id) == (1, 2)
     with pytest.raises(AnotherWriter, match=r"run 2\)"):

@@ -249,10 +249,10 @@ def test_spark_is_let_to_the_storage_by_an_address_that_lasts_as_long_as_the_eng
         "lake.root=abfss://dicom@one.dfs.core.windows.net/x",
         "lake.private_root=abfss://p@two.dfs.core.windows.net/y",
     ]
-    where = lake_paths(load_settings(None, roots, {}, tmp_path), Storage(credential=credential))
+    paths = lake_paths(load_settings(None, roots, {}, tmp_path), Storage(credential=credential))
     hadoop: Any = _Hadoop()
-    with session.Engine(Spark(master="local[1]", driver_memory="1g", shuffle_partitions=1), where=where) as engine:
-        engine._configure_storage_auth(hadoop, where)
+    with session.Engine(Spark(master="local[1]", driver_memory="1g", shuffle_partitions=1), paths=paths) as engine:
+        engine._configure_storage_auth(hadoop, paths)
         addresses = {
             hadoop.told[f"fs.azure.account.oauth2.msi.endpoint.{account}.dfs.core.windows.net"]
             for account in ("one", "two")

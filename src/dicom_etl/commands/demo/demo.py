@@ -165,8 +165,8 @@ def _upload(paths: list[Path]) -> None:
 
 def _instances(address: str) -> list[Instance]:
     return [
-        Instance(found["studyInstanceUid"], found["seriesInstanceUid"], found["sopInstanceUid"])
-        for found in _control(address, "GET", "instances")
+        Instance(row["studyInstanceUid"], row["seriesInstanceUid"], row["sopInstanceUid"])
+        for row in _control(address, "GET", "instances")
     ]
 
 
@@ -246,11 +246,11 @@ def _open_one_file() -> None:
 
 def _verify() -> None:
     done = subprocess.run([*_typed("verify"), "--json"], stdout=subprocess.PIPE, text=True, check=False)
-    found = json.loads(done.stdout or "{}")
-    for name, value in found.items():
+    result = json.loads(done.stdout or "{}")
+    for name, value in result.items():
         if value is not None:
             print(f"  {name:20} {value}")
-    if done.returncode or not found.get("equal") or found.get("pending") or not found.get("lakeInstances"):
+    if done.returncode or not result.get("equal") or result.get("pending") or not result.get("lakeInstances"):
         raise DemoFailed("the tables differ from the service")
     print("the tables equal the service", flush=True)
 

@@ -40,7 +40,7 @@ def plan(instances: list[Instance]) -> Plan:
     for instance in instances:
         studies[instance.study].append(instance)
         series[instance.series].append(instance)
-    several_series = [s for s, found in studies.items() if len({i.series for i in found}) > 1]
+    several_series = [s for s, members in studies.items() if len({i.series for i in members}) > 1]
     by_size = sorted(studies, key=lambda study: (-len(studies[study]), study))
     lonely = next(i for i in instances if i.study in several_series and len(series[i.series]) == 1)
     free = [study for study in by_size if study != lonely.study]

@@ -46,5 +46,5 @@ def looked(check: str, look: Callable[[], Finding]) -> Finding:
 
 def exit_code(findings: Iterable[Finding]) -> int:
     """0 when there is no problem, else the code of the most basic one."""
-    codes = {found.exit_code for found in findings if found.state == "problem"}
+    codes = {finding.exit_code for finding in findings if finding.state == "problem"}
     return next((code for code in _MOST_BASIC_FIRST if code in codes), 0)

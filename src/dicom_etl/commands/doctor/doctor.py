@@ -47,21 +47,21 @@ def doctor(
         for check in _NEED_SETTINGS:
             yield Finding(check, "warning", "not checked: see settings")
     else:
-        where, missing = _places(settings)
+        paths, missing = _lake_paths(settings)
         yield from missing or [Finding("settings", "ok", "complete")]
         yield from service_findings(
             settings.dicom, settings.feed.delay, clock=clock, resolve=resolve, transport=transport
         )
-        if where is None:
+        if paths is None:
             yield Finding("lake.root", "warning", "not checked: see settings")
         else:
-            yield from storage_findings(settings, where, filesystem_of or where.storage.filesystem, uuid.uuid4().hex)
+            yield from storage_findings(settings, paths, filesystem_of or paths.storage.filesystem, uuid.uuid4().hex)
         yield from metrics_findings(settings.metrics)
         yield memory_finding(settings.spark)
     yield from machine_findings(jars)
 
 
-def _places(settings: Settings) -> tuple[LakePaths | None, list[Finding]]:
+def _lake_paths(settings: Settings) -> tuple[LakePaths | None, list[Finding]]:
     """Where the lake lies, if that can be told, and the settings that are missing or cannot be."""
     missing = []
     if not settings.dicom.base_url:

@@ -32,10 +32,10 @@ def machine_findings(jars: Path = FOLDER) -> Iterator[Finding]:
 def memory_finding(spark: Spark, machine_bytes: int | None = None) -> Finding:
     """Whether the JVM that we start fits this machine, or its container; ``machine_bytes`` stands in for its memory."""
     there = _memory_bytes() if machine_bytes is None else machine_bytes
-    said = f"spark.driver_memory is {spark.driver_memory}, this machine has {there / (1 << 30):.1f} GiB"
+    sizes = f"spark.driver_memory is {spark.driver_memory}, this machine has {there / (1 << 30):.1f} GiB"
     if memory_bytes(spark.driver_memory) > there:
-        return Finding("memory", "warning", f"{said}: set a smaller one, or the system ends the JVM when it grows")
-    return Finding("memory", "ok", said)
+        return Finding("memory", "warning", f"{sizes}: set a smaller one, or the system ends the JVM when it grows")
+    return Finding("memory", "ok", sizes)
 
 
 def _memory_bytes() -> int:
@@ -83,9 +83,9 @@ def _jars(folder: Path) -> Finding:
 
 def _versions() -> Finding:
     installed = {name: _installed(package) for name, package in _PACKAGES.items()}
-    said = ", ".join(f"{name} {found}" for name, found in installed.items() if found)
-    text = f"dicom-etl {__version__}, Python {platform.python_version()}, {said}"
-    missing = [name for name, found in installed.items() if not found]
+    packages = ", ".join(f"{name} {version}" for name, version in installed.items() if version)
+    text = f"dicom-etl {__version__}, Python {platform.python_version()}, {packages}"
+    missing = [name for name, version in installed.items() if not version]
     if missing:
         hint = f"not installed: {', '.join(missing)}; outside a cluster, install the wheel's file with its extra spark"
         return Finding("versions", "warning", f"{text}; {hint}")

@@ -62,15 +62,15 @@ def service_findings(
         return
     yield looked("address", partial(_address, dicom.base_url, resolve))
     try:
-        met = contact(dicom.base_url, clock, transport)
+        connected = contact(dicom.base_url, clock, transport)
     except (ServiceUnavailable, ConfigurationError) as error:
         yield problem("connection", error)
         yield token
         for check in ("clock", "role"):
             yield Finding(check, "warning", "not checked: there is no connection to the service")
         return
-    yield _connection(met)
-    yield _clocks(met, delay)
+    yield _connection(connected)
+    yield _clocks(connected, delay)
     yield token
     if token.state == "problem":
         yield Finding("role", "warning", "not checked: there is no token")
@@ -90,8 +90,8 @@ def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseT
             callable_address(host, "dicom.base_url"),
             http.stream("GET", base_url) as answer,
         ):
-            moment = http_date(answer.headers.get("date"))
-            theirs = None if moment is None else from_datetime(moment)
+            date = http_date(answer.headers.get("date"))
+            theirs = None if date is None else from_datetime(date)
             return Contact(_negotiated(answer), theirs, from_datetime(clock()))
     except httpx.RequestError as error:
         raise ServiceUnavailable(_describe_failure(error)) from error
@@ -145,25 +145,27 @@ def _by_proxy(scheme: str, host: str) -> bool:
     return not is_loopback(host) and bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)
 
 
-def _connection(met: Contact) -> Finding:
-    if met.tls is None:
+def _connection(connected: Contact) -> Finding:
+    if connected.tls is None:
         return Finding("connection", "ok", "the service answers, without TLS")
-    if met.tls in _GOOD_TLS:
-        return Finding("connection", "ok", f"the service answers, by {met.tls}")
-    return problem("connection", ConfigurationError(f"{met.tls} is too old: the service must speak TLS 1.2 or newer"))
+    if connected.tls in _GOOD_TLS:
+        return Finding("connection", "ok", f"the service answers, by {connected.tls}")
+    return problem(
+        "connection", ConfigurationError(f"{connected.tls} is too old: the service must speak TLS 1.2 or newer")
+    )
 
 
-def _clocks(met: Contact, delay: int) -> Finding:
-    if met.theirs is None:
+def _clocks(connected: Contact, delay: int) -> Finding:
+    if connected.theirs is None:
         return Finding("clock", "warning", "not checked: the service's answers have no Date")
-    skew = (met.ours - met.theirs) / TICKS_PER_SECOND
-    said = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the service"
+    skew = (connected.ours - connected.theirs) / TICKS_PER_SECOND
+    difference = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the service"
     if abs(skew) > delay / TICKS_PER_SECOND:
-        text = f"{said}, more than feed.delay ({format_duration(delay)}): set this machine's clock (NTP)"
+        text = f"{difference}, more than feed.delay ({format_duration(delay)}): set this machine's clock (NTP)"
         return problem("clock", ConfigurationError(text))
     if abs(skew) > MOST_SKEW_SECONDS:
-        return Finding("clock", "warning", f"{said}: set this machine's clock (NTP)")
-    return Finding("clock", "ok", said)
+        return Finding("clock", "warning", f"{difference}: set this machine's clock (NTP)")
+    return Finding("clock", "ok", difference)
 
 
 def _token(dicom: Dicom) -> Finding:

@@ -33,27 +33,27 @@ _CONTENT = b"dicom-etl doctor\n"
 
 
 def storage_findings(
-    settings: Settings, where: LakePaths, filesystem_of: FilesystemOf, nonce: str
+    settings: Settings, paths: LakePaths, filesystem_of: FilesystemOf, nonce: str
 ) -> Iterator[Finding]:
     """What is to be said of the lake's folders; ``nonce`` makes the names of the probe files nobody else's."""
-    root = looked("lake.root", partial(_usable, "lake.root", where.root, filesystem_of, nonce))
+    root = looked("lake.root", partial(_usable, "lake.root", paths.root, filesystem_of, nonce))
     yield root
-    if root.state == "ok" and not where.storage.endpoint:
-        yield from _namespace("lake.root", where.root, filesystem_of)
-    if where.private_root != where.root:
+    if root.state == "ok" and not paths.storage.endpoint:
+        yield from _namespace("lake.root", paths.root, filesystem_of)
+    if paths.private_root != paths.root:
         key = "lake.private_root"
-        yield looked(key, partial(_usable, key, where.private_root, filesystem_of, nonce))
+        yield looked(key, partial(_usable, key, paths.private_root, filesystem_of, nonce))
     if root.exit_code == ServiceUnavailable.exit_code:
         yield Finding("lake", "warning", "not checked: the storage does not answer")
         return
-    yield looked("lake", partial(_lake, settings, where))
+    yield looked("lake", partial(_lake, settings, paths))
     if settings.files.root:
         yield looked("files.root", partial(_files, settings.files.root, filesystem_of))
 
 
-def _usable(key: str, place: str, filesystem_of: FilesystemOf, nonce: str) -> Finding:
+def _usable(key: str, uri: str, filesystem_of: FilesystemOf, nonce: str) -> Finding:
     try:
-        fs, folder = filesystem_of(place)
+        fs, folder = filesystem_of(uri)
     except (RuntimeError, ValueError, AzureError) as error:
         raise StorageError(f"{key}: the storage cannot be opened ({type(error).__name__}); check {key}") from error
     probe(key, fs, folder, nonce)
@@ -78,8 +78,8 @@ def probe(key: str, fs: AbstractFileSystem, folder: str, nonce: str) -> None:
         with _step(key, "written", fs):
             fs.pipe_file(first, _CONTENT)
         with _step(key, "read", fs):
-            found = fs.cat_file(first)
-        if found != _CONTENT:
+            content = fs.cat_file(first)
+        if content != _CONTENT:
             raise StorageError(f"{key}: a file read back is not what was written; see to this storage")
         with _step(key, "renamed", fs):
             fs.mv(first, second)
@@ -89,24 +89,24 @@ def probe(key: str, fs: AbstractFileSystem, folder: str, nonce: str) -> None:
         _tidy(fs, left, made)
 
 
-def _namespace(key: str, place: str, filesystem_of: FilesystemOf) -> Iterator[Finding]:
+def _namespace(key: str, uri: str, filesystem_of: FilesystemOf) -> Iterator[Finding]:
     """Whether an account of Azure has a hierarchical namespace, where it tells; OneLake has one, a disk needs none.
 
     Of the shared root, where Spark merges.
     """
-    if not is_remote(place) or parse_abfs_uri(place).suffix != "core.windows.net":
+    if not is_remote(uri) or parse_abfs_uri(uri).suffix != "core.windows.net":
         return
-    fs, _ = filesystem_of(place)
+    fs, _ = filesystem_of(uri)
     try:
-        told = sync(fs.loop, fs.service_client.get_account_information).get("is_hns_enabled")
+        hierarchical = sync(fs.loop, fs.service_client.get_account_information).get("is_hns_enabled")
     except (AzureError, OSError, AttributeError):
-        told = None
+        hierarchical = None
     look = f"see in the Azure portal that the account of {key} has one"
-    if told is None:
+    if hierarchical is None:
         # Documented for an account's key and for a SAS only: an identity is refused, as a rule.
         text = f"cannot be told: the storage does not say to us whether it has a hierarchical namespace; {look}"
         yield Finding("namespace", "warning", text)
-    elif told:
+    elif hierarchical:
         yield Finding("namespace", "ok", "the account has a hierarchical namespace: a rename there is atomic")
     else:
         text = f"the account of {key} has no hierarchical namespace, and so no atomic rename, by which Spark commits"
@@ -203,9 +203,9 @@ def _files(root: str, filesystem_of: FilesystemOf) -> Finding:
     return Finding("files.root", "ok", "the folder is there; open_instance reads the DICOM files in it")
 
 
-def _lake(settings: Settings, where: LakePaths) -> Finding:
+def _lake(settings: Settings, paths: LakePaths) -> Finding:
     service = service_fingerprint(settings.dicom.base_url) if settings.dicom.base_url else None
-    snapshot = find_lake(where, service)
+    snapshot = find_lake(paths, service)
     if snapshot is None:
         return Finding("lake", "warning", f"there is none at lake.root: {WITHOUT_LAKE}")
     refuse_incomplete(snapshot)

@@ -74,11 +74,11 @@ def check_export(settings: Settings | None, folder: Path, *, spark: SparkSession
         files[_state(folder, one)].append(one.path)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
     unexpected = sorted(there - {NAME, *(one.path for one in named)})
-    found = "not reachable" if settings is None else _versions(settings, manifest)
+    readability = "not reachable" if settings is None else _versions(settings, manifest)
     same: Rows = "not compared"
-    if settings is not None and found == "readable":
+    if settings is not None and readability == "readable":
         same = "equal" if _same_rows(settings, manifest, spark) else "different"
-    return Check(**files, unexpected=unexpected, versions=found, rows=same)
+    return Check(**files, unexpected=unexpected, versions=readability, rows=same)
 
 
 def _state(folder: Path, wanted: ExportedFile) -> str:

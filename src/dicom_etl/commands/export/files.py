@@ -30,13 +30,13 @@ def copy_files(paths: Iterable[str], settings: Settings, folder: Path) -> list[E
         return None if source is None else _copy(source, folder, f"{FOLDER}/{path}")
 
     with ThreadPoolExecutor(settings.dicom.connections, thread_name_prefix="export") as pool:
-        found = list(pool.map(copy_one, sorted(set(paths))))
-    if missing := found.count(None):
+        copies = list(pool.map(copy_one, sorted(set(paths))))
+    if missing := copies.count(None):
         raise DataError(
-            f"{missing} of {len(found)} files are not there, or may not be read: their instances were updated or "
+            f"{missing} of {len(copies)} files are not there, or may not be read: their instances were updated or "
             "deleted after that run; export a later run, or without --files"
         )
-    return [one for one in found if one is not None]
+    return [one for one in copies if one is not None]
 
 
 def _copy(source: BinaryIO, folder: Path, name: str) -> ExportedFile:
@@ -45,6 +45,6 @@ def _copy(source: BinaryIO, folder: Path, name: str) -> ExportedFile:
         for missing in reversed([one for one in (parent, *parent.parents) if not one.exists()]):
             missing.mkdir(mode=0o700, exist_ok=True)
         with local_folder(str(folder), private=True).create(name) as sink:
-            found = copied(source, name, sink)
+            entry = copied(source, name, sink)
             sync_to_disk(sink)
-        return found
+        return entry

@@ -58,27 +58,27 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an export. Raises DataError when there is none, or it is none that this version reads."""
     try:
-        found = msgspec.json.decode((folder / NAME).read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode((folder / NAME).read_bytes(), type=Manifest)
     except OSError as error:
         raise DataError(f"--verify: the folder has no {NAME} that can be read: name the folder of an export") from error
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"--verify: {NAME} is not one of dicom-etl export: was it changed?") from error
-    if found.manifest_format != FORMAT:
+    if manifest.manifest_format != FORMAT:
         raise DataError(f"--verify: {NAME} was written by a newer version: upgrade dicom-etl")
-    if not all(_within(one.path) for one in (found.result, *found.files)):
+    if not all(_within(one.path) for one in (manifest.result, *manifest.files)):
         raise DataError(f"--verify: {NAME} names a file outside its folder: it is not followed")
-    return found
+    return manifest
 
 
 def software() -> dict[str, str]:
     """The versions of Python and of the packages that decide what a statement gives."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:  # a cluster brings its own
             continue
-    return found
+    return versions
 
 
 def copied(source: BinaryIO, path: str, sink: BinaryIO | None = None) -> ExportedFile:

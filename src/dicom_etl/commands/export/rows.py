@@ -66,10 +66,10 @@ def batches(folder: Scratch, rows: DataFrame) -> Iterator[pa.RecordBatch]:
         # Spark numbers its files in the order of the rows.
         for path in sorted(p for p in filesystem.ls(place, detail=False) if p.endswith(".parquet")):
             with filesystem.open(path, "rb") as file:
-                found = pq.ParquetFile(file)
-                schema = found.schema_arrow.remove_metadata()
+                parquet = pq.ParquetFile(file)
+                schema = parquet.schema_arrow.remove_metadata()
                 yield pa.RecordBatch.from_pylist([], schema=schema)
-                for batch in found.iter_batches():
+                for batch in parquet.iter_batches():
                     yield batch.replace_schema_metadata(None)
 
 

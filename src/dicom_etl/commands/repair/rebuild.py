@@ -84,10 +84,10 @@ def rebuild_tables(
         inventory = _inventory(work, read, folder)
         before = _snapshot(work, old_tables(one.spark, session.snapshot, folder))
         service.progress.step("compare")
-        found = compare(one, before, inventory)
-        lost = _losses(one, found)
-        _check(work, before, found, lost, allowed)
-    return _rebuilt(work, one, commit(session, read), before, found, lost)
+        comparison = compare(one, before, inventory)
+        lost = _losses(one, comparison)
+        _check(work, before, comparison, lost, allowed)
+    return _rebuilt(work, one, commit(session, read), before, comparison, lost)
 
 
 @contextmanager
@@ -134,42 +134,42 @@ def _given(rows: DataFrame, _session: SparkSession) -> DataFrame:
     return rows
 
 
-def _losses(one: Comparer, found: Comparison) -> DataFrame:
+def _losses(one: Comparer, comparison: Comparison) -> DataFrame:
     """The keys of the old rows that go: of instances that were deleted, or that the service proves not to have.
 
     Raises DataError where the feed was not read from its first entry and has no entry of a row.
     """
-    unknown = found.different.where("difference = 'unknown'").count()
+    unknown = comparison.different.where("difference = 'unknown'").count()
     if unknown:
         raise DataError(
             f"instance holds {unknown} rows of which the feed shows nothing since the earliest coverage: a rebuild "
             "would remove them. Nothing was written; set feed.start to the time of the service's first entry"
         )
-    stored = found.instances.select(*INSTANCE_KEY).distinct()
-    deleted = differences.without(found.last.where("state = 'Deleted'"), found.held)
-    strange = one.keep(differences.without(stored, found.last, found.held))
+    stored = comparison.instances.select(*INSTANCE_KEY).distinct()
+    deleted = differences.without(comparison.last.where("state = 'Deleted'"), comparison.in_search)
+    strange = one.keep(differences.without(stored, comparison.last, comparison.in_search))
     service = one.service
-    proven = proven_gone(service.client, one.folder, found.search, strange, connections=service.connections)
-    keys = [frame.select(*INSTANCE_KEY) for frame in (deleted, found.gone, proven.keys(one.spark))]
+    proven = proven_gone(service.client, one.folder, comparison.search, strange, connections=service.connections)
+    keys = [frame.select(*INSTANCE_KEY) for frame in (deleted, comparison.gone, proven.keys(one.spark))]
     return one.keep(differences.among(stored, keys[0].unionByName(keys[1]).unionByName(keys[2])))
 
 
-def _check(work: _Rebuild, before: Snapshot, found: Comparison, lost: DataFrame, allowed: int | None) -> None:
+def _check(work: _Rebuild, before: Snapshot, comparison: Comparison, lost: DataFrame, allowed: int | None) -> None:
     """Say how many rows each table will lose. Raises DataError when that is too much."""
     spark = lost.sparkSession
-    kept = differences.without(found.instances.select(*INSTANCE_KEY), lost)
-    after = kept.unionByName(found.live.select(*INSTANCE_KEY))
+    kept = differences.without(comparison.instances.select(*INSTANCE_KEY), lost)
+    after = kept.unionByName(comparison.live.select(*INSTANCE_KEY))
     tables = {name: rows(spark) for name, rows in before.tables.items()}
     check_removals(planned_removals(tables, lost, after, single=True), allowed, run_id=work.session.run_id)
 
 
 def _rebuilt(
-    work: _Rebuild, one: Comparer, read: Reread, before: Snapshot, found: Comparison, lost: DataFrame
+    work: _Rebuild, one: Comparer, read: Reread, before: Snapshot, comparison: Comparison, lost: DataFrame
 ) -> Repaired:
     session = work.session
-    gone = gone_entries(found.gone)
-    voids = voids_from_now(before, found, gone)
-    outcome = _replace_all(work, one, read, voids, differences.without(found.instances, lost))
+    gone = gone_entries(comparison.gone)
+    voids = voids_from_now(before, comparison, gone)
+    outcome = _replace_all(work, one, read, voids, differences.without(comparison.instances, lost))
     # The ledger's row names what went: one entry more was read for each, as for any row that a repair removes.
     removed = lost.count()
     outcome = replace(outcome, instance=replace(outcome.instance, deleted=removed), removed=removed)
@@ -177,38 +177,40 @@ def _rebuilt(
     ended = [
         *closed_rejects(_overruled(work), **by_us),
         *new_voids(gone, **by_us),
-        *closed_rejects(found.restored, **by_us),
+        *closed_rejects(comparison.restored, **by_us),
         *closed_rejects(_no_longer_served(work, before, read), **by_us, status="void"),
     ]
     record_rejects(session, read.landed, read.rejects_seen, outcome.rejected, work.plan.started_at, ended)
     retries = session.client.retries - work.retries
     row = repair_row(session, work.plan, read, outcome, covered_until=work.covered_until, retries=retries)
-    kinds = _left(one, session.snapshot, found, outcome)
+    kinds = _left(one, session.snapshot, comparison, outcome)
     return Repaired(
         run=row,
         found={},
         left={"instance": sum(kinds.values()), "series": 0, "study": 0},
         kinds_left=kinds,
         voided=len(gone),
-        restored=len(found.restored),
-        unlisted=found.missing_in_feed(),
-        search_refused=found.search.refused,
+        restored=len(comparison.restored),
+        unlisted=comparison.missing_in_feed(),
+        search_refused=comparison.search.refused,
         feed_went_back=work.went_back,
     )
 
 
-def _left(one: Comparer, opened: LakeSnapshot, found: Comparison, outcome: RunResult) -> dict[str, int]:
+def _left(one: Comparer, opened: LakeSnapshot, comparison: Comparison, outcome: RunResult) -> dict[str, int]:
     """How many instances differ between the service and the table that was built, by kind.
 
     Those of rejects that are open by now are among them, as in any comparison.
     """
     now = read_table(one.spark, opened.lake.path("instance"), outcome.instance.version)
-    after = differences.instance_differences(found.live, now, found.pending)
-    after = differences.judged(after, last=found.last, held=found.held, complete=found.complete)
-    stale = found.different.where("difference = 'overtaken' AND NOT pending")
+    after = differences.instance_differences(comparison.live, now, comparison.pending)
+    after = differences.judged(
+        after, last=comparison.last, in_search=comparison.in_search, complete=comparison.complete
+    )
+    stale = comparison.different.where("difference = 'overtaken' AND NOT pending")
     after = differences.and_keys(after.where("difference <> 'missingInFeed'"), stale, "overtaken", replacing=True)
     rejected = one.reject_keys(read_open(opened.refresh("rejected").table("rejected")))
-    after = differences.and_keys(after, differences.without(rejected, found.pending), "rejected")
+    after = differences.and_keys(after, differences.without(rejected, comparison.pending), "rejected")
     return differences.counts_by_kind(after.where("not pending"))
 
 
@@ -221,12 +223,12 @@ def _no_longer_served(work: _Rebuild, before: Snapshot, read: Reread) -> list[Re
     """Of a service that went back the open rejects whose entries were not met: nobody can read them any more."""
     if not work.went_back:
         return []
-    met = {reject.sequence for reject in read.rejects_seen}
+    seen = {reject.sequence for reject in read.rejects_seen}
     start, end = work.plan.stretch.start, work.covered_until
     return [
         reject
         for reject in before.open_rejects
-        if reject.sequence not in met and start <= from_datetime(reject.timestamp) < end
+        if reject.sequence not in seen and start <= from_datetime(reject.timestamp) < end
     ]
 
 

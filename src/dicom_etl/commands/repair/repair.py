@@ -155,11 +155,11 @@ def _run_plan(session: WriteSession) -> RunPlan:
 
 def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> Repaired:
     session, retries = work.session, work.session.client.retries
-    found = compare(work.one, before, inventory)
-    removed = _removed(work, found)
+    comparison = compare(work.one, before, inventory)
+    removed = _removed(work, comparison)
     # Before any key comes to this process: of a wrong service they are all.
-    _check_removals(work, before, found, removed)
-    plan = _plan(found, before, removed)
+    _check_removals(work, before, comparison, removed)
+    plan = _plan(comparison, before, removed)
     read = outcome = None
     left, kinds = plan.differing, plan.kinds
     if not plan.empty:
@@ -181,7 +181,7 @@ def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> R
         kinds_left=kinds,
         voided=len(plan.gone),
         restored=len(plan.restored),
-        unlisted=found.missing_in_feed(),
+        unlisted=comparison.missing_in_feed(),
         search_refused=plan.search.refused,
     )
 
@@ -200,52 +200,52 @@ def _merged(work: _Repair, plan: _Plan) -> tuple[Reread, RunResult]:
     return read, outcome
 
 
-def _plan(found: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
+def _plan(comparison: Comparison, before: Snapshot, removed: KeyFile) -> _Plan:
     """What the comparison leaves to be done."""
-    different = found.different.where("not pending")
+    different = comparison.different.where("not pending")
     repairable = different.where(~F.col("difference").isin(*_LEFT_ALONE))
-    entries = found.last.select(*INSTANCE_KEY, "sequence", "timestampTicks")
+    entries = comparison.last.select(*INSTANCE_KEY, "sequence", "timestampTicks")
     known = repairable.select(*INSTANCE_KEY).join(entries, on=list(INSTANCE_KEY))
-    gone = gone_entries(found.gone)
+    gone = gone_entries(comparison.gone)
     # A row of another writer without a whole key: no MERGE matches it.
-    series = _rows(found.series.select(*SERIES_KEY).dropna())
-    studies = _rows(found.study.select(*STUDY_KEY).dropna())
-    differing, kinds = _counted(found)
+    series = _rows(comparison.series.select(*SERIES_KEY).dropna())
+    studies = _rows(comparison.study.select(*STUDY_KEY).dropna())
+    differing, kinds = _counted(comparison)
     return _Plan(
         wanted=Wanted.of(known),
         beyond=RepairWork(
-            removed=_with_series(found, removed),
+            removed=_with_series(comparison, removed),
             series=series,
             studies=studies,
-            voids=voids_from_now(before, found, gone),
+            voids=voids_from_now(before, comparison, gone),
         ),
         gone=gone,
-        restored=found.restored,
+        restored=comparison.restored,
         differing=differing,
         kinds=kinds,
-        search=found.search,
+        search=comparison.search,
     )
 
 
-def _removed(work: _Repair, found: Comparison) -> KeyFile:
+def _removed(work: _Repair, comparison: Comparison) -> KeyFile:
     """The rows without an entry that the service proves not to have."""
-    strange = differences.without(_extra(found), found.last)
+    strange = differences.without(_extra(comparison), comparison.last)
     if strange.isEmpty():
         return KeyFile()
     service = work.one.service
-    return proven_gone(service.client, work.one.folder, found.search, strange, connections=service.connections)
+    return proven_gone(service.client, work.one.folder, comparison.search, strange, connections=service.connections)
 
 
-def _extra(found: Comparison) -> DataFrame:
+def _extra(comparison: Comparison) -> DataFrame:
     """The keys of the lake's rows that the service does not have."""
-    return found.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
+    return comparison.different.where("difference = 'extra' AND NOT pending").select(*INSTANCE_KEY)
 
 
-def _with_series(found: Comparison, removed: KeyFile) -> Removed | None:
+def _with_series(comparison: Comparison, removed: KeyFile) -> Removed | None:
     """The rows to remove, with their series; None when there is none."""
     if not removed.rows:
         return None
-    rows = removed.keys(found.last.sparkSession).select(*SERIES_KEY).distinct().toLocalIterator()
+    rows = removed.keys(comparison.last.sparkSession).select(*SERIES_KEY).distinct().toLocalIterator()
     return Removed(removed.keys, removed.rows, frozenset((row[0], row[1], row[2]) for row in rows))
 
 
@@ -253,15 +253,15 @@ def _rows(keys: DataFrame) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(row) for row in keys.toLocalIterator())
 
 
-def _check_removals(work: _Repair, before: Snapshot, found: Comparison, removed: KeyFile) -> None:
+def _check_removals(work: _Repair, before: Snapshot, comparison: Comparison, removed: KeyFile) -> None:
     """Say how many rows each table will lose, if any. Raises DataError when that is too much."""
-    if all(frame.isEmpty() for frame in (found.different, found.series, found.study)):
+    if all(frame.isEmpty() for frame in (comparison.different, comparison.series, comparison.study)):
         return
     spark = work.one.spark
-    lost = work.one.keep(differences.among(_extra(found), found.last).unionByName(removed.keys(spark)))
+    lost = work.one.keep(differences.among(_extra(comparison), comparison.last).unionByName(removed.keys(spark)))
     # What is pending is left to the next sync.
-    to_come = differences.without(found.live.select(*INSTANCE_KEY), found.different.where("pending"))
-    after = differences.without(found.instances.select(*INSTANCE_KEY), lost).unionByName(to_come)
+    to_come = differences.without(comparison.live.select(*INSTANCE_KEY), comparison.different.where("pending"))
+    after = differences.without(comparison.instances.select(*INSTANCE_KEY), lost).unionByName(to_come)
     tables = {name: rows(spark) for name, rows in before.tables.items()}
     check_removals(planned_removals(tables, lost, after), work.allowed, run_id=work.session.run_id)
 
@@ -276,7 +276,11 @@ def _left(work: _Repair, inventory: ServiceInventory) -> tuple[dict[str, int], d
     return _counted(compare(work.one, snapshot(work.session.snapshot.refresh()), inventory, again))
 
 
-def _counted(found: Comparison) -> tuple[dict[str, int], dict[str, int]]:
+def _counted(comparison: Comparison) -> tuple[dict[str, int], dict[str, int]]:
     """How many rows of each table differ and are not pending, and instances by kind."""
-    kinds = differences.counts_by_kind(found.different.where("not pending"))
-    return {"instance": sum(kinds.values()), "series": found.series.count(), "study": found.study.count()}, kinds
+    kinds = differences.counts_by_kind(comparison.different.where("not pending"))
+    return {
+        "instance": sum(kinds.values()),
+        "series": comparison.series.count(),
+        "study": comparison.study.count(),
+    }, kinds

@@ -97,9 +97,9 @@ class Comparison:
     what the lake holds. ``different`` has one row per key that differs: the key, ``difference``, ``columns`` and
     ``pending`` (``Difference`` in `verify` names the kinds). ``gone`` are keys that the feed shows and the service
     proves not to have (with sequence and timestampTicks), ``suspects`` keys that began with an Update, None where the
-    feed was not read from its first entry. ``held`` are the keys that the search holds of the studies that were asked
-    for, ``restored`` the voids that it refutes. ``search`` is refused where the search, or the proof that an instance
-    is gone, could not be had. ``complete``: the feed was read from its first entry.
+    feed was not read from its first entry. ``in_search`` are the keys that the search holds of the studies that were
+    asked for, ``restored`` the voids that it refutes. ``search`` is refused where the search, or the proof that an
+    instance is gone, could not be had. ``complete``: the feed was read from its first entry.
     """
 
     last: DataFrame
@@ -109,7 +109,7 @@ class Comparison:
     different: DataFrame
     gone: DataFrame
     suspects: DataFrame | None
-    held: DataFrame
+    in_search: DataFrame
     restored: tuple[Reject, ...]
     search: SearchResult
     complete: bool
@@ -122,7 +122,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class SearchedStudies:
     """What the search says of the studies that were asked one by one.
 
     ``studies`` are these, None when there was none to ask for; ``keys`` are the instances that it holds of them.
@@ -176,11 +176,11 @@ def compare(one: Comparer, snap: Snapshot, inventory: ServiceInventory, more: Da
     since = one.service.settings.feed.start
     inventory, entries, raw = _last_entries(one, snap, inventory, more)
     instances = snap.tables["instance"](one.spark)
-    held = _held(one, snap, inventory, raw, instances)
-    voids = void_until(v for v in snap.voids if v not in held.restored)
+    searched = _searched_studies(one, snap, inventory, raw, instances)
+    voids = void_until(v for v in snap.voids if v not in searched.restored)
     last = one.keep(as_deleted(raw, voids)) if voids else raw
-    pending = one.keep(_pending(one, snap, inventory, held, last))
-    gone, search = _gone(one, held, last, pending)
+    pending = one.keep(_pending(one, snap, inventory, searched, last))
+    gone, search = _gone(one, searched, last, pending)
     live = differences.without(differences.live_instances(last, inventory.unreadable), gone)
     # Of an adopted lake everything is compared: what its first writer missed is missing.
     if _FIRST_ENTRY < inventory.start < since:
@@ -188,18 +188,18 @@ def compare(one: Comparer, snap: Snapshot, inventory: ServiceInventory, more: Da
     live = one.keep(live)
     if search.usable and not search.studies and not live.isEmpty():
         search = replace(search, refused="it holds nothing")
-    found = differences.instance_differences(live, instances, pending, attributes=one.service.metadata)
+    different = differences.instance_differences(live, instances, pending, attributes=one.service.metadata)
     summaries = one.keep(rollup.summaries(instances))
     return Comparison(
         last=last,
         pending=pending,
         live=live,
         instances=instances,
-        different=one.keep(_judged(one, snap, held, found, _Keys(last, pending, gone))),
+        different=one.keep(_judged(one, snap, searched, different, _Keys(last, pending, gone))),
         gone=gone,
         suspects=differences.updated_before_created(entries) if inventory.complete else None,
-        held=held.keys,
-        restored=held.restored,
+        in_search=searched.keys,
+        restored=searched.restored,
         search=search,
         complete=inventory.complete,
         series=one.keep(differences.rollup_differences(SERIES, snap.tables["series"](one.spark), summaries)),
@@ -240,14 +240,16 @@ def _overtaken_windows(raw: DataFrame, snap: Snapshot) -> list[Window]:
     return [Window(first, last + 1)]
 
 
-def _held(one: Comparer, snap: Snapshot, inventory: ServiceInventory, raw: DataFrame, instances: DataFrame) -> Held:
+def _searched_studies(
+    one: Comparer, snap: Snapshot, inventory: ServiceInventory, raw: DataFrame, instances: DataFrame
+) -> SearchedStudies:
     """What the search holds of the studies where that matters, each asked for by itself.
 
     They are those that the feed and the search count otherwise, and those of an extra row of the lake, of a Replaced
     entry and of a void. Of all others, each instance that the feed shows is held.
     """
     search = inventory.search
-    nothing = Held(search, inventory, None, one.keys())
+    nothing = SearchedStudies(search, inventory, None, one.keys())
     if not search.usable:
         return nothing
     last = as_deleted(raw, void_until(snap.voids))
@@ -265,15 +267,15 @@ def _held(one: Comparer, snap: Snapshot, inventory: ServiceInventory, raw: DataF
         return replace(nothing, search=search)
     # What was created or deleted until the search answered has an entry by now.
     inventory = list_again(one.service, one.folder, inventory, [])
-    return Held(search, inventory, studies, keys, _restored(raw, keys, snap.voids))
+    return SearchedStudies(search, inventory, studies, keys, _restored(raw, keys, snap.voids))
 
 
-def _restored(raw: DataFrame, held: DataFrame, voids: tuple[Reject, ...]) -> tuple[Reject, ...]:
+def _restored(raw: DataFrame, in_search: DataFrame, voids: tuple[Reject, ...]) -> tuple[Reject, ...]:
     """The voids that hold back the last entry of a key that the search has."""
     if not voids:
         return ()
     rows = (
-        differences.among(raw.join(void_rows(raw.sparkSession, void_until(voids)), on=list(INSTANCE_KEY)), held)
+        differences.among(raw.join(void_rows(raw.sparkSession, void_until(voids)), on=list(INSTANCE_KEY)), in_search)
         .where("sequence <= voidUntil AND state = 'Current'")
         .select(*INSTANCE_KEY)
         .collect()
@@ -282,10 +284,12 @@ def _restored(raw: DataFrame, held: DataFrame, voids: tuple[Reject, ...]) -> tup
     return tuple(v for v in voids if (v.partition, v.study, v.series, v.sop) in keys)
 
 
-def _pending(one: Comparer, snap: Snapshot, before: ServiceInventory, held: Held, last: DataFrame) -> DataFrame:
+def _pending(
+    one: Comparer, snap: Snapshot, before: ServiceInventory, searched: SearchedStudies, last: DataFrame
+) -> DataFrame:
     """The keys with a last entry that no run covers yet, also one that came while the search was asked."""
     since = one.service.settings.feed.start
-    newest = held.inventory.files[len(before.files) :]
+    newest = searched.inventory.files[len(before.files) :]
     listed = differences.pending_keys(last, snap.ranges, since)
     if not newest:
         return listed
@@ -293,21 +297,23 @@ def _pending(one: Comparer, snap: Snapshot, before: ServiceInventory, held: Held
     return listed.unionByName(differences.pending_keys(fresh, snap.ranges, since)).distinct()
 
 
-def _gone(one: Comparer, held: Held, last: DataFrame, pending: DataFrame) -> tuple[DataFrame, SearchResult]:
+def _gone(
+    one: Comparer, searched: SearchedStudies, last: DataFrame, pending: DataFrame
+) -> tuple[DataFrame, SearchResult]:
     """The instances that the feed shows and the service proves not to have: key, sequence and timestampTicks.
 
     The search comes back refused when the proof of one that it does not hold could not be had.
     """
     shown = last.where("state <> 'Deleted'").select(*INSTANCE_KEY, "sequence", "timestampTicks")
-    if held.studies is None:
+    if searched.studies is None:
         none = F.lit(0).cast("long")
-        return one.keys().withColumns({"sequence": none, "timestampTicks": none}), held.search
-    asked = differences.among(shown, held.studies, STUDY_KEY)
-    asked = asked.where(F.col("partitionName").isin(list(held.search.partitions)))
-    missed = one.keep(differences.without(asked, pending, held.keys))
+        return one.keys().withColumns({"sequence": none, "timestampTicks": none}), searched.search
+    asked = differences.among(shown, searched.studies, STUDY_KEY)
+    asked = asked.where(F.col("partitionName").isin(list(searched.search.partitions)))
+    missed = one.keep(differences.without(asked, pending, searched.keys))
     connections = one.service.connections
-    gone = proven_gone(one.service.client, one.folder, held.search, missed, connections=connections)
-    search = held.search
+    gone = proven_gone(one.service.client, one.folder, searched.search, missed, connections=connections)
+    search = searched.search
     if gone.refused is not None and not missed.isEmpty():
         search = replace(search, refused=gone.refused)
     return one.keep(differences.among(missed, gone.keys(one.spark))), search
@@ -322,22 +328,22 @@ class _Keys:
     gone: DataFrame
 
 
-def _judged(one: Comparer, snap: Snapshot, held: Held, found: DataFrame, keys: _Keys) -> DataFrame:
+def _judged(one: Comparer, snap: Snapshot, searched: SearchedStudies, different: DataFrame, keys: _Keys) -> DataFrame:
     """The differences of instances, with those that only the search, the states and the rejects show."""
-    complete, last, pending = held.inventory.complete, keys.last, keys.pending
-    different = differences.judged(found, last=last, held=held.keys, complete=complete)
+    complete, last, pending = searched.inventory.complete, keys.last, keys.pending
+    different = differences.judged(different, last=last, in_search=searched.keys, complete=complete)
     stale = differences.without(last.where("state = 'Replaced'"), pending, keys.gone)
     different = differences.and_keys(different, stale, "overtaken", replacing=True)
     if complete:
         shown = last.where("state <> 'Deleted'")
-        different = differences.and_keys(different, differences.without(held.keys, shown, pending), "missingInFeed")
+        different = differences.and_keys(different, differences.without(searched.keys, shown, pending), "missingInFeed")
     rejected = one.reject_keys(snap.open_rejects)
     return differences.and_keys(different, differences.without(rejected, pending), "rejected")
 
 
-def voids_from_now(snap: Snapshot, found: Comparison, gone: Iterable[tuple[Key, int, int]]) -> dict[Key, int]:
+def voids_from_now(snap: Snapshot, comparison: Comparison, gone: Iterable[tuple[Key, int, int]]) -> dict[Key, int]:
     """The voids that hold after a repair: those of before that the search does not refute, and of what is ``gone``."""
-    kept = void_until(void for void in snap.voids if void not in found.restored)
+    kept = void_until(void for void in snap.voids if void not in comparison.restored)
     return {**kept, **{key: sequence for key, sequence, _ in gone}}
 
 

@@ -34,7 +34,7 @@ class Scratch:
 
 
 @contextmanager
-def scratch(where: LakePaths, spark: SparkSession | None) -> Iterator[Scratch]:
+def scratch(paths: LakePaths, spark: SparkSession | None) -> Iterator[Scratch]:
     """An empty folder, removed with all that it holds at the end.
 
     It lies on this machine's disk, which a JVM of our own reads too. The executors of a cluster (``spark``) do not:
@@ -44,9 +44,9 @@ def scratch(where: LakePaths, spark: SparkSession | None) -> Iterator[Scratch]:
         with tempfile.TemporaryDirectory(prefix="dicom-etl-") as name:  # 0700
             yield Scratch(local_folder(name, private=True), name)
         return
-    place = f"{where.private_root}/{_NAME}/{uuid4()}"
+    place = f"{paths.private_root}/{_NAME}/{uuid4()}"
     with storage_errors(_NAME):
-        filesystem, path = where.storage.filesystem(place)
+        filesystem, path = paths.storage.filesystem(place)
         filesystem.makedirs(path, exist_ok=True)
         if is_local(place):
             Path(path).chmod(0o700)

@@ -166,17 +166,21 @@ def verify(
         service = Service(client, settings, clock, progress, metadata)
         inventory = take_inventory(service, folder, comparison_start(opened, settings))
         progress.step("compare")
-        found = compare(Comparer(engine.session(shared_rows(opened)), service, folder), snap, inventory)
-        return _verification(service, folder, snap, inventory, found)
+        comparison = compare(Comparer(engine.session(shared_rows(opened)), service, folder), snap, inventory)
+        return _verification(service, folder, snap, inventory, comparison)
 
 
 def _verification(
-    service: Service, folder: Scratch, snap: Snapshot, inventory: ServiceInventory, found: Comparison
+    service: Service, folder: Scratch, snap: Snapshot, inventory: ServiceInventory, comparison: Comparison
 ) -> Verification:
-    to_come = found.different.where("pending")
-    service_instances, service_digest = digest(folder, differences.without(found.live, to_come))
-    lake_instances, lake_digest = digest(folder, differences.without(found.instances, to_come))
-    differing = {"instance": found.different.where("not pending"), "series": found.series, "study": found.study}
+    to_come = comparison.different.where("pending")
+    service_instances, service_digest = digest(folder, differences.without(comparison.live, to_come))
+    lake_instances, lake_digest = digest(folder, differences.without(comparison.instances, to_come))
+    differing = {
+        "instance": comparison.different.where("not pending"),
+        "series": comparison.series,
+        "study": comparison.study,
+    }
     kinds = {
         (table, kind): n for table, rows in differing.items() for kind, n in differences.counts_by_kind(rows).items()
     }
@@ -187,17 +191,17 @@ def _verification(
         lake_instances=lake_instances,
         service_digest=service_digest,
         lake_digest=lake_digest,
-        pending=found.pending.count(),
+        pending=comparison.pending.count(),
         pending_different=to_come.count(),
         open_rejects=len(snap.open_rejects),
         kinds=kinds,
         differences=tuple(
             one for table in dict.fromkeys(table for table, _ in kinds) for one in _first(table, differing[table])
         ),
-        gone=_keys(found.gone),
-        suspects=None if found.suspects is None else _keys(found.suspects),
-        search_refused=found.search.refused,
-        search_complete=found.search.complete,
+        gone=_keys(comparison.gone),
+        suspects=None if comparison.suspects is None else _keys(comparison.suspects),
+        search_refused=comparison.search.refused,
+        search_complete=comparison.search.complete,
         attributes=_by_keyword(differing["instance"]) if service.metadata else None,
     )
 

@@ -77,8 +77,8 @@ def readable_setting(
     ]
     for read in layers:
         with suppress(ConfigurationError):
-            if found := read().get(key):
-                return found.value
+            if setting := read().get(key):
+                return setting.value
     return None
 
 
@@ -103,8 +103,8 @@ def _from_file(path: Path | None) -> dict[str, _Value]:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         # Jupyter, cron and services start in folders of their own.
-        where = "" if path.is_absolute() else f" (a relative path: looked for in {Path.cwd()})"
-        raise ConfigurationError(f"{path}: cannot read the configuration file: {reason}{where}") from error
+        hint = "" if path.is_absolute() else f" (a relative path: looked for in {Path.cwd()})"
+        raise ConfigurationError(f"{path}: cannot read the configuration file: {reason}{hint}") from error
     return _from_toml(text, str(path))
 
 

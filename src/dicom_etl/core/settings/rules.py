@@ -21,9 +21,9 @@ def check_key_variable(name: str) -> None:
     _check_variable(name, "key")
 
 
-def _check_variable(name: str, held: str) -> None:
+def _check_variable(name: str, content: str) -> None:
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
-        raise ValueError(f"expected the name of a variable in capitals, not the {held} itself")
+        raise ValueError(f"expected the name of a variable in capitals, not the {content} itself")
 
 
 def check_above_zero(ticks: int) -> None:

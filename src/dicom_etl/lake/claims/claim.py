@@ -61,13 +61,13 @@ def claim(
     progress: Callable[[], object] | None = None,
     interval_seconds: float = INTERVAL_SECONDS,
     process: Process | None = None,
-    holding: Collection[int] = (),
+    own_ids: Collection[int] = (),
 ) -> Claim:
     """The claim of the next run id: 1 + max(claim files, ``last_known_run_id``); its heartbeat has begun.
 
     ``folder`` is `_claims` below the lake's root, as ``fs`` takes it. ``last_known_run_id`` is the largest id in the
     ledger and in the markers of all tables, so that lost files cannot bring an id back. ``clock`` is aware
-    UTC; ``progress`` as in `Heartbeat`. ``holding`` are ids that this process holds itself (to read ahead).
+    UTC; ``progress`` as in `Heartbeat`. ``own_ids`` are ids that this process holds itself (to read ahead).
 
     Raises AnotherWriter (75) at once when a live run holds the lake; waits 20 s by ``sleep`` before it takes
     over from one that is silent. ConfigurationError (78) when the lake's root is a file, StorageError (74) or
@@ -78,13 +78,13 @@ def claim(
     ids = claims.ids()
     run_id = 1 + max([last_known_run_id, *ids])
     me = process or this_process()
-    seen = [snapshot for i in ids if i not in holding and (snapshot := claims.read(i)) is not None]
+    seen = [snapshot for i in ids if i not in own_ids and (snapshot := claims.read(i)) is not None]
     stale = _stale(claims, seen, me, run_id, sleep)
-    mine = _new_file(run_id, verb, me, clock())
-    claims.create(mine)
-    _step_back_for_others(claims, mine, stale, holding)
-    _tidy(claims, mine, stale)
-    heartbeat = Heartbeat(claims, mine, clock=clock, progress=progress, interval_seconds=interval_seconds)
+    own_claim = _new_file(run_id, verb, me, clock())
+    claims.create(own_claim)
+    _step_back_for_others(claims, own_claim, stale, own_ids)
+    _tidy(claims, own_claim, stale)
+    heartbeat = Heartbeat(claims, own_claim, clock=clock, progress=progress, interval_seconds=interval_seconds)
     heartbeat.start()
     earlier = (_taken_over(s.file, run_id) if s in stale else s.file for s in seen if s.file is not None)
     return Claim(run_id, heartbeat, tuple(earlier))
@@ -94,9 +94,9 @@ def _stale(
     claims: ClaimFolder, seen: list[ClaimSnapshot], me: Process, run_id: int, sleep: Callable[[float], None]
 ) -> list[ClaimSnapshot]:
     """The claims that were never released and whose runs are gone; AnotherWriter when one is alive."""
-    held = [snapshot for snapshot in seen if not snapshot.over]
-    gone = [s for s in held if s.file is not None and is_gone(s.file.process, me)]
-    doubtful = [s for s in held if s not in gone]
+    unreleased = [snapshot for snapshot in seen if not snapshot.over]
+    gone = [s for s in unreleased if s.file is not None and is_gone(s.file.process, me)]
+    doubtful = [s for s in unreleased if s not in gone]
     if not doubtful:
         return gone
     now = claims.storage_now(run_id)
@@ -123,34 +123,34 @@ def _watch(claims: ClaimFolder, doubtful: list[ClaimSnapshot], sleep: Callable[[
 
 
 def _step_back_for_others(
-    claims: ClaimFolder, mine: ClaimFile, stale: list[ClaimSnapshot], holding: Collection[int]
+    claims: ClaimFolder, own_claim: ClaimFile, stale: list[ClaimSnapshot], own_ids: Collection[int]
 ) -> None:
     """Withdraw our new claim when another appeared, or moved, while we looked.
 
     A lower one that lives was there first; a higher one has taken the tables' markers beyond our id.
     """
-    for other in (i for i in claims.ids() if i != mine.run_id and i not in holding):
+    for other in (i for i in claims.ids() if i != own_claim.run_id and i not in own_ids):
         snapshot = claims.read(other)
         if snapshot is None or snapshot in stale:
             continue
         withdrawn = snapshot.file is not None and snapshot.file.withdrawn
-        if not withdrawn and (other > mine.run_id or not snapshot.over):
-            claims.write(msgspec.structs.replace(mine, released=True, withdrawn=True), writer=mine.run_id)
+        if not withdrawn and (other > own_claim.run_id or not snapshot.over):
+            claims.write(msgspec.structs.replace(own_claim, released=True, withdrawn=True), writer=own_claim.run_id)
             raise another_writer(snapshot, other)
 
 
-def _tidy(claims: ClaimFolder, mine: ClaimFile, stale: list[ClaimSnapshot]) -> None:
+def _tidy(claims: ClaimFolder, own_claim: ClaimFile, stale: list[ClaimSnapshot]) -> None:
     """Mark those we take over from, so that nobody watches them again, and delete the old files."""
     try:
         for snapshot in stale:
             if snapshot.file is None:
                 claims.delete(snapshot.run_id)
             else:
-                claims.write(_taken_over(snapshot.file, mine.run_id), writer=mine.run_id)
+                claims.write(_taken_over(snapshot.file, own_claim.run_id), writer=own_claim.run_id)
         ids = claims.ids()
         claims.delete_below(ids[-KEPT_CLAIMS:][0] if ids else 0)
     except DicomEtlError as error:
-        logger.warning("old claims not tidied", extra={"run_id": mine.run_id, "error_class": type(error).__name__})
+        logger.warning("old claims not tidied", extra={"run_id": own_claim.run_id, "error_class": type(error).__name__})
 
 
 def _taken_over(file: ClaimFile, by_run: int) -> ClaimFile:

@@ -65,8 +65,8 @@ class ClaimFile(msgspec.Struct, frozen=True, rename="camel"):
 
     def __str__(self) -> str:
         since = self.claimed_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        where = f"host {self.host}, pid {self.pid}"
-        return f"{self.verb} is running on {where}, since {since} (run {self.run_id})"
+        process = f"host {self.host}, pid {self.pid}"
+        return f"{self.verb} is running on {process}, since {since} (run {self.run_id})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +154,12 @@ class ClaimFolder:
         try:
             self._create(self._of(file.run_id), msgspec.json.encode(file))
         except (FileExistsError, StorageError) as error:
-            found = self.read(file.run_id)
-            if found is None and isinstance(error, StorageError):
+            snapshot = self.read(file.run_id)
+            if snapshot is None and isinstance(error, StorageError):
                 raise
             # The answer to our own creation may have been lost, and its repetition refused.
-            if found is None or found.file is None or found.file.nonce != file.nonce:
-                raise another_writer(found, file.run_id) from error
+            if snapshot is None or snapshot.file is None or snapshot.file.nonce != file.nonce:
+                raise another_writer(snapshot, file.run_id) from error
 
     def _create(self, path: str, content: bytes) -> None:
         with _storage():

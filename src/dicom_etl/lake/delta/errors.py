@@ -108,8 +108,8 @@ def _status(error: AzureError | None) -> int | None:
 
 def _os_error(text: str) -> int | None:
     """delta-rs passes the operating system's number on in its text only."""
-    found = re.search(r"os error (\d+)|\bcode: (\d+)", text)
-    return int(found.group(1) or found.group(2)) if found else None
+    match = re.search(r"os error (\d+)|\bcode: (\d+)", text)
+    return int(match.group(1) or match.group(2)) if match else None
 
 
 def _kind(error: Exception, number: int | None) -> str:

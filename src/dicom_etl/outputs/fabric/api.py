@@ -56,13 +56,13 @@ class LakehouseShortcuts:
 
     def listed(self) -> dict[str, Shortcut]:
         """All shortcuts of the lakehouse by their place, such as Tables/instance."""
-        found: dict[str, Shortcut] = {}
+        by_place: dict[str, Shortcut] = {}
         params: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
             shortcuts, token = page(self._send(HttpRequest(self._path, params=params, max_bytes=_LARGEST_BYTES)))
-            found |= {shortcut.place: shortcut for shortcut in shortcuts}
+            by_place |= {shortcut.place: shortcut for shortcut in shortcuts}
             if not token:
-                return found
+                return by_place
             # Fabric gives the token encoded for a URL; encoded twice it is not known any more.
             params = {"continuationToken": unquote(token)}
         raise ProtocolError("Fabric's list of shortcuts has no end")

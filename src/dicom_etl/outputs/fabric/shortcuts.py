@@ -39,14 +39,14 @@ def share(wanted: list[Shortcut], lakehouse: LakehouseShortcuts, *, dry_run: boo
     """
     there = lakehouse.listed()
     for shortcut in wanted:
-        found = there.get(shortcut.place)
-        if found == shortcut:
+        present = there.get(shortcut.place)
+        if present == shortcut:
             yield Done(shortcut, "unchanged")
         elif dry_run:
-            yield Done(shortcut, "would create" if found is None else "would update")
+            yield Done(shortcut, "would create" if present is None else "would update")
         else:
-            _put(lakehouse, shortcut, exists=found is not None)
-            yield Done(shortcut, "created" if found is None else "updated")
+            _put(lakehouse, shortcut, exists=present is not None)
+            yield Done(shortcut, "created" if present is None else "updated")
 
 
 def shortcuts(settings: Settings) -> list[Shortcut]:
@@ -74,10 +74,10 @@ def _put(lakehouse: LakehouseShortcuts, shortcut: Shortcut, *, exists: bool) -> 
             lakehouse.make(shortcut)
     except NameTaken as taken:
         # A POST whose answer was lost has made it, and its repetition finds the name taken.
-        found = lakehouse.listed().get(shortcut.place)
-        if found == shortcut:
+        present = lakehouse.listed().get(shortcut.place)
+        if present == shortcut:
             return
-        if found is not None:
+        if present is not None:
             raise ServiceUnavailable(
                 f"{shortcut.place}: Fabric does not change it now ({taken.status_text}), "
                 "somebody else may be at it; run again"
@@ -119,13 +119,13 @@ def _files(settings: Settings, root: AbfsUri) -> AbfsUri:
 
 def _azure(key: str, place: str) -> AbfsUri:
     """The address in Azure storage that a setting must be."""
-    found = _abfs_uri(place)
-    if found is None or found.suffix == "fabric.microsoft.com":
+    uri = _abfs_uri(place)
+    if uri is None or uri.suffix == "fabric.microsoft.com":
         raise ConfigurationError(
             f"{key}: Fabric's shortcuts lead to Azure storage only; expected "
             "abfss://container@account.dfs.core.windows.net/path"
         )
-    return found
+    return uri
 
 
 def _abfs_uri(place: str) -> AbfsUri | None:

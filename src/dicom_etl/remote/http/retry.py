@@ -97,8 +97,8 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     if text.isascii() and text.isdigit():
         # More than a day is never waited for; the cut also keeps absurd numbers out of float arithmetic.
         return float(min(int(text[:9]), 10**8))
-    moment = http_date(text)
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
+    date = http_date(text)
+    return None if date is None else max(0.0, (date - now).total_seconds())
 
 
 def http_date(value: str | None) -> datetime | None:
@@ -106,7 +106,7 @@ def http_date(value: str | None) -> datetime | None:
     if not value:
         return None
     try:
-        moment = parsedate_to_datetime(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        date = parsedate_to_datetime(value)
+        return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

@@ -117,11 +117,11 @@ class Transport:
         return HttpResponse(response.status_code, response.headers, body, wait)
 
     def _note(self, response: httpx.Response) -> None:
-        moment = http_date(response.headers.get("date"))
+        date = http_date(response.headers.get("date"))
         with self._lock:
             self.answered = self.answered or response.status_code not in self._endpoint.gateway_statuses
-            if moment is not None:
-                self.service_time = from_datetime(moment)
+            if date is not None:
+                self.service_time = from_datetime(date)
 
 
 def _retryable_error(error: httpx.RequestError) -> RetryableError:

@@ -52,8 +52,8 @@ def named_errors(table: str) -> Iterator[None]:
         raise Superseded(f"{table}: another run has written; this one stops") from error
     except (PySparkException, Py4JJavaError) as error:
         # Py4JJavaError: what pyspark has no class for, as an aborted job, a file that is gone, a log that is no JSON.
-        told = _told(error)
-        raise _without_jvm(table) if told is None else _to_domain_error(table, *told) from error
+        description = _description(error)
+        raise _without_jvm(table) if description is None else _to_domain_error(table, *description) from error
     except (Py4JError, ConnectionError, EOFError) as error:  # the last where rows stop coming
         raise _without_jvm(table) from error
 
@@ -66,11 +66,11 @@ def condition(error: PySparkException) -> str | None:
 
 def file_missing(error: PySparkException | Py4JJavaError) -> bool:
     """Whether a file of a table is not there or cannot be read."""
-    told = _told(error)
-    return told is not None and any(sign in text for text in told for sign in _FILE_SPOILT)
+    description = _description(error)
+    return description is not None and any(sign in text for text in description for sign in _FILE_SPOILT)
 
 
-def _told(error: PySparkException | Py4JJavaError) -> tuple[str, str] | None:
+def _description(error: PySparkException | Py4JJavaError) -> tuple[str, str] | None:
     """The condition or the Java class, and all that the JVM says; None when it does not answer any more."""
     try:
         if isinstance(error, PySparkException):
@@ -90,17 +90,17 @@ def _short_of_memory(table: str) -> ConfigurationError:
     return ConfigurationError(f"{table}: Spark ran out of memory: raise spark.driver_memory")
 
 
-def _to_domain_error(table: str, what: str, told: str) -> DicomEtlError:
-    if "No space left on device" in told or "Disk quota exceeded" in told:
+def _to_domain_error(table: str, what: str, message: str) -> DicomEtlError:
+    if "No space left on device" in message or "Disk quota exceeded" in message:
         return StorageError(f"{table}: the storage is full; free space and run again")
-    if "OutOfMemoryError" in told:
+    if "OutOfMemoryError" in message:
         return _short_of_memory(table)
     # A rebuild makes the shared tables only.
     shared = table in ("instance", "series", "study")
-    if any(sign in what or sign in told for sign in _LOG_SPOILT):
+    if any(sign in what or sign in message for sign in _LOG_SPOILT):
         rebuild = ", or move its folder away and run dicom-etl repair --rebuild" if shared else ""
         return DataError(f"{table}: its _delta_log cannot be read; restore it from a backup{rebuild}")
-    if any(sign in what or sign in told for sign in _FILE_SPOILT):
+    if any(sign in what or sign in message for sign in _FILE_SPOILT):
         rebuild = ", or run dicom-etl repair --rebuild" if shared else ""
         return DataError(
             f"{table}: a file of this table is missing or cannot be read; restore it from a backup{rebuild}"

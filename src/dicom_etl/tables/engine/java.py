@@ -68,11 +68,11 @@ def java_version(home: Path) -> int:
     if not java.is_file():
         return 0
     try:
-        said = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.SubprocessError):
         return 0
-    match = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
-    return int(match.group(1)) if match and said.returncode == 0 else 0
+    match = re.search(r'version "(?:1\.)?(\d+)', result.stderr + result.stdout)
+    return int(match.group(1)) if match and result.returncode == 0 else 0
 
 
 def machine_java() -> Path | None:

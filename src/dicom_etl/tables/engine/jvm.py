@@ -100,25 +100,25 @@ def _launch(conf: SparkConf, scratch: Path, home: Path) -> None:
     # Ctrl-C goes to all processes of a terminal, and we stop ours. By a shell: Python's own way to have a signal
     # ignored there (preexec_fn) may hang where other threads work.
     ignoring = ["/bin/sh", "-c", 'trap "" INT; exec "$0" "$@"']
-    told = scratch / "gateway"
+    connection_file = scratch / "gateway"
     with os.fdopen(os.open(scratch / "jvm.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
         process = subprocess.Popen(
             [*ignoring, *submit],
-            env=child_environment(os.environ, home, told),
+            env=child_environment(os.environ, home, connection_file),
             stdin=subprocess.PIPE,  # the JVM ends when this does, and so with us
             stdout=output,
             stderr=output,
         )
     try:
-        SparkContext._gateway = _gateway(process, told)
+        SparkContext._gateway = _gateway(process, connection_file)
     except BaseException:
         _end(process)
         raise
     SparkContext._jvm = SparkContext._gateway.jvm
 
 
-def child_environment(ours: Mapping[str, str], home: Path, told: Path) -> dict[str, str]:
-    """The variables of a JVM of the Java at ``home``, which is to write into ``told`` how it can be reached.
+def child_environment(ours: Mapping[str, str], home: Path, connection_file: Path) -> dict[str, str]:
+    """The variables of a JVM of the Java at ``home``, which is to write into ``connection_file`` how it can be reached.
 
     It would pass secrets on to what it starts. It is told its address, or else looks the machine's name up, which some
     containers' hosts lack.
@@ -133,20 +133,20 @@ def child_environment(ours: Mapping[str, str], home: Path, told: Path) -> dict[s
         "JAVA_HOME": str(home),
         "SPARK_HOME": str(_SPARK),
         "SPARK_CONNECT_MODE": "0",
-        "_PYSPARK_DRIVER_CONN_INFO_PATH": str(told),
+        "_PYSPARK_DRIVER_CONN_INFO_PATH": str(connection_file),
     }
 
 
-def _gateway(process: subprocess.Popen[bytes], told: Path) -> Any:
+def _gateway(process: subprocess.Popen[bytes], connection_file: Path) -> Any:
     """The way to the JVM, once it has said where it listens. Raises PySparkException when it ends or is silent."""
     silent_at = time.monotonic() + _PATIENCE_SECONDS
-    while not told.exists():
+    while not connection_file.exists():
         if process.poll() is not None or time.monotonic() > silent_at:
             raise PySparkRuntimeError(errorClass="JAVA_GATEWAY_EXITED", messageParameters={})
         time.sleep(0.1)
-    with told.open("rb") as info:
+    with connection_file.open("rb") as info:
         port, secret = read_int(info), UTF8Deserializer().loads(info)  # type: ignore[no-untyped-call]
-    told.unlink()
+    connection_file.unlink()
     gateway = ClientServer(
         java_parameters=JavaParameters(port=port, auth_token=secret, auto_convert=True),
         python_parameters=PythonParameters(port=0, eager_load=False),

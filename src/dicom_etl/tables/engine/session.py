@@ -111,12 +111,12 @@ class Engine:
         self,
         settings: Spark,
         given: SparkSession | None = None,
-        where: Reached | None = None,
+        paths: Reached | None = None,
         starter: Starter | None = None,
     ) -> None:
         self._settings = settings
         self._given = given
-        self._where = where
+        self._paths = paths
         self._start_session = starter or local_session
         # Filled by the one thread that starts Spark, and emptied when that has ended.
         self._stack = ExitStack()
@@ -157,15 +157,15 @@ class Engine:
 
     def _start_local(self, rows: int) -> SparkSession:
         session = self._stack.enter_context(self._start_session(self._settings, rows))
-        if self._where is not None:
-            self._configure_storage_auth(session, self._where)
+        if self._paths is not None:
+            self._configure_storage_auth(session, self._paths)
         return session
 
-    def _configure_storage_auth(self, session: SparkSession, where: Reached) -> None:
+    def _configure_storage_auth(self, session: SparkSession, paths: Reached) -> None:
         """By Hadoop's configuration of the running session: settings of a builder would be seen in `ps`."""
-        credential = where.storage.credential
+        credential = paths.storage.credential
         tokens = "" if credential is None else self._stack.enter_context(token_endpoint(credential))
-        options = where.storage.hadoop((where.root, where.private_root), tokens)
+        options = paths.storage.hadoop((paths.root, paths.private_root), tokens)
         hadoop: Any = session.sparkContext._jsc.hadoopConfiguration()
         for name, value in options.items():
             hadoop.set(name, value)
