@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dicom_etl.cli.jobs import job_parser, job_session, job_settings
 from dicom_etl.cli.jsonlines import print_json
-from dicom_etl.cli.process import ended, leave
+from dicom_etl.cli.process import exit_process, run_command
 from dicom_etl.commands.maintain import maintain, planned
 
 
@@ -21,4 +21,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(ended(main, "maintain"))
+    exit_process(run_command(main, "maintain"))

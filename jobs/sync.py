@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dicom_etl.cli.jobs import job_parser, job_session, job_settings
 from dicom_etl.cli.jsonlines import print_json
-from dicom_etl.cli.process import ended, leave
+from dicom_etl.cli.process import exit_process, run_command
 from dicom_etl.commands.metrics import metrics_after, refreshed
 from dicom_etl.commands.sync import planned, sync
 from dicom_etl.commands.sync_request import request
@@ -35,4 +35,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    leave(ended(main, "sync"))
+    exit_process(run_command(main, "sync"))

@@ -161,7 +161,7 @@ def command(
     Its verbs start no JVM of their own: they get the one that all tests share.
     """
     from dicom_etl.cli.main import run
-    from dicom_etl.cli.process import ended
+    from dicom_etl.cli.process import run_command
     from dicom_etl.tables.engine import session
 
     @contextmanager
@@ -173,7 +173,7 @@ def command(
         monkeypatch.setattr(sys, "argv", ["dicom-etl", verb, *settings, *words])
         capsys.readouterr()
         with _process_restored():
-            code = ended(run)
+            code = run_command(run)
         said = capsys.readouterr()
         return code, said.out, said.err.removeprefix("dicom-etl: ").removesuffix("\n")
 

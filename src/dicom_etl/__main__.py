@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dicom_etl.cli.process import ended, leave
+from dicom_etl.cli.process import exit_process, run_command
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    leave(ended(_command_line))
+    exit_process(run_command(_command_line))
 
 
 def _command_line() -> int:

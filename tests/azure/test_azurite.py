@@ -22,7 +22,7 @@ from dicom_emulator.serve import serve_in_thread
 from dicom_emulator.state.lake import ContainerLake
 from dicom_etl import open_instance
 from dicom_etl.commands.sync import sync
-from dicom_etl.commands.sync_request import Request
+from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.commands.upload import upload
 from dicom_etl.core.errors import AnotherWriter, DicomEtlError, Superseded
 from dicom_etl.core.settings.load import load_settings
@@ -248,7 +248,7 @@ def test_the_tables_of_a_lake_in_two_containers_are_apart(there: Site, azurite: 
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     for name, value in storage.hadoop((apart.address,)).items():
         hadoop.set(name, value)
-    (run,) = sync(apart.settings, Request(init=True), spark=spark, clock=lambda: moment)
+    (run,) = sync(apart.settings, SyncRequest(init=True), spark=spark, clock=lambda: moment)
     assert run.inserted == 5
     shared = azurite.client.get_container_client(_container(apart)).list_blob_names()
     ours = {name.split("/")[2] for name in shared if name.count("/") > 1}  # below the lake's folder

@@ -16,7 +16,7 @@ from bench.feed import WINDOW_ENTRIES, Feed
 from bench.lakes import file_counts, merge_figures, settings, versions
 from bench.processes import Server
 from dicom_etl.commands.sync import sync_in
-from dicom_etl.commands.sync_request import Request
+from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import NullProgress
 from dicom_etl.run.write_session import Resources
@@ -44,7 +44,7 @@ def main() -> None:
                 before = versions(Path(root))
                 began = time.monotonic()
                 lake = settings(given.base_url, Path(root), given.start, given.more)
-                (run,) = sync_in(Resources(lake, None, engine, NullProgress(), utc_now, time.sleep), Request())
+                (run,) = sync_in(Resources(lake, None, engine, NullProgress(), utc_now, time.sleep), SyncRequest())
                 seconds = time.monotonic() - began
                 feed = Feed(given.entries, windows[:count], given.per_window)
                 studies = feed.studies(feed.window(count - 1))

@@ -49,7 +49,7 @@ POINTS = {
     "landed": Point("dicom_etl.run.land", "commit_change", "after"),
     "instance next": Point("dicom_etl.run.merge", "merge_instance", "before"),
     "instance merged": Point("dicom_etl.run.merge", "merge_instance", "after"),
-    "instance built": Point("dicom_etl.commands.repair.rebuild", "put_in_place", "after"),
+    "instance built": Point("dicom_etl.commands.repair.rebuild", "replace_with", "after"),
     "series merged": Point("dicom_etl.run.roll_up", "merge_rollup", "after", table="series"),
     "study merged": Point("dicom_etl.run.roll_up", "merge_rollup", "after", table="study"),
     "series next": Point("dicom_etl.run.roll_up", "merge_rollup", "before", table="series"),
@@ -68,7 +68,7 @@ POINTS = {
 
 def main() -> None:
     from dicom_etl.cli.main import run
-    from dicom_etl.cli.process import ended, leave
+    from dicom_etl.cli.process import exit_process, run_command
 
     if runtime.named():
         runtime.hand_in()
@@ -78,7 +78,7 @@ def main() -> None:
     number = 0 if name == "none" else signal.Signals[name]
     at_point(point, lambda: signal.pthread_kill(threading.get_ident(), number))
     sys.argv = ["dicom-etl", *words]
-    leave(ended(run))
+    exit_process(run_command(run))
 
 
 def _beat_often() -> None:

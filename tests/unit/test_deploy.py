@@ -26,7 +26,7 @@ import click
 import pytest
 
 from dicom_etl.cli.main import cli
-from dicom_etl.commands.sync_request import Request
+from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.core.errors import ConfigurationError, DicomEtlError, UsageError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import format_instant
@@ -337,7 +337,7 @@ HAVE_WINDOWS = {"airflow", "datafactory"}
 class Read(Exception):
     """What a command would have done, raised in place of doing it."""
 
-    def __init__(self, verb: str, settings: Settings, request: Request | None) -> None:
+    def __init__(self, verb: str, settings: Settings, request: SyncRequest | None) -> None:
         super().__init__(verb)
         self.verb, self.settings, self.request = verb, settings, request
 
@@ -349,13 +349,13 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]
     (config_map,) = (d for d in yaml_documents(text_of("kubernetes/dicom-etl.yaml")) if d["kind"] == "ConfigMap")
     config.write_text(config_map["data"]["dicom-etl.toml"], encoding="utf-8")
 
-    def sync(settings: Settings, request: Request, **_others: Any) -> Any:
+    def sync(settings: Settings, request: SyncRequest, **_others: Any) -> Any:
         raise Read("sync", settings, request)
 
     def maintain(settings: Settings, **_others: Any) -> Any:
         raise Read("maintain", settings, None)
 
-    def planned_sync(settings: Settings, request: Request) -> Any:
+    def planned_sync(settings: Settings, request: SyncRequest) -> Any:
         raise Read("sync --dry-run", settings, request)
 
     def planned_maintain(settings: Settings) -> Any:
@@ -446,7 +446,7 @@ def test_a_scheduler_with_windows_passes_them_and_any_other_leaves_them_to_sync(
         assert request.exactly is not None
         assert (format_instant(request.exactly.start), format_instant(request.exactly.end)) == (START, END)
     else:
-        assert request == Request()
+        assert request == SyncRequest()
 
 
 @pytest.mark.parametrize("scheduler", COMMANDS)

@@ -13,7 +13,7 @@ from dicom_etl.cli import wording
 from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.options import configure_logs, json_option, settings_options
 from dicom_etl.cli.screen import Column, Tone, on_terminal, print_fitting, print_verdict
-from dicom_etl.commands.doctor.check import Finding, exit_code
+from dicom_etl.commands.doctor.check import CheckResult, exit_code
 from dicom_etl.core.logs import LogFormat
 from dicom_etl.core.settings.load import load_settings
 
@@ -33,7 +33,7 @@ def doctor(config: Path | None, overrides: tuple[str, ...], log_format: LogForma
     return exit_code(findings)
 
 
-def _printed(checks: Iterable[Finding], as_json: bool) -> list[Finding]:
+def _printed(checks: Iterable[CheckResult], as_json: bool) -> list[CheckResult]:
     """The findings, each printed as soon as it is known."""
     findings = []
     for finding in checks:
@@ -46,7 +46,7 @@ def _printed(checks: Iterable[Finding], as_json: bool) -> list[Finding]:
     return findings
 
 
-def _collected(checks: Iterable[Finding]) -> list[Finding]:
+def _collected(checks: Iterable[CheckResult]) -> list[CheckResult]:
     """The findings, printed when all are known, since the verdict comes first."""
     from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
 
@@ -60,14 +60,14 @@ def _collected(checks: Iterable[Finding]) -> list[Finding]:
     return findings
 
 
-def show_findings(findings: list[Finding]) -> None:
+def show_findings(findings: list[CheckResult]) -> None:
     """Print whether all is ready, and every check with what to do."""
     print_verdict(*_verdict(findings))
     columns = (Column("state"), Column("check"), Column("result, and what to do"))
     print_fitting(columns, [(finding.state, finding.check, finding.text) for finding in findings])
 
 
-def _verdict(findings: list[Finding]) -> tuple[str, str, Tone]:
+def _verdict(findings: list[CheckResult]) -> tuple[str, str, Tone]:
     checks = wording.counted(len(findings), "check")
     problems, warnings = (sum(finding.state == state for finding in findings) for state in ("problem", "warning"))
     if problems:

@@ -33,7 +33,7 @@ class Terminated(BaseException):
     """SIGTERM came; like KeyboardInterrupt it passes every handler of errors, and contexts close."""
 
 
-def ended(command: Callable[[], int], verb: str | None = None) -> int:
+def run_command(command: Callable[[], int], verb: str | None = None) -> int:
     """The exit code of ``command``, whatever happens in it; of a scheduled verb the metrics keep it.
 
     ``verb`` is what the process does where its first argument does not name it, as in a job.
@@ -80,7 +80,7 @@ def _ended(command: Callable[[], int]) -> int:
     return code
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """End this process with ``code``, without Python's own end.
 
     Threads of delta-rs may still be on their way out of a filesystem that is written in Python, as the one for Azure

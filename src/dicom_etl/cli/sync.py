@@ -22,7 +22,7 @@ from dicom_etl.lake.ledger import Run
 if TYPE_CHECKING:
     import threading
 
-    from dicom_etl.commands.sync_request import Request
+    from dicom_etl.commands.sync_request import SyncRequest
 
 
 @click.command(epilog="Example: dicom-etl init --set lake.root=/data/lake")
@@ -92,7 +92,7 @@ def sync(
     return 0
 
 
-def _synced(settings: Settings, request: Request, as_json: bool) -> list[Run]:
+def _synced(settings: Settings, request: SyncRequest, as_json: bool) -> list[Run]:
     """Every run, printed when it ends, unless a terminal gets a summary; also when an error ends them."""
     from dicom_etl.cli.terminal import line_hidden, terminal_progress  # noqa: PLC0415
     from dicom_etl.commands.metrics import metrics_after, refreshed  # noqa: PLC0415

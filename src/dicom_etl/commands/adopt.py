@@ -19,7 +19,7 @@ from dicom_etl.lake.paths import LakePaths
 from dicom_etl.lake.snapshot import Lake, opened
 from dicom_etl.run.dead_runs import record_dead_runs
 from dicom_etl.run.record import record_verb
-from dicom_etl.run.replace import put_in_place, rolled_up
+from dicom_etl.run.replace import replace_with, rolled_up
 from dicom_etl.run.write_session import Resources, WriteSession, failure_recorded
 from dicom_etl.tables import adoption
 from dicom_etl.tables.merge import Fence
@@ -82,7 +82,7 @@ def _take_over(session: WriteSession, spark: SparkSession) -> None:
     for table in (SERIES, STUDY):
         # From scratch, from what instance holds: so ghosts, null partitions and doubles are gone by one commit.
         source = rolled_up(lake, table, snapshot.refresh("instance").version("instance"))
-        put_in_place(spark, session, table, source, {ADOPTED: "true"})
+        replace_with(spark, session, table, source, {ADOPTED: "true"})
 
 
 def _opened(paths: LakePaths, table: Table) -> DeltaTable:

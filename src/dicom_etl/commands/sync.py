@@ -16,7 +16,7 @@ from functools import partial
 from pyspark.sql import SparkSession
 
 from dicom_etl.commands.adopt import adopt, foreign_tables
-from dicom_etl.commands.sync_request import Request
+from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 def sync(
     settings: Settings,
-    request: Request,
+    request: SyncRequest,
     *,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
@@ -71,7 +71,7 @@ def sync(
         yield from sync_in(Resources(settings, None, engine, progress or NullProgress(), clock, sleep), request, paths)
 
 
-def sync_in(resources: Resources, request: Request, paths: LakePaths | None = None) -> Iterator[Run]:
+def sync_in(resources: Resources, request: SyncRequest, paths: LakePaths | None = None) -> Iterator[Run]:
     """The same in an engine that the caller keeps, so that the next sync finds it warm; the client is opened here.
 
     ``paths`` are the places of the settings, for a caller that has them: each time they are made, Azure is asked for a
@@ -117,7 +117,7 @@ def _say_what_is_left(stretches: list[Window]) -> None:
 class _Sync:
     """What every run of one sync works with."""
 
-    request: Request
+    request: SyncRequest
     paths: LakePaths
     service: str
     resources: Resources
@@ -187,7 +187,7 @@ def _next_run(work: _Sync, left: _Left | None, *, last: bool) -> tuple[Run, _Lef
     return row, left.after(row.window_end)
 
 
-def _decided(request: Request, session: WriteSession) -> _Left:
+def _decided(request: SyncRequest, session: WriteSession) -> _Left:
     """What there is to read, by the ledger as it was after the claim."""
     now = _now(session.client, session.resources.clock)
     asked, window = request.exactly, session.settings.feed.window
@@ -202,7 +202,7 @@ def _prefetch(prefetcher: Prefetcher, session: WriteSession, left: _Left, read: 
         prefetcher.begin(session, rest.plan(session.now()))
 
 
-def planned(settings: Settings, request: Request, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
+def planned(settings: Settings, request: SyncRequest, *, clock: Callable[[], datetime] = utc_now) -> list[Window]:
     """What `sync` would read now (--dry-run): no claim is taken and nothing is written."""
     paths = lake_paths(settings)
     service = service_fingerprint(settings.dicom.base_url)
@@ -227,7 +227,7 @@ def _now(client: HttpClient, clock: Callable[[], datetime]) -> int:
     return ours if theirs is None else min(ours, theirs)
 
 
-def _stretches(settings: Settings, request: Request, snapshot: LakeSnapshot | None, now: int) -> list[Window]:
+def _stretches(settings: Settings, request: SyncRequest, snapshot: LakeSnapshot | None, now: int) -> list[Window]:
     """The ranges to read, oldest first."""
     if request.exactly is not None:
         return [request.exactly]

@@ -9,7 +9,7 @@ from dicom_etl.core.timerange import Window, parse_instant
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SyncRequest:
     """What to read: nothing given means every due window.
 
     ``exactly`` is one range, covered or not (--start/--end): one run when it is no longer than `feed.window`, else cut
@@ -33,7 +33,7 @@ def request(
     *,
     adopt: bool = False,
     init: bool = False,
-) -> Request:
+) -> SyncRequest:
     """The request of a command line, instants as RFC 3339. Raises UsageError when they make no sense."""
     begin, stop, last = (
         _instant(name, text) for name, text in (("--start", start), ("--end", end), ("--until", until))
@@ -43,12 +43,12 @@ def request(
     if last is not None and (begin is not None or stop is not None):
         raise UsageError("--until does not go with --start and --end")
     if begin is None and stop is None:
-        return Request(until=last, max_runs=max_runs, adopt=adopt, init=init)
+        return SyncRequest(until=last, max_runs=max_runs, adopt=adopt, init=init)
     if begin is None or stop is None:
         raise UsageError("--start and --end go together")
     if stop <= begin:
         raise UsageError("--end must be after --start")
-    return Request(exactly=Window(begin, stop), max_runs=max_runs, adopt=adopt, init=init)
+    return SyncRequest(exactly=Window(begin, stop), max_runs=max_runs, adopt=adopt, init=init)
 
 
 def _instant(option: str, text: str | None) -> int | None:

@@ -12,7 +12,7 @@ from typing import Protocol
 from pyspark.sql import SparkSession
 
 from dicom_etl.commands.sync import sync_in
-from dicom_etl.commands.sync_request import Request
+from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import StorageError, TemporaryError
 from dicom_etl.core.progress import NullProgress, Progress
@@ -68,7 +68,7 @@ def watch(
             try:
                 with named_errors("Spark"):
                     resources = Resources(settings, None, engine, progress or NullProgress(), clock, sleep)
-                    for run in sync_in(resources, Request(), paths):
+                    for run in sync_in(resources, SyncRequest(), paths):
                         failures = 0
                         yield run
                         if stop.is_set():

@@ -124,8 +124,8 @@ def instances_of_studies(
     name = partition or DEFAULT_PARTITION
 
     def ask(part: _Within, retry_policy: RetryPolicy) -> tuple[list[tuple[str, ...]], Iterable[_Within]]:
-        place = route(partition, "studies", part.study, *(("series", part.series) if part.series else ()))
-        asked = Search(client, f"{place}/instances", _MATCHES, page=depth.page, retry_policy=retry_policy)
+        parent = route(partition, "studies", part.study, *(("series", part.series) if part.series else ()))
+        asked = Search(client, f"{parent}/instances", _MATCHES, page=depth.page, retry_policy=retry_policy)
         if part.series:
             matches = asked.part(part.offset, depth.page)
             first = _uid(matches[0].sop) if matches else None
@@ -135,7 +135,7 @@ def instances_of_studies(
             more = [next_page] if len(matches) == depth.page else []
         else:
             matches, whole = _as_far(asked, depth, newest=False)
-            series = Search(client, f"{place}/series", _MATCHES, page=depth.page, retry_policy=retry_policy)
+            series = Search(client, f"{parent}/series", _MATCHES, page=depth.page, retry_policy=retry_policy)
             pages = () if whole else series.pages()
             more = [_Within(part.study, _uid(match.series)) for page in pages for match in page]
         return [(name, part.study, part.series or _uid(match.series), _uid(match.sop)) for match in matches], more

@@ -88,17 +88,17 @@ def _refuse_nested(paths: LakePaths) -> None:
             )
 
 
-def _real(place: str) -> str:
+def _real(uri: str) -> str:
     """One text for one folder: links and `..` followed, and of an address what tells it from others."""
-    if not is_remote(place):
-        return os.path.realpath(place)
-    uri = parse_abfs_uri(place)
+    if not is_remote(uri):
+        return os.path.realpath(uri)
+    azure = parse_abfs_uri(uri)
     # Ids of OneLake are the same in small and in capital letters.
-    return f"{uri.dfs_host}/{uri.key}".casefold()
+    return f"{azure.dfs_host}/{azure.key}".casefold()
 
 
-def _within(place: str, other: str) -> bool:
-    return f"{place}/".startswith(f"{other}/")
+def _within(inner: str, outer: str) -> bool:
+    return f"{inner}/".startswith(f"{outer}/")
 
 
 # delta-rs takes the code for the character it stands for, and opens another folder than Spark; Spark's SQL takes no

@@ -20,11 +20,11 @@ class SequenceSet:
 
     def add(self, number: int) -> bool:
         """Add the number; whether it is new."""
-        place, bit = number >> _BITS, 1 << (number & ((1 << _BITS) - 1))
-        mask = self._masks.get(place, 0)
+        index, bit = number >> _BITS, 1 << (number & ((1 << _BITS) - 1))
+        mask = self._masks.get(index, 0)
         if mask & bit:
             return False
-        self._masks[place] = mask | bit
+        self._masks[index] = mask | bit
         self._count += 1
         return True
 

@@ -154,9 +154,9 @@ def _in_lake(
     _refuse_strange(path)
     try:
         filesystem, folder = (filesystem_of or _storage(root, settings).filesystem)(root)
-        place = f"{folder.rstrip('/')}/{path}"
+        source = f"{folder.rstrip('/')}/{path}"
         # Whole files in one request; of others only what comes before the pixels.
-        return BytesIO(filesystem.cat_file(place)) if whole else cast("BinaryIO", filesystem.open(place, "rb")), ""
+        return BytesIO(filesystem.cat_file(source)) if whole else cast("BinaryIO", filesystem.open(source, "rb")), ""
     except ValueError as error:  # also a name that no storage can have
         raise ConfigurationError(f"files.root or filePath: cannot be opened ({type(error).__name__})") from None
     except (OSError, AzureError, AccessDenied) as error:

@@ -24,7 +24,7 @@ from dicom_etl.remote.identity import STORAGE_SCOPE, AsyncCredential, Credential
 from dicom_etl.remote.uri import AbfsUri, is_remote, parse_abfs_uri
 
 FilesystemOf = Callable[[str], tuple[AbstractFileSystem, str]]
-"""The filesystem on which a place lies, and the place's path on it."""
+"""The filesystem that holds ``uri``, and its path there."""
 
 # Without bounds Hadoop tries for half an hour, and delta-rs for three minutes a request
 # (design/spark.md: Azure storage).
@@ -65,24 +65,24 @@ class Storage:
         if self.endpoint and os.environ.get(_EMULATOR_ADDRESS) != self.endpoint:
             os.environ[_EMULATOR_ADDRESS] = self.endpoint
 
-    def filesystem(self, place: str) -> tuple[AbstractFileSystem, str]:
-        """The filesystem on which a place lies, and the place's path on it."""
-        if not is_remote(place):
-            return LocalFileSystem(), str(LocalFileSystem._strip_protocol(place))
-        uri = parse_abfs_uri(place)
-        return self._azure_filesystem(uri), uri.key
+    def filesystem(self, uri: str) -> tuple[AbstractFileSystem, str]:
+        """The filesystem that holds ``uri``, and its path there."""
+        if not is_remote(uri):
+            return LocalFileSystem(), str(LocalFileSystem._strip_protocol(uri))
+        azure = parse_abfs_uri(uri)
+        return self._azure_filesystem(azure), azure.key
 
-    def delta(self, place: str) -> dict[str, str] | None:
+    def delta(self, uri: str) -> dict[str, str] | None:
         """What delta-rs needs to open a table there; None for a local one. A token in it is new enough for one use."""
-        if not is_remote(place):
+        if not is_remote(uri):
             return None
-        uri = parse_abfs_uri(place)
+        azure = parse_abfs_uri(uri)
         options = {
             **_DELTA_BOUNDED,
-            "account_name": uri.account,
+            "account_name": azure.account,
             # Said, or else AZURE_STORAGE_ENDPOINT, AZURE_STORAGE_USE_EMULATOR and AZURE_SKIP_SIGNATURE would decide
             # where the token goes, or whether one is sent.
-            "azure_storage_endpoint": f"https://{uri.blob_host}",
+            "azure_storage_endpoint": f"https://{azure.blob_host}",
             "azure_storage_use_emulator": "false",
             "azure_skip_signature": "false",
         }
@@ -94,9 +94,9 @@ class Storage:
             return {**options, "bearer_token": access_token(self.credential, STORAGE_SCOPE, "the storage").token}
         return {**options, "account_key": self.key or ""}
 
-    def hadoop(self, places: tuple[str, ...], token_address: str = "") -> dict[str, str]:
-        """Hadoop's settings for these places; ``token_address`` is where the JVM gets its tokens."""
-        accounts = {parse_abfs_uri(place).dfs_host for place in places if is_remote(place)}
+    def hadoop(self, uris: tuple[str, ...], token_address: str = "") -> dict[str, str]:
+        """Hadoop's settings for these URIs; ``token_address`` is where the JVM gets its tokens."""
+        accounts = {parse_abfs_uri(uri).dfs_host for uri in uris if is_remote(uri)}
         options = dict(_BOUNDED) if accounts else {}
         if accounts and self.endpoint:
             options |= _like_azurite(self.endpoint)

@@ -44,9 +44,9 @@ class AbfsUri:
         return f"{self.scheme}://{self.container}@{self.dfs_host}/{self.path}".rstrip("/")
 
 
-def is_remote(place: str) -> bool:
-    """Whether a place is an address, and no folder of this machine."""
-    return "://" in place and not place.startswith("file://")
+def is_remote(uri: str) -> bool:
+    """Whether ``uri`` is an address, and no folder of this machine."""
+    return "://" in uri and not uri.startswith("file://")
 
 
 def parse_abfs_uri(text: str) -> AbfsUri:

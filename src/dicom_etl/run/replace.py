@@ -26,7 +26,7 @@ def rolled_up(lake: Lake, table: Table, instance_version: int) -> Source:
     return source
 
 
-def put_in_place(
+def replace_with(
     spark: SparkSession,
     session: WriteSession,
     table: Table,

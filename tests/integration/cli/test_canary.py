@@ -26,7 +26,7 @@ from deltalake import DeltaTable
 from dicom_emulator.http.tokens import OWNER
 from dicom_emulator.state.uids import instance_key
 from dicom_emulator.testing.faults import Fault
-from dicom_etl.cli.process import ended
+from dicom_etl.cli.process import run_command
 from dicom_etl.commands.maintain import maintain
 from dicom_etl.commands.repair.repair import repair
 from dicom_etl.commands.sync import sync
@@ -150,8 +150,8 @@ def test_marked_values_stay_in_the_tables(
     assert site.service.tokens.refused > 0
 
     # The last line of a command, also for a bug whose message quotes a patient.
-    assert ended(lambda: _fail(ValueError(f"{MARKER} {STUDY}"))) == 70
-    assert ended(lambda: _fail(OSError(5, f"{MARKER}", f"/lake/{STUDY}"))) == 74
+    assert run_command(lambda: _fail(ValueError(f"{MARKER} {STUDY}"))) == 70
+    assert run_command(lambda: _fail(OSError(5, f"{MARKER}", f"/lake/{STUDY}"))) == 74
 
     # The positive control: the tables hold what they must hold.
     rows = site.rows("instance")
@@ -244,7 +244,7 @@ def _bounds(table: Path) -> set[str]:
 @pytest.mark.usefixtures("logged")
 def test_tracebacks_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """A bug ends as one line: its class and the place in our code."""
-    assert ended(lambda: _fail(KeyError(MARKER))) == 70
+    assert run_command(lambda: _fail(KeyError(MARKER))) == 70
     printed = capsys.readouterr()
     assert (printed.out, len(printed.err.splitlines())) == ("", 1)
     assert "KeyError" in printed.err

@@ -166,7 +166,7 @@ def test_what_a_crash_leaves_is_taken_up(make_site: Callable[..., Site], monkeyp
         raise StorageError("series: it broke")
 
     with monkeypatch.context() as patched:
-        patched.setattr(adopt, "put_in_place", broken)
+        patched.setattr(adopt, "replace_with", broken)
         with pytest.raises(StorageError, match="it broke"):
             adopted(site, 11)
     assert [row["errorClass"] for row in site.ledger()] == ["StorageError"]

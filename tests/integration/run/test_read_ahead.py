@@ -17,7 +17,7 @@ import pytest
 
 from dicom_emulator.testing.faults import Fault
 from dicom_etl.commands import sync
-from dicom_etl.commands.sync_request import Request
+from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.core.errors import ProtocolError, StorageError
 from dicom_etl.core.progress import NullProgress
 from dicom_etl.core.timerange import Window
@@ -229,6 +229,6 @@ def test_a_run_and_the_reading_ahead_of_it_start_one_spark(site: Site, monkeypat
     settings = site.having(f"feed.start={text_at(2.5)}").settings
     with session.Engine(settings.spark, starter=starter) as engine:
         resources = Resources(settings, None, engine, NullProgress(), lambda: at(8), lambda _: None)
-        runs = list(sync.sync_in(resources, Request()))
+        runs = list(sync.sync_in(resources, SyncRequest()))
     assert [(run.window_start, run.entries_read) for run in runs] == [(ticks_at(2.5), 0), (ticks_at(5), 2)]
     assert (len(started), len(stopped)) == (1, 1)

@@ -8,7 +8,7 @@ import pytest
 
 from dicom_etl.commands.maintain import maintain
 from dicom_etl.commands.sync import sync
-from dicom_etl.commands.sync_request import Request
+from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.lake.ledger import Run
 from support.frames import collected
 from support.oracle import by_key
@@ -18,7 +18,7 @@ from support.site import TABLES, Site, at
 def synced(site: Site, hour: float) -> Run:
     """One run, not accounted for: Arrow's datasets do not read such tables."""
     site.clock(hour)
-    wanted = Request(init=True)
+    wanted = SyncRequest(init=True)
     (run,) = sync(site.settings, wanted, spark=site.spark, clock=lambda: at(hour), sleep=lambda _seconds: None)
     return run
 

@@ -68,7 +68,7 @@ def test_the_process_keeps_its_environment_and_the_jvm_gets_no_secrets(tmp_path:
 
 # 800 MB that no codec makes smaller, all taken to Python from a heap of 512: the driver's own threads meet the error.
 OUT_OF_MEMORY = """
-from dicom_etl.cli.process import ended
+from dicom_etl.cli.process import run_command
 from dicom_etl.tables.engine.session import Engine
 from dicom_etl.core.settings.model import Spark
 
@@ -79,7 +79,7 @@ def command():
         session.range(400_000).selectExpr("randstr(2000)").collect()
     return 0
 
-raise SystemExit(ended(command))
+raise SystemExit(run_command(command))
 """
 
 

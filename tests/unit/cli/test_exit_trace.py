@@ -20,7 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from dicom_emulator.testing.faults import Fault
 from dicom_etl.cli.exit_trace import note_exit
 from dicom_etl.cli.main import run
-from dicom_etl.cli.process import ended
+from dicom_etl.cli.process import run_command
 from dicom_etl.cli.sync_result import print_run
 from dicom_etl.commands.exit_metrics import exits_kept, record_exit
 from dicom_etl.core.errors import AnotherWriter, StorageError, name_run, run_of
@@ -168,7 +168,7 @@ def synced(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         words = ["dicom-etl", "sync", "--log-format=json", *(f"--set={text}" for text in site.texts)]
         monkeypatch.setattr(sys, "argv", words)
         capsys.readouterr()
-        code = ended(run)
+        code = run_command(run)
         return code, json.loads(capsys.readouterr().err.splitlines()[-1])
 
     return typed_sync

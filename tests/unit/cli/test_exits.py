@@ -33,8 +33,8 @@ def ended(*command: str, **more: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("code", [0, 75])
 def test_a_process_leaves_with_its_code_whatever_python_would_do_then(code: int) -> None:
     """All that was said has come out before; with SystemExit, the broken twin, the code is lost."""
-    script = f"{ABORTS}import sys\nfrom dicom_etl.cli.process import leave\nsys.stdout.write('said')\n"
-    done = ended("-c", f"{script}leave({code})")
+    script = f"{ABORTS}import sys\nfrom dicom_etl.cli.process import exit_process\nsys.stdout.write('said')\n"
+    done = ended("-c", f"{script}exit_process({code})")
     assert (done.returncode, done.stdout) == (code, "said")
     assert ended("-c", f"{script}raise SystemExit({code})").returncode == -6
 
@@ -42,10 +42,10 @@ def test_a_process_leaves_with_its_code_whatever_python_would_do_then(code: int)
 def test_a_panic_of_a_library_ends_as_one_line() -> None:
     """delta-rs raises one as what is no Exception; its words are not repeated, and 1 is no code of ours for it."""
     script = (
-        "from dicom_etl.cli.process import ended, leave\n"
+        "from dicom_etl.cli.process import exit_process, run_command\n"
         "class PanicException(BaseException): ...\n"
         "def command(): raise PanicException('Smith^John')\n"
-        "leave(ended(command))\n"
+        "exit_process(run_command(command))\n"
     )
     done = ended("-c", script)
     assert done.returncode == 70
@@ -56,7 +56,8 @@ def test_a_panic_of_a_library_ends_as_one_line() -> None:
 def test_a_notebooks_process_goes_on_in_databricks() -> None:
     """There a job runs in the process of the notebook: only an exception may leave it."""
     script = (
-        "from dicom_etl.cli.process import leave\ntry:\n    leave(75)\nexcept SystemExit as end:\n    print(end.code)\n"
+        "from dicom_etl.cli.process import exit_process\n"
+        "try:\n    exit_process(75)\nexcept SystemExit as end:\n    print(end.code)\n"
     )
     done = ended("-c", script, DATABRICKS_RUNTIME_VERSION="16.4")
     assert (done.returncode, done.stdout) == (0, "75\n")
@@ -84,9 +85,9 @@ def test_the_demo_asks_for_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_that_is_missing_comes_from_the_wheels_file() -> None:
     """The name dicom-etl on a public index is not ours: no line may send anybody there."""
     script = (
-        "from dicom_etl.cli.process import ended, leave\n"
+        "from dicom_etl.cli.process import exit_process, run_command\n"
         "def command(): raise ModuleNotFoundError('No module', name='click')\n"
-        "leave(ended(command))\n"
+        "exit_process(run_command(command))\n"
     )
     done = ended("-c", script)
     assert (done.returncode, done.stderr) == (

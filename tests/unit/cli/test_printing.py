@@ -12,9 +12,9 @@ import pytest
 
 PRINT = (
     "import sys\n"
-    "from dicom_etl.cli.process import ended, leave\n"
+    "from dicom_etl.cli.process import exit_process, run_command\n"
     "from dicom_etl.cli.output import print_rows\n"
-    "leave(ended(lambda: print_rows(['name'], [[{value!a}]], sys.argv[1]) or 0))\n"
+    "exit_process(run_command(lambda: print_rows(['name'], [[{value!a}]], sys.argv[1]) or 0))\n"
 )
 NAME = "Müller^Ж 😀"
 ESCAPES = "red\x1b[31m\x9b2J\x07\r, two\nlines\tand a tab"

@@ -48,7 +48,7 @@ VERDICTS = {
 VALUES = """
 from dataclasses import replace
 from dicom_etl.cli import doctor, maintain, rejects, repair, status, sync_result, verify
-from dicom_etl.commands.doctor.check import Finding
+from dicom_etl.commands.doctor.check import CheckResult
 from dicom_etl.commands.maintain import PlannedMaintenance
 from dicom_etl.commands.repair.reread import Repaired
 from dicom_etl.commands.verify.verify import Keys, Verification
@@ -70,7 +70,7 @@ NOT_REPAIRED = replace(REPAIRED, left={"instance": 2}, kinds_left={"duplicate": 
 MAINTAINED = [MaintenanceResult("run", 12, 1, 0, 0), MaintenanceResult("change", 0, 0, 4, 3_400_000)]
 PLANNED = [PlannedMaintenance("run", []), PlannedMaintenance("change", ["retention", "compact"])]
 REMEDY = "the identity has no role on the service: assign DICOM Data Reader as docs/azure.md says, and wait 10 minutes"
-FINDINGS = [Finding("settings", "ok", "complete"), Finding("role", "problem", REMEDY, 77)]
+FINDINGS = [CheckResult("settings", "ok", "complete"), CheckResult("role", "problem", REMEDY, 77)]
 """
 
 

@@ -45,7 +45,7 @@ from dicom_emulator.options import EmulatorOptions
 from dicom_emulator.serve import Emulator, serve_in_thread
 from dicom_etl.commands.doctor import machine as doctor_machine
 from dicom_etl.commands.doctor import service
-from dicom_etl.commands.doctor.check import Finding, exit_code
+from dicom_etl.commands.doctor.check import CheckResult, exit_code
 from dicom_etl.commands.doctor.doctor import doctor
 from dicom_etl.commands.doctor.machine import memory_finding
 from dicom_etl.commands.doctor.service import contact, service_findings
@@ -103,16 +103,16 @@ def settings_of(emulator: Emulator, folder: Path, *overrides: str) -> Settings:
     return load_settings(None, texts, {}, folder)
 
 
-def examined(settings: Settings, jars: Path, **how: Any) -> list[Finding]:
+def examined(settings: Settings, jars: Path, **how: Any) -> list[CheckResult]:
     return list(doctor(lambda: settings, **{"clock": lambda: NOON, "jars": jars} | how))
 
 
-def only(findings: list[Finding], check: str) -> Finding:
+def only(findings: list[CheckResult], check: str) -> CheckResult:
     (found,) = [finding for finding in findings if finding.check == check]
     return found
 
 
-def states(findings: list[Finding], state: str) -> list[str]:
+def states(findings: list[CheckResult], state: str) -> list[str]:
     return [finding.check for finding in findings if finding.state == state]
 
 
@@ -128,7 +128,7 @@ def test_where_all_is_well_each_check_says_so_and_nothing_is_left_behind(
     assert [finding.check for finding in findings] == ALL_CHECKS
     # Nothing but a lake is missing.
     said = "there is none at lake.root: mount its storage, or correct lake.root, or make a new lake by dicom-etl init"
-    assert [one for one in findings if one.state != "ok"] == [Finding("lake", "warning", said)]
+    assert [one for one in findings if one.state != "ok"] == [CheckResult("lake", "warning", said)]
     assert exit_code(findings) == 0
     assert sorted(tmp_path.rglob("*")) == before
     (page,) = [request for request in emulator.service.requests.all() if request.path == "/v2/changefeed"]
@@ -138,7 +138,7 @@ def test_where_all_is_well_each_check_says_so_and_nothing_is_left_behind(
 def test_the_most_basic_problem_decides_the_exit_code() -> None:
     """Configuration before access, before what is unavailable, before storage, before data; warnings do not count."""
     codes = [65, 74, 75, 77, 78]
-    findings = [Finding("x", "problem", "", code) for code in codes] + [Finding("y", "warning", "")]
+    findings = [CheckResult("x", "problem", "", code) for code in codes] + [CheckResult("y", "warning", "")]
     assert [exit_code(findings[first:]) for first in range(6)] == [78, 78, 78, 78, 78, 0]
     assert [exit_code(findings[:last]) for last in range(6)] == [0, 65, 74, 75, 77, 78]
 
@@ -221,7 +221,7 @@ def test_a_token_that_is_not_there_is_a_wrong_configuration(
     findings = examined(settings_of(emulator, tmp_path), machine)
     assert states(findings, "problem") == ["token"]
     assert only(findings, "token").exit_code == 78
-    assert only(findings, "role") == Finding("role", "warning", "not checked: there is no token")
+    assert only(findings, "role") == CheckResult("role", "warning", "not checked: there is no token")
     assert {"connection", "clock", "lake.root"} <= set(states(findings, "ok"))
 
 
@@ -293,7 +293,7 @@ def refused(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("secret words of httpx", request=request)
 
 
-def findings_at(address: str, tmp_path: Path, **how: Any) -> list[Finding]:
+def findings_at(address: str, tmp_path: Path, **how: Any) -> list[CheckResult]:
     settings = load_settings(None, [f"dicom.base_url={address}"], {}, tmp_path)
     return list(service_findings(settings.dicom, settings.feed.delay, clock=lambda: NOON, **how))
 
@@ -313,7 +313,7 @@ def test_a_proxy_knows_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     transport = httpx.MockTransport(refused)
     findings = findings_at("https://ws-name.invalid", tmp_path, resolve=unknown, transport=transport)
-    assert findings[0] == Finding("address", "ok", "https, ws-name.invalid")
+    assert findings[0] == CheckResult("address", "ok", "https, ws-name.invalid")
 
 
 def test_an_address_without_tls_is_a_warning_unless_it_is_this_machine(tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_the_tls_that_was_negotiated_is_told(tmp_path: Path, version: ssl.TLSVer
         transport = httpx.HTTPTransport(verify=ssl.create_default_context(cafile=pem))
         findings = findings_at(address, tmp_path, transport=transport)
     assert only(findings, "address").text == "https, localhost"
-    assert only(findings, "connection") == Finding("connection", "ok", f"the service answers, {said}")
+    assert only(findings, "connection") == CheckResult("connection", "ok", f"the service answers, {said}")
 
 
 def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
@@ -644,7 +644,7 @@ def test_an_account_that_does_not_answer_is_asked_once(emulator: Emulator, tmp_p
     )
     assert account.asked == ["create"]
     assert states(findings, "problem") == ["lake.root"]
-    assert only(findings, "lake") == Finding("lake", "warning", "not checked: the storage does not answer")
+    assert only(findings, "lake") == CheckResult("lake", "warning", "not checked: the storage does not answer")
     assert exit_code(findings) == 75
     assert "secret" not in only(findings, "lake.root").text
 
@@ -668,7 +668,7 @@ class Client:
         return self._told
 
 
-def namespaces(folder: Path, told: Any, root: str, **storage: str) -> list[Finding]:
+def namespaces(folder: Path, told: Any, root: str, **storage: str) -> list[CheckResult]:
     """What is said right after the root was tried, on an account with such a client."""
     account: Any = Account()
     account.loop, account.service_client = get_loop(), Client(told)
@@ -762,7 +762,7 @@ def test_a_lake_of_this_service_is_known(emulator: Emulator, tmp_path: Path, mac
     identity = new_identity("localhost")
     create_ledger(str(tmp_path / "lake" / "run"), identity)
     found = only(examined(settings_of(emulator, tmp_path), machine), "lake")
-    assert found == Finding("lake", "ok", f"{identity.lake_id} holds localhost; 0 runs stand in its ledger")
+    assert found == CheckResult("lake", "ok", f"{identity.lake_id} holds localhost; 0 runs stand in its ledger")
 
 
 def test_a_lake_of_another_service_is_refused(emulator: Emulator, tmp_path: Path, machine: Path) -> None:
@@ -788,7 +788,7 @@ def test_tables_of_somebody_else_are_named(emulator: Emulator, tmp_path: Path, m
 def test_jars_are_compared_by_their_hash(emulator: Emulator, tmp_path: Path, machine: Path) -> None:
     """One that is another file or missing is 78; none at all is a warning, Spark fetches them."""
 
-    def found() -> Finding:
+    def found() -> CheckResult:
         return only(examined(settings_of(emulator, tmp_path), machine), "jars")
 
     assert (found().state, found().text) == ("ok", f"2 files at {machine}, with the SHA-256 that we know")
@@ -903,7 +903,7 @@ def test_each_error_that_a_check_may_meet_has_a_rank() -> None:
     """So that no problem can end with 0."""
     codes = {error.exit_code for error in _all_errors(DicomEtlError)} - {64}
     assert codes >= {65, 70, 74, 75, 77, 78}
-    assert [exit_code([Finding("x", "problem", "", code)]) for code in sorted(codes)] == sorted(codes)
+    assert [exit_code([CheckResult("x", "problem", "", code)]) for code in sorted(codes)] == sorted(codes)
 
 
 def _all_errors(kind: type[DicomEtlError]) -> Iterator[type[DicomEtlError]]:

@@ -17,7 +17,7 @@ import pytest
 from deltalake import DeltaTable
 
 from dicom_etl.cli.main import run
-from dicom_etl.cli.process import ended
+from dicom_etl.cli.process import run_command
 from dicom_etl.commands.metrics import metrics_text
 from dicom_etl.commands.watch import watch
 from dicom_etl.core.errors import ConfigurationError
@@ -52,7 +52,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def typed(site: Site, *words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["dicom-etl", *words, *(f"--set={text}" for text in site.texts)])
         capsys.readouterr()
-        code = ended(run)
+        code = run_command(run)
         said = capsys.readouterr()
         return code, said.out, (said.err.splitlines() or [""])[-1].removeprefix("dicom-etl: ")
 

@@ -16,7 +16,7 @@ _MOST_BASIC_FIRST = (78, 77, 75, 74, 65, 70)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One line of `doctor`. ``text`` says what to do, unless the state is ok; only a problem has an exit code."""
 
     check: str
@@ -29,12 +29,12 @@ class Finding:
         return {"check": self.check, "state": self.state, "text": self.text, "exitCode": self.exit_code}
 
 
-def problem(check: str, error: DicomEtlError) -> Finding:
+def problem(check: str, error: DicomEtlError) -> CheckResult:
     """What an error of ours means for a check, whose name is not said twice."""
-    return Finding(check, "problem", str(error).removeprefix(f"{check}: "), error.exit_code)
+    return CheckResult(check, "problem", str(error).removeprefix(f"{check}: "), error.exit_code)
 
 
-def looked(check: str, look: Callable[[], Finding]) -> Finding:
+def run_check(check: str, look: Callable[[], CheckResult]) -> CheckResult:
     """What ``look`` finds; an error of ours, or of the disk, is its problem and nobody else's."""
     try:
         return look()
@@ -44,7 +44,7 @@ def looked(check: str, look: Callable[[], Finding]) -> Finding:
         return problem(check, storage_error(error, check, writing=True))
 
 
-def exit_code(findings: Iterable[Finding]) -> int:
+def exit_code(findings: Iterable[CheckResult]) -> int:
     """0 when there is no problem, else the code of the most basic one."""
     codes = {finding.exit_code for finding in findings if finding.state == "problem"}
     return next((code for code in _MOST_BASIC_FIRST if code in codes), 0)

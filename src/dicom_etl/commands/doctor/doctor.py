@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from dicom_etl.commands.doctor.check import Finding, problem
+from dicom_etl.commands.doctor.check import CheckResult, problem
 from dicom_etl.commands.doctor.machine import machine_findings, memory_finding, metrics_findings
 from dicom_etl.commands.doctor.service import Resolve, service_findings
 from dicom_etl.commands.doctor.storage import storage_findings
@@ -33,7 +33,7 @@ def doctor(
     resolve: Resolve = socket.getaddrinfo,
     transport: httpx.BaseTransport | None = None,
     jars: Path = FOLDER,
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """All findings, each given when it is known, the most basic first; changes nothing and leaves nothing behind.
 
     ``load`` gives the settings or raises ConfigurationError; then only the machine can be looked at.
@@ -43,17 +43,17 @@ def doctor(
         settings = load()
     except ConfigurationError as error:
         for line in str(error).splitlines():
-            yield Finding("settings", "problem", line, error.exit_code)
+            yield CheckResult("settings", "problem", line, error.exit_code)
         for check in _NEED_SETTINGS:
-            yield Finding(check, "warning", "not checked: see settings")
+            yield CheckResult(check, "warning", "not checked: see settings")
     else:
         paths, missing = _lake_paths(settings)
-        yield from missing or [Finding("settings", "ok", "complete")]
+        yield from missing or [CheckResult("settings", "ok", "complete")]
         yield from service_findings(
             settings.dicom, settings.feed.delay, clock=clock, resolve=resolve, transport=transport
         )
         if paths is None:
-            yield Finding("lake.root", "warning", "not checked: see settings")
+            yield CheckResult("lake.root", "warning", "not checked: see settings")
         else:
             yield from storage_findings(settings, paths, filesystem_of or paths.storage.filesystem, uuid.uuid4().hex)
         yield from metrics_findings(settings.metrics)
@@ -61,7 +61,7 @@ def doctor(
     yield from machine_findings(jars)
 
 
-def _lake_paths(settings: Settings) -> tuple[LakePaths | None, list[Finding]]:
+def _lake_paths(settings: Settings) -> tuple[LakePaths | None, list[CheckResult]]:
     """Where the lake lies, if that can be told, and the settings that are missing or cannot be."""
     missing = []
     if not settings.dicom.base_url:

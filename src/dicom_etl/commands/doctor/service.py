@@ -14,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 import msgspec
 
-from dicom_etl.commands.doctor.check import Finding, looked, problem
+from dicom_etl.commands.doctor.check import CheckResult, problem, run_check
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.core.settings.rules import is_loopback
@@ -54,28 +54,28 @@ def service_findings(
     clock: Callable[[], datetime],
     resolve: Resolve = socket.getaddrinfo,
     transport: httpx.BaseTransport | None = None,
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """What is to be said of the service that ``dicom`` names; ``delay`` is `feed.delay` in ticks."""
-    token = looked("token", partial(_token, dicom))
+    token = run_check("token", partial(_token, dicom))
     if not dicom.base_url:
         yield token
         return
-    yield looked("address", partial(_address, dicom.base_url, resolve))
+    yield run_check("address", partial(_address, dicom.base_url, resolve))
     try:
         connected = contact(dicom.base_url, clock, transport)
     except (ServiceUnavailable, ConfigurationError) as error:
         yield problem("connection", error)
         yield token
         for check in ("clock", "role"):
-            yield Finding(check, "warning", "not checked: there is no connection to the service")
+            yield CheckResult(check, "warning", "not checked: there is no connection to the service")
         return
     yield _connection(connected)
     yield _clocks(connected, delay)
     yield token
     if token.state == "problem":
-        yield Finding("role", "warning", "not checked: there is no token")
+        yield CheckResult("role", "warning", "not checked: there is no token")
         return
-    yield looked("role", partial(_role, dicom, transport))
+    yield run_check("role", partial(_role, dicom, transport))
 
 
 def contact(base_url: str, clock: Callable[[], datetime], transport: httpx.BaseTransport | None) -> Contact:
@@ -122,7 +122,7 @@ def _describe_failure(error: httpx.RequestError) -> str:
     return "no connection: check dicom.base_url, the network, the firewall, and the proxy if there is one"
 
 
-def _address(base_url: str, resolve: Resolve) -> Finding:
+def _address(base_url: str, resolve: Resolve) -> CheckResult:
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     if not _by_proxy(parts.scheme, host):
@@ -133,10 +133,10 @@ def _address(base_url: str, resolve: Resolve) -> Finding:
                 f"the name {host} has no address here: check dicom.base_url and this machine's name server"
             ) from error
     if parts.scheme == "https":
-        return Finding("address", "ok", f"https, {host}")
+        return CheckResult("address", "ok", f"https, {host}")
     if is_loopback(host):
-        return Finding("address", "ok", f"http, {host}, which is this machine")
-    return Finding("address", "warning", f"http: everything from {host} can be read on the way; use https://")
+        return CheckResult("address", "ok", f"http, {host}, which is this machine")
+    return CheckResult("address", "warning", f"http: everything from {host} can be read on the way; use https://")
 
 
 def _by_proxy(scheme: str, host: str) -> bool:
@@ -145,41 +145,43 @@ def _by_proxy(scheme: str, host: str) -> bool:
     return not is_loopback(host) and bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)
 
 
-def _connection(connected: Contact) -> Finding:
+def _connection(connected: Contact) -> CheckResult:
     if connected.tls is None:
-        return Finding("connection", "ok", "the service answers, without TLS")
+        return CheckResult("connection", "ok", "the service answers, without TLS")
     if connected.tls in _GOOD_TLS:
-        return Finding("connection", "ok", f"the service answers, by {connected.tls}")
+        return CheckResult("connection", "ok", f"the service answers, by {connected.tls}")
     return problem(
         "connection", ConfigurationError(f"{connected.tls} is too old: the service must speak TLS 1.2 or newer")
     )
 
 
-def _clocks(connected: Contact, delay: int) -> Finding:
+def _clocks(connected: Contact, delay: int) -> CheckResult:
     if connected.theirs is None:
-        return Finding("clock", "warning", "not checked: the service's answers have no Date")
+        return CheckResult("clock", "warning", "not checked: the service's answers have no Date")
     skew = (connected.ours - connected.theirs) / TICKS_PER_SECOND
     difference = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the service"
     if abs(skew) > delay / TICKS_PER_SECOND:
         text = f"{difference}, more than feed.delay ({format_duration(delay)}): set this machine's clock (NTP)"
         return problem("clock", ConfigurationError(text))
     if abs(skew) > MOST_SKEW_SECONDS:
-        return Finding("clock", "warning", f"{difference}: set this machine's clock (NTP)")
-    return Finding("clock", "ok", difference)
+        return CheckResult("clock", "warning", f"{difference}: set this machine's clock (NTP)")
+    return CheckResult("clock", "ok", difference)
 
 
-def _token(dicom: Dicom) -> Finding:
+def _token(dicom: Dicom) -> CheckResult:
     tokens = dicom_tokens(dicom)
     if tokens is None:
         if dicom.base_url and not is_loopback(urlsplit(dicom.base_url).hostname or ""):
-            return Finding("token", "warning", 'none is sent (dicom.auth = "none"); for a service in Azure set "azure"')
-        return Finding("token", "ok", 'none is sent (dicom.auth = "none")')
+            return CheckResult(
+                "token", "warning", 'none is sent (dicom.auth = "none"); for a service in Azure set "azure"'
+            )
+        return CheckResult("token", "ok", 'none is sent (dicom.auth = "none")')
     printable(tokens(False))
     source = "azure-identity" if dicom.auth == "azure" else "the variable that dicom.token_env names"
-    return Finding("token", "ok", f"there is one, from {source}")
+    return CheckResult("token", "ok", f"there is one, from {source}")
 
 
-def _role(dicom: Dicom, transport: httpx.BaseTransport | None) -> Finding:
+def _role(dicom: Dicom, transport: httpx.BaseTransport | None) -> CheckResult:
     """By one page of one entry, without headers."""
     quick = msgspec.structs.replace(
         dicom,
@@ -191,7 +193,7 @@ def _role(dicom: Dicom, transport: httpx.BaseTransport | None) -> Finding:
             service_now(client)
         except AccessDenied as error:
             raise AccessDenied(_access_hint(dicom, error)) from error
-    return Finding("role", "ok", f"the change feed can be read ({ROLE})")
+    return CheckResult("role", "ok", f"the change feed can be read ({ROLE})")
 
 
 def _access_hint(dicom: Dicom, error: AccessDenied) -> str:

@@ -11,7 +11,7 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 from fsspec.implementations.local import LocalFileSystem
 
-from dicom_etl.commands.doctor.check import Finding, looked
+from dicom_etl.commands.doctor.check import CheckResult, run_check
 from dicom_etl.core.errors import (
     AccessDenied,
     ConfigurationError,
@@ -34,30 +34,30 @@ _CONTENT = b"dicom-etl doctor\n"
 
 def storage_findings(
     settings: Settings, paths: LakePaths, filesystem_of: FilesystemOf, nonce: str
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """What is to be said of the lake's folders; ``nonce`` makes the names of the probe files nobody else's."""
-    root = looked("lake.root", partial(_usable, "lake.root", paths.root, filesystem_of, nonce))
+    root = run_check("lake.root", partial(_usable, "lake.root", paths.root, filesystem_of, nonce))
     yield root
     if root.state == "ok" and not paths.storage.endpoint:
         yield from _namespace("lake.root", paths.root, filesystem_of)
     if paths.private_root != paths.root:
         key = "lake.private_root"
-        yield looked(key, partial(_usable, key, paths.private_root, filesystem_of, nonce))
+        yield run_check(key, partial(_usable, key, paths.private_root, filesystem_of, nonce))
     if root.exit_code == ServiceUnavailable.exit_code:
-        yield Finding("lake", "warning", "not checked: the storage does not answer")
+        yield CheckResult("lake", "warning", "not checked: the storage does not answer")
         return
-    yield looked("lake", partial(_lake, settings, paths))
+    yield run_check("lake", partial(_lake, settings, paths))
     if settings.files.root:
-        yield looked("files.root", partial(_files, settings.files.root, filesystem_of))
+        yield run_check("files.root", partial(_files, settings.files.root, filesystem_of))
 
 
-def _usable(key: str, uri: str, filesystem_of: FilesystemOf, nonce: str) -> Finding:
+def _usable(key: str, uri: str, filesystem_of: FilesystemOf, nonce: str) -> CheckResult:
     try:
         fs, folder = filesystem_of(uri)
     except (RuntimeError, ValueError, AzureError) as error:
         raise StorageError(f"{key}: the storage cannot be opened ({type(error).__name__}); check {key}") from error
     probe(key, fs, folder, nonce)
-    return Finding(key, "ok", "a file could be created once, written, read, renamed and deleted there")
+    return CheckResult(key, "ok", "a file could be created once, written, read, renamed and deleted there")
 
 
 def probe(key: str, fs: AbstractFileSystem, folder: str, nonce: str) -> None:
@@ -89,7 +89,7 @@ def probe(key: str, fs: AbstractFileSystem, folder: str, nonce: str) -> None:
         _tidy(fs, left, made)
 
 
-def _namespace(key: str, uri: str, filesystem_of: FilesystemOf) -> Iterator[Finding]:
+def _namespace(key: str, uri: str, filesystem_of: FilesystemOf) -> Iterator[CheckResult]:
     """Whether an account of Azure has a hierarchical namespace, where it tells; OneLake has one, a disk needs none.
 
     Of the shared root, where Spark merges.
@@ -105,12 +105,12 @@ def _namespace(key: str, uri: str, filesystem_of: FilesystemOf) -> Iterator[Find
     if hierarchical is None:
         # Documented for an account's key and for a SAS only: an identity is refused, as a rule.
         text = f"cannot be told: the storage does not say to us whether it has a hierarchical namespace; {look}"
-        yield Finding("namespace", "warning", text)
+        yield CheckResult("namespace", "warning", text)
     elif hierarchical:
-        yield Finding("namespace", "ok", "the account has a hierarchical namespace: a rename there is atomic")
+        yield CheckResult("namespace", "ok", "the account has a hierarchical namespace: a rename there is atomic")
     else:
         text = f"the account of {key} has no hierarchical namespace, and so no atomic rename, by which Spark commits"
-        yield Finding("namespace", "warning", f"{text}: keep the lake in one that has it")
+        yield CheckResult("namespace", "warning", f"{text}: keep the lake in one that has it")
 
 
 def _create(fs: AbstractFileSystem, path: str) -> None:
@@ -188,27 +188,27 @@ def _tidy(fs: AbstractFileSystem, files: list[str], folders: list[str]) -> None:
             fs.rmdir(path)
 
 
-def _files(root: str, filesystem_of: FilesystemOf) -> Finding:
+def _files(root: str, filesystem_of: FilesystemOf) -> CheckResult:
     """By its name only: who runs sync need not read the images, and a listing of all of them may take minutes."""
     if is_remote(root):
         try:
             parse_abfs_uri(root)
         except ValueError as error:
             raise ConfigurationError(f"files.root: {error}") from error
-        return Finding("files.root", "ok", "an address in Azure storage; open_instance reads the DICOM files there")
+        return CheckResult("files.root", "ok", "an address in Azure storage; open_instance reads the DICOM files there")
     fs, folder = filesystem_of(root)
     if not fs.isdir(folder):
         text = "there is no such folder here: open_instance will ask the service for each instance"
-        return Finding("files.root", "warning", text)
-    return Finding("files.root", "ok", "the folder is there; open_instance reads the DICOM files in it")
+        return CheckResult("files.root", "warning", text)
+    return CheckResult("files.root", "ok", "the folder is there; open_instance reads the DICOM files in it")
 
 
-def _lake(settings: Settings, paths: LakePaths) -> Finding:
+def _lake(settings: Settings, paths: LakePaths) -> CheckResult:
     service = service_fingerprint(settings.dicom.base_url) if settings.dicom.base_url else None
     snapshot = find_lake(paths, service)
     if snapshot is None:
-        return Finding("lake", "warning", f"there is none at lake.root: {WITHOUT_LAKE}")
+        return CheckResult("lake", "warning", f"there is none at lake.root: {WITHOUT_LAKE}")
     refuse_incomplete(snapshot)
     identity = snapshot.lake.identity
     text = f"{identity.lake_id} holds {identity.service}; {len(snapshot.runs())} runs stand in its ledger"
-    return Finding("lake", "ok", text)
+    return CheckResult("lake", "ok", text)

@@ -61,10 +61,10 @@ def batches(folder: Scratch, rows: DataFrame) -> Iterator[pa.RecordBatch]:
     """
     name = f"rows-{uuid4()}"
     rows.write.parquet(location(folder.path(name)))
-    filesystem, place = folder.folder.filesystem, f"{folder.folder.path}/{name}"
+    filesystem, parent = folder.folder.filesystem, f"{folder.folder.path}/{name}"
     with storage_errors("_scratch"):
         # Spark numbers its files in the order of the rows.
-        for path in sorted(p for p in filesystem.ls(place, detail=False) if p.endswith(".parquet")):
+        for path in sorted(p for p in filesystem.ls(parent, detail=False) if p.endswith(".parquet")):
             with filesystem.open(path, "rb") as file:
                 parquet = pq.ParquetFile(file)
                 schema = parquet.schema_arrow.remove_metadata()

@@ -31,7 +31,7 @@ from dicom_etl.lake.voids import Key, new_voids, read_voids
 from dicom_etl.run.merge import RunResult, folded
 from dicom_etl.run.plan import RunPlan
 from dicom_etl.run.rejects import record_rejects
-from dicom_etl.run.replace import put_in_place, rolled_up
+from dicom_etl.run.replace import replace_with, rolled_up
 from dicom_etl.run.write_session import WriteSession
 from dicom_etl.tables import differences, fold
 from dicom_etl.tables.engine.location import location, read_parquet
@@ -252,13 +252,13 @@ def _replace_all(work: _Rebuild, one: Comparer, read: Reread, voids: dict[Key, i
         def rows(cloned: SparkSession) -> DataFrame:
             return living(cloned).unionByName(read_parquet(cloned, INSTANCE.columns, [kept]))
 
-        version = put_in_place(spark, session, INSTANCE, rows)
+        version = replace_with(spark, session, INSTANCE, rows)
         built = living(spark).count()
     merge_seconds = time.monotonic() - began
     work.service.progress.step("build series and study")
     began = time.monotonic()
-    series = put_in_place(spark, session, SERIES, rolled_up(session.lake, SERIES, version))
-    study = put_in_place(spark, session, STUDY, rolled_up(session.lake, STUDY, version))
+    series = replace_with(spark, session, SERIES, rolled_up(session.lake, SERIES, version))
+    study = replace_with(spark, session, STUDY, rolled_up(session.lake, STUDY, version))
     log.info("tables rebuilt", extra={"run_id": session.run_id, "instances": built})
     return RunResult(
         MergeResult(built, 0, 0, version), series, study, effects.rejected, merge_seconds, time.monotonic() - began

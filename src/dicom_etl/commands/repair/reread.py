@@ -54,8 +54,8 @@ class Wanted:
         return cls(sequences, tuple(windows_around(ticks)))
 
     def __contains__(self, sequence: int) -> bool:
-        place = bisect_left(self.sequences, sequence)
-        return place < len(self.sequences) and self.sequences[place] == sequence
+        index = bisect_left(self.sequences, sequence)
+        return index < len(self.sequences) and self.sequences[index] == sequence
 
     def __len__(self) -> int:
         return len(self.sequences)

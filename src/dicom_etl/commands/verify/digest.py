@@ -36,8 +36,8 @@ def digest(folder: Scratch, instances: DataFrame) -> tuple[int, str]:
 
 def _read(folder: Scratch, name: str) -> Iterator[list[str]]:
     """The lines, some thousand at a time: Spark numbers its files in the order of the lines."""
-    filesystem, place = folder.folder.filesystem, f"{folder.folder.path}/{name}"
-    for path in sorted(p for p in filesystem.ls(place, detail=False) if p.endswith(".parquet")):
+    filesystem, parent = folder.folder.filesystem, f"{folder.folder.path}/{name}"
+    for path in sorted(p for p in filesystem.ls(parent, detail=False) if p.endswith(".parquet")):
         with filesystem.open(path, "rb") as file:
             for batch in pq.ParquetFile(file).iter_batches():
                 yield batch.column("line").to_pylist()

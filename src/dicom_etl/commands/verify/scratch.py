@@ -26,11 +26,11 @@ class Scratch:
     """The folder as Python writes it and as Spark reads it."""
 
     folder: TableFolder
-    place: str
+    uri: str
 
     def path(self, name: str) -> str:
         """Where Spark finds the file ``name``."""
-        return f"{self.place}/{name}"
+        return f"{self.uri}/{name}"
 
 
 @contextmanager
@@ -44,14 +44,14 @@ def scratch(paths: LakePaths, spark: SparkSession | None) -> Iterator[Scratch]:
         with tempfile.TemporaryDirectory(prefix="dicom-etl-") as name:  # 0700
             yield Scratch(local_folder(name, private=True), name)
         return
-    place = f"{paths.private_root}/{_NAME}/{uuid4()}"
+    uri = f"{paths.private_root}/{_NAME}/{uuid4()}"
     with storage_errors(_NAME):
-        filesystem, path = paths.storage.filesystem(place)
+        filesystem, path = paths.storage.filesystem(uri)
         filesystem.makedirs(path, exist_ok=True)
-        if is_local(place):
+        if is_local(uri):
             Path(path).chmod(0o700)
     try:
-        yield Scratch(TableFolder(filesystem, path, private=True), place)
+        yield Scratch(TableFolder(filesystem, path, private=True), uri)
     finally:
         with suppress(*FAILURES):  # what ended the work says more
             filesystem.rm(path, recursive=True)

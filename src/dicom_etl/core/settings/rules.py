@@ -120,11 +120,11 @@ def check_endpoint(value: str) -> None:
         raise ValueError("expected an address such as http://127.0.0.1:10000, without the account's name")
 
 
-def check_folder(place: str) -> None:
+def check_folder(uri: str) -> None:
     """A secret in an address would be shown by `config`: only the storage's identity opens it."""
-    if "\0" in place:
+    if "\0" in uri:
         raise ValueError("expected a folder, or abfss://container@account.dfs.core.windows.net/path")
-    scheme, _, rest = place.partition("://")
+    scheme, _, rest = uri.partition("://")
     if rest and scheme != "file" and (re.search(r"[?#]", rest) or ":" in rest.partition("/")[0].rpartition("@")[0]):
         raise ValueError("expected an address without password, query or fragment")
 

@@ -59,8 +59,8 @@ def shortcuts(settings: Settings) -> list[Shortcut]:
     root = _azure("lake.root", lake.root)
     # The ledger holds nothing of patients, and says how fresh the three are and which versions fit each other (ADR 80).
     tables = {"instance": lake.instance_path, "series": lake.series_path, "study": lake.study_path, "run": "run"}
-    place = f"Tables/{fabric.schema}" if fabric.schema else "Tables"
-    wanted = [_shortcut(place, name, _below(root, path), fabric) for name, path in tables.items()]
+    folder = f"Tables/{fabric.schema}" if fabric.schema else "Tables"
+    wanted = [_shortcut(folder, name, _below(root, path), fabric) for name, path in tables.items()]
     if fabric.files_name:
         wanted.append(_shortcut("Files", fabric.files_name, _files(settings, root), fabric))
     return wanted
@@ -117,20 +117,20 @@ def _files(settings: Settings, root: AbfsUri) -> AbfsUri:
     return files
 
 
-def _azure(key: str, place: str) -> AbfsUri:
+def _azure(key: str, uri: str) -> AbfsUri:
     """The address in Azure storage that a setting must be."""
-    uri = _abfs_uri(place)
-    if uri is None or uri.suffix == "fabric.microsoft.com":
+    azure = _abfs_uri(uri)
+    if azure is None or azure.suffix == "fabric.microsoft.com":
         raise ConfigurationError(
             f"{key}: Fabric's shortcuts lead to Azure storage only; expected "
             "abfss://container@account.dfs.core.windows.net/path"
         )
-    return uri
+    return azure
 
 
-def _abfs_uri(place: str) -> AbfsUri | None:
+def _abfs_uri(uri: str) -> AbfsUri | None:
     try:
-        return parse_abfs_uri(place)
+        return parse_abfs_uri(uri)
     except ValueError:
         return None
 

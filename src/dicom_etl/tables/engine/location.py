@@ -10,19 +10,19 @@ from pyspark.sql.types import StructType
 from dicom_etl.remote.uri import is_remote
 
 
-def location(place: str) -> str:
+def location(uri: str) -> str:
     """The place as Hadoop takes it: a folder of this machine names its file system, an address is one already.
 
     A plain path would be looked for in ``fs.defaultFS``, which on a cluster or an edge node is another file system
     than the disk that delta-rs takes. Nothing is encoded: Hadoop takes ``%20`` for three characters of a name. And
     ``file:`` without slashes: with three, Delta's CREATE TABLE finds two different paths (tried with 4.4.0).
     """
-    return place if is_remote(place) else f"file:{place}"
+    return uri if is_remote(uri) else f"file:{uri}"
 
 
-def sql_name(place: str) -> str:
+def sql_name(uri: str) -> str:
     """The table that lies there, as SQL names it."""
-    path = location(place).replace("`", "``")
+    path = location(uri).replace("`", "``")
     return f"delta.`{path}`"
 
 
