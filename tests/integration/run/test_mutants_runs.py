@@ -233,7 +233,7 @@ def _ids_of_the_ledger(lake: LakeSnapshot | None) -> int:
 
 
 def _claim_beside_others(*where: Any, real: Any = write_session.claim, **how: Any) -> Any:
-    return real(*where, **{**how, "holding": range(100)})
+    return real(*where, **{**how, "own_ids": range(100)})
 
 
 AGAIN = "what a superseded run has read is due again"
