@@ -53,7 +53,7 @@ class Plan:
 
 # A fixed seed for every change of the code, and other histories in each soak.
 PLANS = [
-    pytest.param(Plan(2_000, 2.6, 20_261_121), id="four hundred histories"),
+    pytest.param(Plan(2_700, 2.6, 20_261_121), id="five hundred histories"),
     pytest.param(Plan(53_000, 0.6, None), id="ten thousand histories", marks=pytest.mark.soak),
     pytest.param(Plan(26_000, 0.9, None, late=True), id="five thousand, later than the delay", marks=pytest.mark.soak),
 ]

@@ -68,7 +68,8 @@ def exits_kept(file: Path) -> str:
 
 
 def _text(file: Path) -> str:
-    with suppress(FileNotFoundError):
+    # One that another user wrote cannot be read, but replaced: old exit codes go, and not the metrics.
+    with suppress(FileNotFoundError, PermissionError):
         return file.read_text(encoding="utf-8", errors="replace")
     return ""
 
@@ -78,9 +79,9 @@ def _samples(text: str) -> tuple[dict[str, float], dict[str, float]]:
     samples: dict[str, dict[str, float]] = {EXIT_CODE.name: {}, EXIT_TIME.name: {}}
     for name, verb, value in (match.groups() for match in map(_SAMPLE.fullmatch, text.splitlines()) if match):
         if verb in VERBS:
-            with suppress(ValueError):
-                samples[name][verb] = float(value)
-    return {verb: int(code) for verb, code in samples[EXIT_CODE.name].items()}, samples[EXIT_TIME.name]
+            with suppress(ValueError, OverflowError):
+                samples[name][verb] = int(value) if name == EXIT_CODE.name else float(value)
+    return samples[EXIT_CODE.name], samples[EXIT_TIME.name]
 
 
 def _lines(codes: Mapping[str, float], times: Mapping[str, float]) -> str:

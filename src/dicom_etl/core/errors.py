@@ -66,7 +66,14 @@ class AnotherWriter(TemporaryError):
 
 
 class Superseded(TemporaryError):
-    """A run with a higher id has written; this one changes nothing any more (75)."""
+    """A run with a higher id has written; this one changes nothing any more (75).
+
+    ``committed``: its last commit is in the log all the same, so nobody may remove the files of it.
+    """
+
+    def __init__(self, text: str, *, committed: bool = False) -> None:
+        super().__init__(text)
+        self.committed = committed
 
 
 class AccessDenied(DicomEtlError):

@@ -54,9 +54,11 @@ def _merge_of(instance: DeltaTable) -> tuple[int | None, dict[str, int]]:
         metrics = commit.get("operationMetrics") or {}
         if commit.get("operation") == "MERGE":
             names = {"inserted": "Inserted", "updated": "Updated", "deleted": "Deleted"}
-            return commit["version"], {name: int(metrics.get(f"numTargetRows{key}", 0)) for name, key in names.items()}
+            return commit["version"], {
+                name: int(metrics.get(f"numTargetRows{key}") or 0) for name, key in names.items()
+            }
         if "REPLACE TABLE" in str(commit.get("operation")):
-            return commit["version"], {"inserted": int(metrics.get("numOutputRows", 0)), "updated": 0, "deleted": 0}
+            return commit["version"], {"inserted": int(metrics.get("numOutputRows") or 0), "updated": 0, "deleted": 0}
     return None, {}
 
 

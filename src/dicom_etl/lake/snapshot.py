@@ -68,6 +68,7 @@ class LakeSnapshot:
     lake: Lake
     _tables: dict[str, DeltaTable]
     _ledgers: dict[int, list[ledger.Run]] = field(default_factory=dict, repr=False)
+    _markers: dict[tuple[str, int], int] = field(default_factory=dict, repr=False)
 
     def refresh(self, *names: str) -> Self:
         """The same, with these tables, or all, at their newest version; one that has been made since is opened."""
@@ -128,9 +129,17 @@ class LakeSnapshot:
         return int(self.table(name).version())
 
     def txn_version(self, name: str) -> int:
-        """The id of the last run that committed to the table; 0 when there is no table or no such run."""
+        """The id of the last run that committed to the table; 0 when there is no table or no such run.
+
+        It is looked up once for each version: delta-rs reads every commit since the last checkpoint for it.
+        """
         table = self.get(name)
-        return 0 if table is None else txn_version(table, self.lake.app_id(name))
+        if table is None:
+            return 0
+        at = (name, int(table.version()))
+        if at not in self._markers:
+            self._markers[at] = txn_version(table, self.lake.app_id(name))
+        return self._markers[at]
 
     def runs(self) -> list[ledger.Run]:
         """The ledger, by run id; its files are read once for each version."""

@@ -24,9 +24,9 @@ def commit_change(table: DeltaTable, landed: Landed, *, app_id: str, run_id: int
         return table.version()
     try:
         return commit_files(table, landed.files, app_id=app_id, run_id=run_id, details=details, schema=change_schema())
-    except Superseded:
+    except Superseded as error:
         # Only then it is certain that no version names them; what else stays behind is vacuum's.
-        for file in landed.files:
+        for file in () if error.committed else landed.files:
             with contextlib.suppress(*FAILURES):
                 landed.folder.remove(file.path)
         raise

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from dicom_etl import __version__
-from dicom_etl.core.errors import DicomEtlError, Superseded
+from dicom_etl.core.errors import Superseded
 from dicom_etl.lake.claims.file import ClaimFile
 from dicom_etl.lake.committed import committed
 from dicom_etl.lake.ledger import Run
@@ -27,7 +27,7 @@ def record_dead_runs(snapshot: LakeSnapshot, earlier: Iterable[ClaimFile]) -> No
     """Add a row of status ``killed`` for each run of the claims ``earlier`` that has died without one.
 
     It covers nothing. Its row ends at the last heartbeat. ``snapshot`` is as of after our claim, before we commit.
-    Raises as ``ledger.record`` does, but not Superseded: a run that was taken for dead may record itself meanwhile.
+    Raises as ``ledger.record`` does; a run that was taken for dead may record itself meanwhile, and no error is that.
     """
     for claim in list(_unrecorded(snapshot, list(earlier))):
         row = Run(
@@ -41,19 +41,40 @@ def record_dead_runs(snapshot: LakeSnapshot, earlier: Iterable[ClaimFile]) -> No
             error_class=UNRECORDED if claim.overtaken_by is None else KILLED,
             **counted(snapshot, claim.run_id, claim.verb),
         )
-        try:
-            snapshot.record(row)
-        except Superseded:
+        if not _recorded(snapshot, row):
             continue
         counts = {"inserted": row.inserted, "updated": row.updated, "deleted": row.deleted}
         log.warning("dead run recorded", extra={"run_id": row.run_id, "verb": row.verb, **counts})
 
 
-def counted(snapshot: LakeSnapshot, run_id: int, verb: str) -> dict[str, Any]:
-    """What ``committed`` says; nothing, and a line in the log, where it cannot be read: no run may fail of it."""
+def _recorded(snapshot: LakeSnapshot, row: Run) -> bool:
+    """Whether the row was added; not where the run has recorded itself meanwhile.
+
+    Raises Superseded when a run has written that is newer than the dead one, and so than what was read of the tables.
+    """
+    for last_try in (False, True):
+        try:
+            snapshot.record(row)
+        except Superseded:
+            newest = snapshot.refresh("run").txn_version("run")
+            if newest == row.run_id:
+                return False
+            if last_try or newest > row.run_id:
+                raise
+        else:
+            return True
+    return False
+
+
+def counted(snapshot: LakeSnapshot, run_id: int, verb: str, *, refreshed: bool = False) -> dict[str, Any]:
+    """What ``committed`` says; nothing, and a line in the log, where it cannot be read: no run may fail of it.
+
+    ``refreshed``: as the tables are now.
+    """
     try:
-        return committed(snapshot, run_id, verb)
-    except DicomEtlError as error:
+        tables = snapshot.refresh("change", "rejected", "instance") if refreshed else snapshot
+        return committed(tables, run_id, verb)
+    except Exception as error:  # noqa: BLE001  a log of another writer may hold anything; every later run would end here
         log.warning("commits not counted", extra={"run_id": run_id, "error": type(error).__name__})
         return {}
 

@@ -180,8 +180,7 @@ def failure_recorded(session: WriteSession, stretches: list[Window] | None = Non
 
 def _record_failure(row: Run, snapshot: LakeSnapshot) -> None:
     try:
-        counts = counted(snapshot.refresh("change", "rejected", "instance"), row.run_id, row.verb)
-        snapshot.record(replace(row, **counts))
+        snapshot.record(replace(row, **counted(snapshot, row.run_id, row.verb, refreshed=True)))
     except DicomEtlError as unrecorded:
         # The run's own error matters more, and a newer run may have written its row already.
         log.warning("failure not recorded", extra={"run_id": row.run_id, "error": type(unrecorded).__name__})

@@ -25,6 +25,7 @@ from dicom_etl.commands import watch as watch_module
 from dicom_etl.commands.exit_metrics import EXIT_METRICS
 from dicom_etl.commands.metrics import metrics_after, metrics_text
 from dicom_etl.commands.prometheus import metric_lines, write_metrics
+from dicom_etl.commands.watch import Stop
 from dicom_etl.core.errors import AccessDenied, ConfigurationError
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings
@@ -362,10 +363,10 @@ def test_watch_writes_them_before_each_pause(
     file = site.folder / "etl.prom"
     seen = []
 
-    def watch(_settings: Settings, *, pause: Callable[[float], object], **_: Any) -> Iterator[Run]:
+    def watch(_settings: Settings, *, stop: Stop, **_: Any) -> Iterator[Run]:
         for _ in range(2):
             file.unlink()
-            pause(0)
+            stop.wait(0)
             seen.append(samples(site)["lag_seconds"])
         file.unlink()
         yield from site.sync(now=datetime(2024, 5, 1, 8, tzinfo=UTC))

@@ -254,6 +254,20 @@ def test_an_unclear_answer_while_somebody_else_wrote(table: DeltaTable, path: st
     assert run_ids(path) == [9]
 
 
+def test_an_unclear_answer_before_a_newer_run_wrote_leaves_our_file(table: DeltaTable, path: str) -> None:
+    """Our commit was in before the machine slept: without its file nobody could read the table again."""
+
+    def then_another(commit: Callable[..., None]) -> None:
+        commit()
+        append(newest(path), 9)
+
+    unclear: Any = _Unclear(table, then_another, OSError("connection lost"))
+    with pytest.raises(Superseded, match="run 9 has written, run 7 stops"):
+        append(unclear, 7)
+    assert run_ids(path) == [7, 9]
+    assert len(data_files(path)) == 2
+
+
 def test_an_unclear_answer_while_a_newer_run_wrote_in_our_name(table: DeltaTable, path: str) -> None:
     """It took us for dead: the marker equals our id, and the file is not ours; by the marker alone we had written."""
     unclear: Any = _Unclear(table, lambda _: append(newest(path), 7) and None, CommitFailedError("conflict"))

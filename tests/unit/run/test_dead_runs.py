@@ -11,11 +11,13 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from dicom_etl import __version__
-from dicom_etl.core.errors import DataError
+from dicom_etl.core.errors import DataError, Superseded
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.lake import ledger
+from dicom_etl.lake import snapshot as snapshot_module
 from dicom_etl.lake.claims.file import ClaimFile
 from dicom_etl.lake.delta.table import create_table
 from dicom_etl.lake.ledger import Run
@@ -171,6 +173,41 @@ def test_commits_that_cannot_be_counted_fail_no_run(
     record_dead_runs(snapshot, [a_claim(2, overtaken_by=3)])
     assert rows(snapshot) == [(2, "killed", "Killed")]
     assert "commits not counted" in caplog.text
+
+
+def test_metrics_of_another_writer_fail_no_run(snapshot: LakeSnapshot) -> None:
+    """A null where a number belongs would else end each later run at the same place."""
+    commit(snapshot, 2, "MERGE", THIRTEEN_DELETED | {"numTargetRowsUpdated": None})  # type: ignore[dict-item]
+    record_dead_runs(snapshot, [a_claim(2, overtaken_by=3)])
+    assert rows(snapshot) == [(2, "killed", "Killed")]
+    assert snapshot.runs()[0].deleted == 13
+
+
+def test_a_newer_row_ends_the_run_that_would_record_a_dead_one(snapshot: LakeSnapshot) -> None:
+    """Run 5 was overtaken before it recorded run 2: it must not go on beside a ledger newer than its tables."""
+    early = lake_at(snapshot.lake.paths)
+    snapshot.record(Run(run_id=7, verb="sync", status="succeeded", started_at=NOON, finished_at=NOON))
+    with pytest.raises(Superseded):
+        record_dead_runs(early, [a_claim(2, overtaken_by=5)])
+    assert rows(snapshot) == [(7, "succeeded", None)]
+
+
+def test_a_marker_is_looked_up_once_for_each_version(snapshot: LakeSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """delta-rs reads every commit since the last checkpoint for it, on Azure a request each."""
+    commit(snapshot, 2, "MERGE", THIRTEEN_DELETED)
+    asked: list[str] = []
+
+    def txn_version(table: DeltaTable, app_id: str) -> int:
+        asked.append(app_id)
+        return original(table, app_id)
+
+    original = snapshot_module.txn_version
+    monkeypatch.setattr(snapshot_module, "txn_version", txn_version)
+    assert [snapshot.txn_version("instance") for _ in range(3)] == [2, 2, 2]
+    assert len(asked) == 1
+    commit(snapshot, 3, "MERGE", THIRTEEN_DELETED)
+    assert snapshot.txn_version("instance") == 3
+    assert len(asked) == 2
 
 
 def test_what_joins_files_is_no_merge(snapshot: LakeSnapshot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,14 @@ def test_a_repository_that_lacks_a_jar_or_does_not_answer_is_named(
     assert held(tmp_path / "jars") == {}
 
 
+def test_secrets_in_a_mirrors_address_are_not_shown(tmp_path: Path) -> None:
+    """A name and password, or a token in a query, would stand in the log of every set-up that fails."""
+    for address in ("http://bob:s3cr3t@127.0.0.1:9/maven2", "http://127.0.0.1:9/maven2?token=s3cr3t"):
+        with pytest.raises(ConfigurationError, match=r"http://127\.0\.0\.1:9/maven2") as refused:
+            install_jars(tmp_path, address)
+        assert "s3cr3t" not in str(refused.value)
+
+
 def test_an_environment_that_cannot_be_written_is_74(tmp_path: Path) -> None:
     (tmp_path / "share").write_text("a file where the folder would be")
     with pytest.raises(StorageError, match="run dicom-etl setup as the user who owns this environment"):

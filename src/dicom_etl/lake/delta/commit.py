@@ -64,18 +64,21 @@ def _settle(
     """Returns when the commit that ended in ``error`` is in the table all the same; raises when it is not.
 
     The marker alone does not tell: a newer run that takes a silent one for dead writes the ledger's row in its name.
+    Nor does it where that run has written since: this commit may lie below its own. (A run whose machine slept after
+    an answer was lost removed the file of a row that stood: every verb then ended with 65.)
     """
     name, (app_id, run_id) = table_name(table), marker
     with storage_errors(name):
         table.update_incremental()
         named = table.file_uris()
     newest = txn_version(table, app_id)
-    if newest == run_id and all(any(uri.endswith(file.path) for uri in named) for file in files[:1]):
+    ours = all(any(uri.endswith(file.path) for uri in named) for file in files[:1])
+    if newest == run_id and ours:
         return
     if newest == run_id:
         raise Superseded(f"{name}: a newer run took run {run_id} for dead, it stops") from error
     if newest > run_id:
-        raise Superseded(f"{name}: run {newest} has written, run {run_id} stops") from error
+        raise Superseded(f"{name}: run {newest} has written, run {run_id} stops", committed=ours) from error
     if table.version() > before:
         raise Superseded(f"{name}: another writer came between, run {run_id} stops; run again") from error
     raise storage_error(error, name, writing=True) from error
@@ -99,10 +102,11 @@ def append_rows(
     file = _write_rows(rows, folder, file_name(run_id, 1), table)
     try:
         return commit_files(table, [file], app_id=app_id, run_id=run_id, details=details, schema=rows.schema)
-    except Superseded:
+    except Superseded as error:
         # Only here it is certain: a file that might be committed, the answer being unclear, is never removed.
-        with contextlib.suppress(*FAILURES):
-            folder.remove(file.path)
+        if not error.committed:
+            with contextlib.suppress(*FAILURES):
+                folder.remove(file.path)
         raise
 
 

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from dicom_etl.core.errors import ConfigurationError, StorageError
 
@@ -93,6 +95,8 @@ def install_jars(folder: Path = FOLDER, source: str | None = None, jars: Sequenc
             for jar in lacking:
                 _take(jar, taken, Path(scratch) / jar.name)
             for jar in lacking:
+                with (Path(scratch) / jar.name).open("rb") as file:
+                    os.fsync(file.fileno())  # a power cut behind the rename would leave an empty jar of this name
                 (Path(scratch) / jar.name).replace(folder / jar.name)
     except OSError as error:
         raise StorageError(
@@ -114,13 +118,24 @@ def _resolved(jars: Sequence[Jar], scratch: Path) -> str:
 def _take(jar: Jar, source: str, file: Path) -> None:
     """Copy or download one jar to ``file`` and check it."""
     if "://" in source:
+        if "?" in source or "#" in source:
+            raise ConfigurationError(f"--from {_shown(source)}: give the repository's address without a query")
         _download(jar, f"{source.rstrip('/')}/{jar.path}", file)
     else:
         file.write_bytes(_read(jar, source))
     if not jar.is_at(file):
         raise ConfigurationError(
-            f"{jar.name} from {source} is not the file we know: expected SHA-256 {jar.sha256}; nothing was installed"
+            f"{jar.name} from {_shown(source)} is not the file we know: expected SHA-256 {jar.sha256}; "
+            "nothing was installed"
         )
+
+
+def _shown(source: str) -> str:
+    """A folder as it is; an address without a name and password, a query or a fragment, which may be secrets."""
+    if "://" not in source:
+        return source
+    parts = urlsplit(source)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _read(jar: Jar, folder: str) -> bytes:
@@ -146,6 +161,6 @@ def _download(jar: Jar, address: str, file: Path) -> None:
                 output.write(piece)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ConfigurationError(
-            f"{jar.name} (SHA-256 {jar.sha256}) cannot be fetched from {address} ({type(error).__name__}): check the "
-            "network and HTTPS_PROXY, or run dicom-etl setup --from DIR"
+            f"{jar.name} (SHA-256 {jar.sha256}) cannot be fetched from {_shown(address)} ({type(error).__name__}): "
+            "check the network and HTTPS_PROXY, or run dicom-etl setup --from DIR"
         ) from error
