@@ -92,6 +92,7 @@ def tried(site: Site, job: str, *words: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
+@pytest.mark.soak
 def test_a_dry_run_needs_no_session_and_changes_nothing(site: Site) -> None:
     """The windows that are due, and what maintenance would do, one JSON object a line; no Java is there."""
     site.create("1.1", "1.1.1", "1.1.1.1", name="A", modality="CT", date="20240131")

@@ -94,6 +94,7 @@ def test_what_cannot_be_closed_is_a_usage_error(site: Site, command: Command, wo
     assert (site.version("rejected"), site.version("run")) == before
 
 
+@pytest.mark.soak
 def test_a_closed_reject_is_void_for_good(site: Site, command: Command, tmp_path: Path) -> None:
     """It is not counted, not asked for and not told of again; the text stands beside it and nowhere else."""
     metrics = tmp_path / "metrics.prom"

@@ -145,6 +145,7 @@ def test_a_row_that_the_search_holds_is_never_removed(make_site: Callable[..., S
     assert site.tables() == expected
 
 
+@pytest.mark.soak
 def test_a_row_without_an_entry_is_unknown_where_the_beginning_was_not_read(make_site: Callable[..., Site]) -> None:
     """65: repair leaves it, and a rebuild writes nothing; where the whole feed was read, both remove it."""
     site = make_site()
@@ -356,6 +357,7 @@ def test_an_open_reject_is_a_difference_and_a_refused_search_is_not_equal(
     assert "search could not be asked" in err
 
 
+@pytest.mark.soak
 def test_many_removals_must_be_allowed(
     make_site: Callable[..., Site], command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -123,6 +123,7 @@ def without(site: Site, sequences: set[int]) -> Tables:
     return tables_of([instance_row(live) for live in site.service.live_instances() if live.sequence not in sequences])
 
 
+@pytest.mark.soak
 def test_a_night_in_which_everything_goes_wrong(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:

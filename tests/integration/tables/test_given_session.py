@@ -107,6 +107,7 @@ def entries_as_written(site: Site) -> set[tuple[str, str]]:
     return found
 
 
+@pytest.mark.soak
 def test_dates_and_files_are_ours_whatever_the_cluster_says(site: Site, cluster: SparkSession) -> None:
     """Through sync, roll-up, purge, compaction, verify and query, in a folder that may be called anything."""
     odd = replace(site, folder=site.folder / ODD)
