@@ -1,4 +1,4 @@
-"""Compacts and vacuums every table of the lake, as its only writer."""
+"""Compacts and vacuums every table of the lake, as its only writer; chooses how long files are kept."""
 
 from __future__ import annotations
 

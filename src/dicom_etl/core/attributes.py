@@ -1,7 +1,8 @@
 """The one table of facts about the DICOM attributes that become columns.
 
 It drives parsing, the schemas of ``change``, ``instance``, ``series`` and ``study``, the roll-ups and
-docs/tables.md. A lake whose tables lack a column is refused. A test compares it with pydicom's data dictionary.
+docs/tables.md. A lake whose tables lack a column is refused. A new one needs an
+example in ``lake.column_facts``, too. A test compares it with pydicom's data dictionary.
 """
 
 from __future__ import annotations

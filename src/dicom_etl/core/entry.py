@@ -1,4 +1,4 @@
-"""One entry of the change feed, as the service wrote it, or why it cannot be used.
+"""One entry of the change feed as the service wrote it, and the record of one that others found unusable.
 
 design/service-protocol.md: Feed entries.
 """

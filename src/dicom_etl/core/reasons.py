@@ -1,4 +1,7 @@
-"""Every reason code of the table ``rejected``, with a sentence each (design/architecture.md: Rejects)."""
+"""Every reason code of the table ``rejected``, with a sentence each (design/architecture.md: Rejects).
+
+``landing.rows`` (key, state, action), ``landing.extract``, ``dicomweb.feed`` and ``lake.voids`` give them.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import msgspec
 from dicom_etl.dicomweb.resources import route
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.http.request import HttpRequest
-from dicom_etl.remote.http.response import HttpResponse
+from dicom_etl.remote.http.response import NOT_JSON, HttpResponse
 from dicom_etl.remote.http.retry import FailureKind, RetryableError
 
 ALREADY_EXISTS = 45070
@@ -98,7 +98,7 @@ def _items(response: HttpResponse) -> tuple[list[dict[str, Any]], list[dict[str,
         body = msgspec.json.decode(response.body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         if response.status in (200, 202):
-            raise RetryableError("an answer that is not JSON", FailureKind.FAILING) from error
+            raise RetryableError(NOT_JSON, FailureKind.FAILING) from error
         return [], []
     return _values(body, "00081199"), _values(body, "00081198")
 

@@ -1,4 +1,4 @@
-"""Entries of the feed as rows of ``change``, and the unusable ones among them.
+"""Entries of the feed as rows of ``change``; decides which are unusable, and by which reason code.
 
 design/architecture.md: Fold, Rejects.
 """

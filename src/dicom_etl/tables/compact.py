@@ -1,4 +1,4 @@
-"""OPTIMIZE, VACUUM and the purge of ``change``; how long files are kept is ``maintenance.retention_hours``.
+"""OPTIMIZE, VACUUM and the purge of ``change``, as told: ``commands.maintain`` chooses how long files are kept.
 
 design/spark.md: Clustering and compaction, Vacuum and retention.
 """

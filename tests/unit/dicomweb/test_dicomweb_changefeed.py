@@ -24,7 +24,7 @@ from dicom_etl.core.timerange import Window
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.feed import parallel, waiting
 from dicom_etl.dicomweb.feed.bad_entries import Budget
-from dicom_etl.dicomweb.feed.limit import EntryLimit
+from dicom_etl.dicomweb.feed.entry_limit import EntryLimit
 from dicom_etl.dicomweb.feed.page import Page, PageRequest
 from dicom_etl.dicomweb.feed.paging import Cursor
 from dicom_etl.dicomweb.feed.parallel import SliceOptions, SliceReader

@@ -1,4 +1,4 @@
-"""One page of the change feed: asked for, decoded, checked.
+"""One page of the change feed: asked for with the limit that it is given, decoded, checked; never cut here.
 
 design/service-protocol.md: Feed parameters, Paging the feed.
 """
@@ -14,7 +14,7 @@ from dicom_etl.core.timerange import format_instant
 from dicom_etl.dicomweb.feed.decode import NotJson, decode_page
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.http.request import HttpRequest
-from dicom_etl.remote.http.response import HttpResponse
+from dicom_etl.remote.http.response import NOT_JSON, HttpResponse
 from dicom_etl.remote.http.retry import FailureKind, RetryableError, RetryPolicy
 
 PATH = "/v2/changefeed"
@@ -72,7 +72,7 @@ def _read(response: HttpResponse, page_request: PageRequest) -> Page:
     try:
         entries = decode_page(response.body)
     except NotJson as error:
-        raise RetryableError("an answer that is not JSON", FailureKind.FAILING) from error
+        raise RetryableError(NOT_JSON, FailureKind.FAILING) from error
     _check(entries, page_request)
     return Page(entries, len(response.body))
 

@@ -1,4 +1,4 @@
-"""Keyset paging: each page starts at the last timestamp seen; entries served twice are dropped and counted.
+"""Keyset paging: where each page starts, and how many entries it asks for (halved when too large); each entry once.
 
 design/architecture.md: Reading the feed.
 """

@@ -10,7 +10,7 @@ from threading import Condition, Event, Thread
 from types import TracebackType
 
 from dicom_etl.core.entry import Entry
-from dicom_etl.dicomweb.feed.limit import EntryLimit
+from dicom_etl.dicomweb.feed.entry_limit import EntryLimit
 from dicom_etl.dicomweb.feed.page import PAGE_BYTES, Page, PageRequest
 from dicom_etl.dicomweb.feed.paging import Cursor, Fetch, advance
 from dicom_etl.dicomweb.feed.waiting import Waiting

@@ -15,7 +15,7 @@ from dicom_etl.core.entry import Entry
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND, Window, floor_to_grid
 from dicom_etl.dicomweb.feed.bad_entries import REQUESTS_PER_RUN, Budget, PageSource, fetch_page
-from dicom_etl.dicomweb.feed.limit import EntryLimit
+from dicom_etl.dicomweb.feed.entry_limit import EntryLimit
 from dicom_etl.dicomweb.feed.page import Page, PageRequest, request_page
 from dicom_etl.dicomweb.feed.paging import Cursor, advance
 from dicom_etl.dicomweb.feed.parallel import SliceOptions, SliceReader

@@ -1,4 +1,7 @@
-"""One writer per lake: a run begins by creating the file of its id (design/architecture.md: Claims)."""
+"""One writer per lake: a run creates the file of its id, once the claims before it are over, gone or silent.
+
+design/architecture.md: Claims.
+"""
 
 from __future__ import annotations
 
