@@ -16,7 +16,7 @@ from dicom_etl.lake.lake_id import LAKE_ID
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import ADOPTED, find_lake, make_lake, make_private_tables
 from dicom_etl.lake.paths import LakePaths
-from dicom_etl.lake.snapshot import Lake, opened
+from dicom_etl.lake.snapshot import Lake, LakeSnapshot, opened
 from dicom_etl.run.dead_runs import record_dead_runs
 from dicom_etl.run.record import record_verb
 from dicom_etl.run.replace import replace_with, rolled_up
@@ -55,7 +55,7 @@ def adopt(resources: Resources, paths: LakePaths, service: str, own_claim: Claim
     elif opened(paths, "instance") is None:
         raise DataError("the table instance is missing beside the template's others: set lake.instance_path to it")
 
-    snapshot = find_lake(paths, service, adopting=True) or make_lake(paths, service)
+    snapshot = find_lake(paths, service, adopting=True) or _made_around(paths, service)
     record_dead_runs(snapshot, own_claim.earlier)
     session = WriteSession("adopt", own_claim.run_id, snapshot, resources)
     with failure_recorded(session):
@@ -65,6 +65,15 @@ def adopt(resources: Resources, paths: LakePaths, service: str, own_claim: Claim
         row = record_verb(session, started)
         log.info("tables adopted", extra={"run_id": own_claim.run_id})
         return row
+
+
+def _made_around(paths: LakePaths, service: str) -> LakeSnapshot:
+    """A new lake that knows the tables of others: a snapshot refuses one that turns up later and is not its own."""
+    make_lake(paths, service)
+    snapshot = find_lake(paths, service, adopting=True)
+    if snapshot is None:
+        raise DataError("the table run has vanished just now; run again")
+    return snapshot
 
 
 def _take_over(session: WriteSession, spark: SparkSession) -> None:
