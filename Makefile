@@ -44,6 +44,15 @@ test-runtimes: ## the integration tests on the Spark and Delta of others (docs/r
 	@failed=; for runtime in $(RUNTIME); do sh tests/runtimes/run.sh $$runtime $(TESTS) || failed="$$failed $$runtime"; done; \
 	  [ -z "$$failed" ] || { echo "test-runtimes: not all passed:$$failed" >&2; exit 1; }
 
+AIRFLOW := 2.10 3.0 3.1 3.3
+.PHONY: test-airflow test-kubernetes
+test-airflow: setup ## the DAGs of deploy/airflow on four Airflows, each in .runtimes (AIRFLOW=3.1: one of them)
+	@failed=; for airflow in $(AIRFLOW); do sh tests/runtimes/airflow/run.sh $$airflow || failed="$$failed $$airflow"; done; \
+	  [ -z "$$failed" ] || { echo "test-airflow: not all passed:$$failed" >&2; exit 1; }
+
+test-kubernetes: ## deploy/kubernetes against the schemas of Kubernetes (needs kubectl)
+	@sh tests/runtimes/kubernetes.sh
+
 .PHONY: bench compare
 bench: setup ## its speed beside its limits and others, into docs/performance-figures.md (half an hour; BENCH=--quick: 5 minutes)
 	@PYTHONPATH=tests $(PY) -m bench $(BENCH)

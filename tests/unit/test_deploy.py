@@ -25,6 +25,7 @@ from typing import Any
 import click
 import pytest
 
+import dicom_etl
 from dicom_etl.cli.main import cli
 from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.core.errors import ConfigurationError, DicomEtlError, UsageError
@@ -37,10 +38,17 @@ PROGRAM = "/opt/dicom-etl/.venv/bin/dicom-etl"
 MINUTES = 60 * 10_000_000
 
 FILES = [
-    "airflow/dicom_etl.py",
+    "airflow/dicom_etl_dags.py",
+    "airflow/dicom_etl_task.py",
+    "airflow/dicom_etl_windows_dag.py",
+    "azure/alerts.bicep",
     "azure/roles.bicep",
+    "bin/dicom-etl-cron",
+    "bin/dicom-etl-failed",
+    "bin/dicom-etl-urgent",
     "container/Containerfile",
     "cron/dicom-etl",
+    "cron/logrotate",
     "databricks/databricks.yml",
     "databricks/resources/dicom_etl.job.yml",
     "datafactory/linkedService/AzureSynapseArtifacts.json",
@@ -52,7 +60,21 @@ FILES = [
     "fabric/dicom_etl_maintain.DataPipeline/pipeline-content.json",
     "fabric/dicom_etl_sync.DataPipeline/.schedules",
     "fabric/dicom_etl_sync.DataPipeline/pipeline-content.json",
-    "kubernetes/dicom-etl.yaml",
+    "kubernetes/alerts/prometheus-rule.yaml",
+    "kubernetes/config.toml",
+    "kubernetes/job/cron-job.yaml",
+    "kubernetes/job/kustomization.yaml",
+    "kubernetes/kustomization.yaml",
+    "kubernetes/maintain/kustomization.yaml",
+    "kubernetes/maintain/maintain.yaml",
+    "kubernetes/push/kustomization.yaml",
+    "kubernetes/push/push.py",
+    "kubernetes/push/push.yaml",
+    "kubernetes/service-account.yaml",
+    "kubernetes/sync/kustomization.yaml",
+    "kubernetes/sync/sync.yaml",
+    "systemd/certificate.conf",
+    "systemd/dicom-etl-failed@.service",
     "systemd/dicom-etl-maintain.service",
     "systemd/dicom-etl-maintain.timer",
     "systemd/dicom-etl-sync.service",
@@ -215,10 +237,11 @@ def cron_commands() -> list[list[str]]:
         if match := re.fullmatch(r"([A-Z_]+)=(\S+)", line):
             variables[match.group(1)] = match.group(2)
         elif line and not line.startswith("#"):
-            command = line.split(maxsplit=6)[6].split(">>")[0]
-            for name, value in variables.items():
-                command = command.replace(f"${name}", value)
-            commands.append([*shlex.split(command), "--config", variables["DICOM_ETL_CONFIG"]])
+            command = line.split(maxsplit=6)[6]
+            wrapper, *words = shlex.split(command.replace("$BIN", variables["BIN"]))
+            # It gives its words to the program as they are (test_deploy_scripts.py).
+            assert wrapper == "/opt/dicom-etl/bin/dicom-etl-cron"
+            commands.append([PROGRAM, *words, "--config", variables["DICOM_ETL_CONFIG"]])
     return commands
 
 
@@ -238,8 +261,32 @@ def kubernetes_commands() -> list[list[str]]:
 
 
 def cron_jobs() -> list[Any]:
-    documents = yaml_documents(text_of("kubernetes/dicom-etl.yaml"))
-    return [document for document in documents if document["kind"] == "CronJob"]
+    """The two CronJobs, as kustomize makes them of the template and a patch (a test compares with kubectl's)."""
+    jobs = []
+    for verb in VERBS:
+        (job,) = yaml_documents(text_of("kubernetes/job/cron-job.yaml"))
+        (patch,) = yaml_documents(text_of(f"kubernetes/{verb}/{verb}.yaml"))
+        patched(job, patch)
+        job["metadata"]["name"] += f"-{verb}"
+        jobs.append(job)
+    return jobs
+
+
+def patched(value: dict[str, Any], patch: dict[str, Any]) -> None:
+    """Kustomize's strategic merge, as far as our patches need it: lists of named things are merged by name."""
+    for key, new in patch.items():
+        old = value.get(key)
+        if isinstance(old, dict):
+            patched(old, new)
+        elif isinstance(old, list) and isinstance(new[0], dict):
+            by_name = {one["name"]: one for one in old}
+            for one in new:
+                if one["name"] in by_name:
+                    patched(by_name[one["name"]], one)
+                else:
+                    old.append(one)
+        else:
+            value[key] = new
 
 
 def container_of(job: Any) -> Any:
@@ -247,11 +294,13 @@ def container_of(job: Any) -> Any:
     return container
 
 
-def dag_values() -> dict[str, Any]:
-    """The constants at the top of the DAG's file, and the keywords of each DAG, as source."""
-    tree = ast.parse(text_of("airflow/dicom_etl.py"))
+AIRFLOW_DAGS = {"dicom_etl": "dags", "dicom_etl_maintain": "dags", "dicom_etl_windows": "windows_dag"}
+
+
+def dag_values(name: str) -> dict[str, Any]:
+    """The constants at the top of an Airflow file, and the keywords of each DAG, as source."""
     values: dict[str, Any] = {}
-    for node in tree.body:
+    for node in ast.parse(text_of(f"airflow/dicom_etl_{name}.py")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             values[node.targets[0].id] = node.value
         if isinstance(node, ast.With) and isinstance(call := node.items[0].context_expr, ast.Call):
@@ -260,18 +309,23 @@ def dag_values() -> dict[str, Any]:
     return values
 
 
+def airflow_words(name: str) -> list[str]:
+    """The words of SYNC or MAINTAIN."""
+    values = dag_values("task")
+    assert ast.unparse(values["PROGRAM"]) == f"os.environ.get('DICOM_ETL_PROGRAM', '{PROGRAM}')"
+    return shlex.split(ast.unparse(values[name])[2:-1].replace("{PROGRAM}", PROGRAM))
+
+
 def airflow_commands() -> list[list[str]]:
-    values = dag_values()
-    program = ast.unparse(values["PROGRAM"])
-    assert program == f"os.environ.get('DICOM_ETL_PROGRAM', '{PROGRAM}')"
+    return [airflow_words("SYNC"), airflow_words("MAINTAIN")]
+
+
+def airflow_windows_commands() -> list[list[str]]:
     # Jinja's filter ts writes the zone as +00:00.
     moments = {"data_interval_start | ts": START, "data_interval_end | ts": END}
-    commands = []
-    for name in ("SYNC", "MAINTAIN"):
-        words = ast.literal_eval(values[name])
-        words = re.sub(r"\{\{ (.+?) \}\}", lambda found: moments[found.group(1)].replace("Z", "+00:00"), words)
-        commands.append([PROGRAM, *shlex.split(words)])
-    return commands
+    words = ast.literal_eval(dag_values("windows_dag")["WINDOW"])
+    words = re.sub(r"\{\{ (.+?) \}\}", lambda found: moments[found.group(1)].replace("Z", "+00:00"), words)
+    return [airflow_words("SYNC") + shlex.split(words)]
 
 
 def activity_of(name: str) -> Any:
@@ -324,11 +378,12 @@ COMMANDS: dict[str, Callable[[], list[list[str]]]] = {
     "container": container_commands,
     "kubernetes": kubernetes_commands,
     "airflow": airflow_commands,
+    "airflow windows": airflow_windows_commands,
     "datafactory": datafactory_commands,
     "fabric": fabric_commands,
     "databricks": databricks_commands,
 }
-HAVE_WINDOWS = {"airflow", "datafactory"}
+HAVE_WINDOWS = {"airflow windows", "datafactory"}
 
 
 # ---- our own command line reads them ----------------------------------------------------------------------------
@@ -345,9 +400,8 @@ class Read(Exception):
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]], Read]:
     """Give a command to the command line it is for, and get what it understood; nothing runs."""
-    config = tmp_path / "dicom-etl.toml"
-    (config_map,) = (d for d in yaml_documents(text_of("kubernetes/dicom-etl.yaml")) if d["kind"] == "ConfigMap")
-    config.write_text(config_map["data"]["dicom-etl.toml"], encoding="utf-8")
+    config = tmp_path / "config.toml"
+    config.write_text(text_of("kubernetes/config.toml"), encoding="utf-8")
 
     def sync(settings: Settings, request: SyncRequest, **_others: Any) -> Any:
         raise Read("sync", settings, request)
@@ -377,8 +431,8 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[list[str]
 
     def reader(command: list[str]) -> Read:
         program, *words = command
-        # The file of the target machine, wherever that is: here it is the config map's.
-        words = [str(config) if re.fullmatch(r"/etc/(dicom-etl/)?dicom-etl\.toml", word) else word for word in words]
+        # The file of the target machine: here it is the config map's.
+        words = [str(config) if word == "/etc/dicom-etl/config.toml" else word for word in words]
         with pytest.raises(Read) as caught:
             start(program, words)
         return caught.value
@@ -406,9 +460,9 @@ def test_deploy_holds_exactly_the_files_that_are_looked_at() -> None:
     assert found == FILES
 
 
-def test_every_scheduler_but_the_plain_container_runs_sync_and_maintain() -> None:
+def test_every_scheduler_runs_sync_and_maintain_but_a_container_and_the_optional_dag_run_one() -> None:
     counts = {scheduler: len(commands()) for scheduler, commands in COMMANDS.items()}
-    assert counts == dict.fromkeys(COMMANDS, 2) | {"container": 1}
+    assert counts == dict.fromkeys(COMMANDS, 2) | {"container": 1, "airflow windows": 1}
 
 
 @pytest.mark.parametrize("scheduler", COMMANDS)
@@ -583,32 +637,47 @@ def test_the_cron_jobs_forbid_overlap_and_retry_what_waiting_mends() -> None:
         spec = cron_job["spec"]
         assert (spec["concurrencyPolicy"], spec["timeZone"]) == ("Forbid", "Etc/UTC")
         inner = spec["jobTemplate"]["spec"]
-        assert inner["backoffLimit"] == 4
-        ignored, counted, failed = inner["podFailurePolicy"]["rules"]
-        assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
-        assert (counted["action"], counted["onExitCodes"]["values"]) == ("Count", [74, 75])
-        assert (failed["action"], failed["onExitCodes"]["values"]) == ("FailJob", [64, 65, 70, 77, 78])
-        name = container_of(cron_job)["name"]
-        assert {rule["onExitCodes"]["containerName"] for rule in (counted, failed)} == {name}
-        pod = inner["template"]["spec"]
+        ignored, failed = inner["podFailurePolicy"]["rules"]
+        assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+        assert (failed["action"], failed["onExitCodes"]["operator"]) == ("FailJob", "NotIn")
+        assert failed["onExitCodes"]["values"] == [74, 75]
+        assert failed["onExitCodes"]["containerName"] == container_of(cron_job)["name"]
         # Kubernetes takes a podFailurePolicy only with Never.
-        assert pod["restartPolicy"] == "Never"
+        assert inner["template"]["spec"]["restartPolicy"] == "Never"
 
 
-def test_the_exit_codes_of_the_failure_policy_are_all_of_ours() -> None:
+def test_the_cron_jobs_wait_longer_than_the_longest_sync() -> None:
+    """Kubernetes doubles the pause between tries from 10 s to 6 minutes (its documents) or 10 (its code)."""
+    for cron_job in cron_jobs():
+        inner = cron_job["spec"]["jobTemplate"]["spec"]
+        one_run, all_tries = inner["template"]["spec"]["activeDeadlineSeconds"], inner["activeDeadlineSeconds"]
+        pauses = [min(10 * 2**n, 360) for n in range(inner["backoffLimit"])]
+        assert (one_run, all_tries) == (12 * 3600, 20 * 3600)
+        assert sum(pauses) > all_tries
+    # The broken twin: four retries, as it was, are over after 150 s.
+    assert sum(min(10 * 2**n, 360) for n in range(4)) == 150
+
+
+def test_every_exit_code_of_ours_has_one_urgency() -> None:
+    """Kubernetes tells only what is retried; the two scripts name the rest."""
     classes = [DicomEtlError]
     for each in classes:
         classes += each.__subclasses__()
     assert {each.exit_code for each in classes if each.__module__ == "dicom_etl.core.errors"} == OUR_CODES
-    rules = cron_jobs()[0]["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
-    assert {code for rule in rules[1:] for code in rule["onExitCodes"]["values"]} == OUR_CODES
+    urgent = {64, 65, 70, 77, 78}
+    page = (ROOT / "docs/be-woken.md").read_text(encoding="utf-8")
+    by_lag, at_once = (re.search(rf"^\| {words} \|(.+?)\|", page, re.MULTILINE) for words in ("by lag", "at the first"))
+    assert by_lag is not None
+    assert at_once is not None
+    assert set(map(int, re.findall(r"\b\d\d\b", by_lag.group(1)))) == OUR_CODES - urgent
+    assert set(map(int, re.findall(r"\b\d\d\b", at_once.group(1)))) == urgent
 
 
 def test_the_pods_use_workload_identity() -> None:
-    account, config_map, *jobs = yaml_documents(text_of("kubernetes/dicom-etl.yaml"))
+    (account,) = yaml_documents(text_of("kubernetes/service-account.yaml"))
     assert "azure.workload.identity/client-id" in account["metadata"]["annotations"]
-    assert tomllib.loads(config_map["data"]["dicom-etl.toml"])["dicom"]["auth"] == "azure"
-    for cron_job in jobs:
+    assert tomllib.loads(text_of("kubernetes/config.toml"))["dicom"]["auth"] == "azure"
+    for cron_job in cron_jobs():
         template = cron_job["spec"]["jobTemplate"]["spec"]["template"]
         assert template["metadata"]["labels"]["azure.workload.identity/use"] == "true"
         assert template["spec"]["serviceAccountName"] == account["metadata"]["name"]
@@ -619,7 +688,9 @@ def test_the_pods_write_into_their_scratch_only() -> None:
     for cron_job in cron_jobs():
         pod = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         container = container_of(cron_job)
-        assert pod["securityContext"] == {"runAsNonRoot": True, "runAsUser": 10001}
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"},
+        }  # fmt: skip
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
         }  # fmt: skip
@@ -641,16 +712,62 @@ def test_the_bundle_runs_hourly_one_at_a_time_with_bounded_retries() -> None:
         assert script.is_file()
 
 
-def test_the_dag_has_windows_one_at_a_time_and_waits_for_late_rows() -> None:
-    values = dag_values()
+def test_a_pods_last_lines_are_its_reason() -> None:
+    assert {container_of(job)["terminationMessagePolicy"] for job in cron_jobs()} == {"FallbackToLogsOnError"}
+
+
+def test_the_image_is_a_version() -> None:
+    """The package's own; a tag that moves would change what runs between two hours."""
+    (found,) = yaml_documents(text_of("kubernetes/kustomization.yaml"))
+    assert [(image["name"], image["newTag"]) for image in found["images"]] == [("dicom-etl", dicom_etl.__version__)]
+    assert {container_of(job)["image"] for job in cron_jobs()} == {"dicom-etl"}
+
+
+def test_kubectl_makes_of_the_template_what_these_tests_look_at() -> None:
+    program = shutil.which("kubectl")
+    if program is None:
+        pytest.skip("no kubectl on this machine")
+    made = subprocess.run([program, "kustomize", DEPLOY / "kubernetes"], capture_output=True, text=True, check=True)
+    account, config_map, *jobs = yaml_documents(made.stdout)
+    assert (account["kind"], config_map["kind"]) == ("ServiceAccount", "ConfigMap")
+    assert config_map["data"]["config.toml"] == text_of("kubernetes/config.toml")
+    expected = {job["metadata"]["name"]: job for job in cron_jobs()}
+    assert sorted(job["metadata"]["name"] for job in jobs) == sorted(expected)
+    for job in jobs:
+        pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        assert container_of(job).pop("image") == f"myregistry.azurecr.io/dicom-etl:{dicom_etl.__version__}"
+        container_of(expected[job["metadata"]["name"]]).pop("image")
+        # A change of the settings makes a new name.
+        assert pod["volumes"][0]["configMap"].pop("name") == config_map["metadata"]["name"]
+        expected[job["metadata"]["name"]]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["volumes"][0][
+            "configMap"
+        ].pop("name")
+        assert job == expected[job["metadata"]["name"]]
+
+
+def test_the_default_dags_leave_the_windows_to_sync() -> None:
+    """Nothing is caught up run by run, so a failed hour is read by the next run and a first day makes one run."""
+    values = dag_values("dags")
     sync, maintain = values["'dicom_etl'"], values["'dicom_etl_maintain'"]
-    assert sync["schedule"] == "CronDataIntervalTimetable('@hourly', timezone='UTC')"
-    assert (sync["catchup"], sync["max_active_runs"]) == ("True", "1")
-    assert (maintain["catchup"], maintain["max_active_runs"]) == ("False", "1")
-    assert ast.unparse(values["RETRIES"]) == "{'retries': 4, 'retry_delay': timedelta(minutes=10)}"
-    assert ast.literal_eval(values["WORTH_TRYING_AGAIN"]) == (74, 75, 130, 143)
+    assert sync["schedule"] == "CronTriggerTimetable('20 * * * *', timezone='UTC')"
+    assert maintain["schedule"] == "CronTriggerTimetable('5 3 * * *', timezone='UTC')"
+    assert {(dag["catchup"], dag["max_active_runs"]) for dag in (sync, maintain)} == {("False", "1")}
+    shared = dag_values("task")
+    assert ast.literal_eval(shared["WORTH_TRYING_AGAIN"]) == (74, 75, 130, 143)
+    assert "'execution_timeout': timedelta(hours=12)" in ast.unparse(shared["COMMON"])
+    # Ten minutes apart: three hours of lag, and longer than the longest sync.
+    assert "'retry_delay': timedelta(minutes=10)" in ast.unparse(shared["COMMON"])
+    assert (ast.literal_eval(shared["SYNC_RETRIES"]), ast.literal_eval(shared["MAINTAIN_RETRIES"])) == (18, 80)
+
+
+def test_the_optional_dag_has_windows_in_order_and_a_start_that_somebody_chose() -> None:
+    windows = dag_values("windows_dag")["'dicom_etl_windows'"]
+    assert windows["schedule"] == "CronDataIntervalTimetable('@hourly', timezone='UTC')"
+    assert windows["start_date"] == "datetime.fromisoformat(Variable.get('dicom_etl_windows_start'))"
+    assert (windows["catchup"], windows["max_active_runs"]) == ("True", "1")
+    assert "'depends_on_past': True" in windows["default_args"]
     assert "TimeDeltaSensor(task_id='delay', delta=timedelta(minutes=15)" in ast.unparse(
-        ast.parse(text_of("airflow/dicom_etl.py"))
+        ast.parse(text_of("airflow/dicom_etl_windows_dag.py"))
     )
 
 
@@ -680,11 +797,28 @@ def test_the_image_is_built_from_files_that_exist() -> None:
 def test_a_unit_retries_75_and_nothing_else_a_bounded_number_of_times(verb: str) -> None:
     unit = unit_of(f"systemd/dicom-etl-{verb}.service")
     assert (unit["Service.Restart"], unit["Service.RestartForceExitStatus"]) == ("no", "75")
-    assert unit["Unit.StartLimitBurst"] == "5"
-    minutes = {"50min": 50, "4h": 240, "5min": 5, "20min": 20}
+    minutes = {"50min": 50, "15h": 900, "5min": 5, "20min": 20}
     interval, pause = minutes[unit["Unit.StartLimitIntervalSec"]], minutes[unit["Service.RestartSec"]]
-    # The fifth start lies within the interval, whatever a run of retries took before (30 s each).
-    assert 5 * (pause + 1) < interval
+    burst = int(unit["Unit.StartLimitBurst"])
+    assert burst == {"sync": 5, "maintain": 40}[verb]
+    # The last start lies within the interval, whatever a run of retries took before (30 s each).
+    assert burst * (pause + 1) < interval
+    # Maintenance outlasts the longest sync.
+    assert verb == "sync" or burst * pause > 12 * 60
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_unit_wakes_somebody_has_a_limit_and_carries_no_secret(verb: str) -> None:
+    unit = unit_of(f"systemd/dicom-etl-{verb}.service")
+    assert unit["Unit.OnFailure"] == "dicom-etl-failed@%n.service"
+    assert unit["Service.RuntimeMaxSec"] == "12h"
+    # RuntimeMaxSec= has no effect in a oneshot.
+    assert unit["Service.Type"] == "exec"
+    assert unit["Service.EnvironmentFile"] == "-/etc/dicom-etl/env"
+    assert [key for key in unit if key.startswith("Service.Environment")] == ["Service.EnvironmentFile"]
+    assert unit["Service.StateDirectory"] == "dicom-etl"
+    handler = unit_of("systemd/dicom-etl-failed@.service")
+    assert handler["Service.ExecStart"] == "/opt/dicom-etl/bin/dicom-etl-failed %i"
 
 
 def test_the_timers_fire_hourly_and_daily_and_make_up_for_a_machine_that_was_off() -> None:
@@ -701,14 +835,20 @@ def verified_by_systemd(folder: Path, change: Callable[[str], str]) -> subproces
     names = []
     for path in sorted((DEPLOY / "systemd").iterdir()):
         text = path.read_text(encoding="utf-8").replace(PROGRAM, sys.executable)
-        (folder / path.name).write_text(change(text), encoding="utf-8")
-        names.append(str(folder / path.name))
+        text = text.replace("/opt/dicom-etl/bin", str(DEPLOY / "bin"))
+        if path.suffix == ".conf":
+            place = folder / "dicom-etl-sync.service.d" / path.name
+            place.parent.mkdir()
+        else:
+            place = folder / path.name
+            names.append(str(place))
+        place.write_text(change(text), encoding="utf-8")
     return subprocess.run([program, "verify", "--man=no", *names], capture_output=True, text=True, check=False)
 
 
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     done = verified_by_systemd(tmp_path, lambda text: text)
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 6
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -718,6 +858,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         ("*:20:00 UTC", "*:99:00 UTC", "Failed to parse calendar specification"),
         ("StartLimitBurst", "StartLimitBust", "'StartLimitBust'"),
         ("Type=exec", "Type=exce", "Failed to parse service type"),
+        ("LoadCredential", "LoadCredentail", "'LoadCredentail'"),
     ],
 )
 def test_systemd_complains_of_a_unit_that_is_wrong(right: str, wrong: str, complaint: str, tmp_path: Path) -> None:

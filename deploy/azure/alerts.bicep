@@ -1,0 +1,176 @@
+// Who is woken when the pipelines of Data Factory fail. Data Factory sees success or failure and no exit code, so the
+// urgency follows from the retries: three failed tries within an hour, maintenance that failed after its retries, or
+// three hours without a sync that succeeded, also when nothing ran at all.
+// az deployment group create --resource-group G --template-file alerts.bicep --parameters ...
+
+@description('The data factory that runs dicom_etl_sync and dicom_etl_maintain, in this resource group')
+param factoryName string
+
+@description('Resource id of the Log Analytics workspace that gets the runs of the pipelines')
+param logWorkspaceId string
+
+@description('Address of the people on call')
+param onCallEmail string
+
+@description('Region of the Log Analytics workspace')
+param location string = resourceGroup().location
+
+resource factory 'Microsoft.DataFactory/factories@2018-06-01' existing = {
+  name: factoryName
+}
+
+resource onCall 'Microsoft.Insights/actionGroups@2023-01-01' = {
+  name: 'dicom-etl-on-call'
+  location: 'global'
+  properties: {
+    groupShortName: 'dicom-etl'
+    enabled: true
+    emailReceivers: [
+      {
+        name: 'on call'
+        emailAddress: onCallEmail
+        useCommonAlertSchema: true
+      }
+    ]
+  }
+}
+
+resource pipelineRuns 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
+  name: 'dicom-etl-pipeline-runs'
+  scope: factory
+  properties: {
+    workspaceId: logWorkspaceId
+    logAnalyticsDestinationType: 'Dedicated'
+    logs: [
+      {
+        category: 'PipelineRuns'
+        enabled: true
+      }
+    ]
+  }
+}
+
+resource syncFails 'Microsoft.Insights/metricAlerts@2018-03-01' = {
+  name: 'dicom-etl-sync-fails'
+  location: 'global'
+  properties: {
+    description: 'dicom_etl_sync failed three times within an hour'
+    severity: 1
+    enabled: true
+    scopes: [
+      factory.id
+    ]
+    evaluationFrequency: 'PT5M'
+    windowSize: 'PT1H'
+    criteria: {
+      'odata.type': 'Microsoft.Azure.Monitor.SingleResourceMultipleMetricCriteria'
+      allOf: [
+        {
+          name: 'failed'
+          criterionType: 'StaticThresholdCriterion'
+          metricNamespace: 'Microsoft.DataFactory/factories'
+          metricName: 'PipelineFailedRuns'
+          dimensions: [
+            {
+              name: 'Name'
+              operator: 'Include'
+              values: [
+                'dicom_etl_sync'
+              ]
+            }
+          ]
+          operator: 'GreaterThanOrEqual'
+          threshold: 3
+          timeAggregation: 'Total'
+        }
+      ]
+    }
+    actions: [
+      {
+        actionGroupId: onCall.id
+      }
+    ]
+  }
+}
+
+resource maintainFails 'Microsoft.Insights/metricAlerts@2018-03-01' = {
+  name: 'dicom-etl-maintain-fails'
+  location: 'global'
+  properties: {
+    description: 'dicom_etl_maintain failed after its four retries'
+    severity: 2
+    enabled: true
+    scopes: [
+      factory.id
+    ]
+    evaluationFrequency: 'PT5M'
+    windowSize: 'PT1H'
+    criteria: {
+      'odata.type': 'Microsoft.Azure.Monitor.SingleResourceMultipleMetricCriteria'
+      allOf: [
+        {
+          name: 'failed'
+          criterionType: 'StaticThresholdCriterion'
+          metricNamespace: 'Microsoft.DataFactory/factories'
+          metricName: 'PipelineFailedRuns'
+          dimensions: [
+            {
+              name: 'Name'
+              operator: 'Include'
+              values: [
+                'dicom_etl_maintain'
+              ]
+            }
+          ]
+          operator: 'GreaterThanOrEqual'
+          threshold: 1
+          timeAggregation: 'Total'
+        }
+      ]
+    }
+    actions: [
+      {
+        actionGroupId: onCall.id
+      }
+    ]
+  }
+}
+
+resource syncBehind 'Microsoft.Insights/scheduledQueryRules@2022-06-15' = {
+  name: 'dicom-etl-sync-behind'
+  location: location
+  properties: {
+    description: 'No dicom_etl_sync succeeded within three hours'
+    severity: 1
+    enabled: true
+    scopes: [
+      logWorkspaceId
+    ]
+    evaluationFrequency: 'PT15M'
+    windowSize: 'PT3H'
+    criteria: {
+      allOf: [
+        {
+          query: 'ADFPipelineRun | where PipelineName == "dicom_etl_sync" and Status == "Succeeded"'
+          timeAggregation: 'Count'
+          operator: 'LessThan'
+          threshold: 1
+          failingPeriods: {
+            numberOfEvaluationPeriods: 1
+            minFailingPeriodsToAlert: 1
+          }
+        }
+      ]
+    }
+    // The table appears with the first run.
+    skipQueryValidation: true
+    actions: {
+      actionGroups: [
+        onCall.id
+      ]
+    }
+  }
+  dependsOn: [
+    pipelineRuns
+  ]
+}
