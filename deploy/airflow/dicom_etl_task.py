@@ -17,7 +17,7 @@ try:  # Airflow 3.2
 except ImportError:
     from airflow.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
-PROGRAM = os.environ.get("DICOM_ETL_PROGRAM", "/opt/dicom-etl/.venv/bin/dicom-etl")
+PROGRAM = os.environ.get("DICOM_ETL_PROGRAM", "/opt/dicom-etl/bin/dicom-etl")
 SYNC = f"{PROGRAM} sync --config /etc/dicom-etl/config.toml --log-format json"
 MAINTAIN = f"{PROGRAM} maintain --config /etc/dicom-etl/config.toml --log-format json"
 

@@ -22,5 +22,8 @@ for folder in deploy/kubernetes "$here/pushed"; do
 done
 grep -q '/push/push.py' "$here/made.yaml"
 sed 's/terminationMessagePolicy/terminationMesagePolicy/' "$here/made.yaml" > "$here/broken.yaml"
-! "$here/bin/kubernetes-validate" --strict -k 1.32 "$here/broken.yaml" >/dev/null 2>&1
+if "$here/bin/kubernetes-validate" --strict -k 1.32 "$here/broken.yaml" >/dev/null 2>&1; then
+    echo "test-kubernetes: a misspelt field was not refused" >&2
+    exit 1
+fi
 echo "test-kubernetes: all accepted, and a misspelt field refused"

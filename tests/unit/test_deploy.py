@@ -34,7 +34,7 @@ from dicom_etl.core.timerange import format_instant
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-PROGRAM = "/opt/dicom-etl/.venv/bin/dicom-etl"
+PROGRAM = "/opt/dicom-etl/bin/dicom-etl"
 MINUTES = 60 * 10_000_000
 
 FILES = [
@@ -705,6 +705,7 @@ def test_the_bundle_runs_hourly_one_at_a_time_with_bounded_retries() -> None:
     for databricks_job in jobs.values():
         assert databricks_job["max_concurrent_runs"] == 1
         assert databricks_job["schedule"]["timezone_id"] == "UTC"
+        assert databricks_job["email_notifications"] == {"on_failure": ["${var.on_call}"]}
         (task,) = databricks_job["tasks"]
         assert (task["max_retries"], task["min_retry_interval_millis"]) == (4, 600_000)
         script = DEPLOY / "databricks/resources" / task["spark_python_task"]["python_file"]
@@ -834,7 +835,7 @@ def verified_by_systemd(folder: Path, change: Callable[[str], str]) -> subproces
         pytest.skip("no systemd-analyze on this machine")
     names = []
     for path in sorted((DEPLOY / "systemd").iterdir()):
-        text = path.read_text(encoding="utf-8").replace(PROGRAM, sys.executable)
+        text = path.read_text(encoding="utf-8").replace(f"{PROGRAM} ", f"{sys.executable} ")
         text = text.replace("/opt/dicom-etl/bin", str(DEPLOY / "bin"))
         if path.suffix == ".conf":
             place = folder / "dicom-etl-sync.service.d" / path.name
@@ -910,6 +911,48 @@ def test_a_role_on_the_wrong_container_is_caught() -> None:
     at = text.index("resource researchersReadShared")
     wrong = text[:at] + text[at:].replace("sharedContainer", "privateContainer")
     assert set(assignments(wrong)) - ASSIGNED == {("privateContainer", "researchersGroupId", "storageBlobDataReader")}
+
+
+# ---- who is woken, and the one layout ---------------------------------------------------------------------------
+
+
+def test_the_alerts_in_azure_name_the_pipelines_that_are_there() -> None:
+    text = text_of("azure/alerts.bicep")
+    pipelines = {json_of(f"datafactory/pipeline/dicom_etl_{verb}.json")["name"] for verb in VERBS}
+    assert set(re.findall(r"^ +'(dicom_etl_\w+)'$", text, re.MULTILINE)) == pipelines
+    assert re.findall(r'PipelineName == "(\w+)"', text) == ["dicom_etl_sync"]
+    # Both metric alerts and the query tell the same people.
+    assert text.count("onCall.id") == 3
+
+
+def test_the_alerts_in_kubernetes_name_the_cron_jobs_that_are_there() -> None:
+    (rule,) = yaml_documents(text_of("kubernetes/alerts/prometheus-rule.yaml"))
+    (group,) = rule["spec"]["groups"]
+    expressions = {one["alert"]: one["expr"] for one in group["rules"]}
+    assert sorted(expressions) == [
+        "DicomJobFailed", "DicomMaintainBehind", "DicomSyncBehind", "DicomSyncNeverSucceeded",
+    ]  # fmt: skip
+    names = {job["metadata"]["name"] for job in cron_jobs()}
+    assert {name for text in expressions.values() for name in re.findall(r'cronjob="(.+?)"', text)} == names
+    (pattern,) = re.findall(r'job_name=~"(.+?)"', expressions["DicomJobFailed"])
+    assert all(re.fullmatch(pattern, f"{name}-29334200") for name in names)
+
+
+def test_one_layout_stands_in_every_file() -> None:
+    """/etc/dicom-etl, /opt/dicom-etl, /var/lib/dicom-etl, /var/log/dicom-etl, and nothing beside them."""
+    ours = r"/(?:etc|opt|var/lib|var/log)/dicom-etl(?![\w.-])"
+    allowed = rf"{ours}|/etc/(?:cron|logrotate)\.d/dicom-etl|/etc/systemd/system/"
+    places = r"/(?:etc|opt|var)/(?!lib/apt)[\w./-]*"
+    found = {name: re.findall(places, text_of(name)) for name in FILES}
+    assert sum(map(len, found.values())) > 40
+    assert {name: odd for name, paths in found.items() if (odd := [p for p in paths if not re.match(allowed, p)])} == {}
+    # The broken twin.
+    assert not re.match(allowed, "/etc/dicom-etl.toml")
+
+
+def test_the_logs_of_cron_are_rotated() -> None:
+    assert "/var/log/dicom-etl/*.log {" in text_of("cron/logrotate")
+    assert "log=${DICOM_ETL_LOGS:-/var/log/dicom-etl}/$1.log" in text_of("bin/dicom-etl-cron")
 
 
 # ---- the reader of YAML -----------------------------------------------------------------------------------------
