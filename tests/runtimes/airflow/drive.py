@@ -3,6 +3,7 @@ drive.py FOLDER DAG DATE runs the DAG once with one retry, without a pause, and 
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from datetime import datetime, timedelta
@@ -34,8 +35,8 @@ def run(dag: Any, moment: datetime) -> str:
     """The state in which a run of the DAG for that moment ends; every task has one retry, at once."""
     for task in dag.task_dict.values():
         task.retries, task.retry_delay = min(task.retries, 1), timedelta(0)
-    # Its first argument is execution_date in Airflow 2 and logical_date in Airflow 3.
-    return str(dag.test(moment).state)
+    names = inspect.signature(dag.test).parameters
+    return str(dag.test(**{"logical_date" if "logical_date" in names else "execution_date": moment}).state)
 
 
 def main(folder: str, dag_id: str = "", date: str = "") -> None:
