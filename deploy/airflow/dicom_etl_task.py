@@ -28,7 +28,9 @@ WORTH_TRYING_AGAIN = (74, 75, 130, 143)
 def tell(context: Any) -> None:
     """Tell a person that a task has failed for good: what a retry may cure was tried again until then."""
     task = context["task_instance"]
-    text = f"dicom-etl: task {task.task_id} of DAG {task.dag_id} has failed: {context.get('exception')}\n"
+    # Airflow 3.0 and 3.1 may give no exception to a callback.
+    reason = context.get("exception") or DicomEtl.ended or "see its log"
+    text = f"dicom-etl: task {task.task_id} of DAG {task.dag_id} has failed: {reason}\n"
     command = os.environ.get("DICOM_ETL_NOTIFY", "")
     if not command:
         logging.getLogger(__name__).error("DICOM_ETL_NOTIFY is not set, nobody is told: %s", text)
@@ -51,15 +53,22 @@ MAINTAIN_RETRIES = 80
 class DicomEtl(BashOperator):
     """A command of dicom-etl; it is tried again only when its exit code says that waiting may help."""
 
+    # Of the class: Airflow 3.0 executes a copy of the task, and a process runs one task.
+    ended = ""
+
     def execute(self, context: Any) -> Any:
         try:
             return super().execute(context)
         except AirflowException as error:
             process = self.subprocess_hook.sub_process
-            if process is None or process.returncode < 0 or process.returncode in WORTH_TRYING_AGAIN:
+            if process is None or process.returncode < 0:
                 raise
-            raise AirflowFailException(f"dicom-etl ended with {process.returncode}: not tried again") from error
+            DicomEtl.ended = f"dicom-etl ended with {process.returncode}"
+            if process.returncode in WORTH_TRYING_AGAIN:
+                raise
+            raise AirflowFailException(f"{DicomEtl.ended}: not tried again") from error
         except AirflowTaskTimeout as error:
             # The SIGTERM that releases the claim.
             self.on_kill()
-            raise AirflowFailException(f"dicom-etl took longer than {self.execution_timeout}") from error
+            DicomEtl.ended = f"dicom-etl took longer than {self.execution_timeout}"
+            raise AirflowFailException(DicomEtl.ended) from error
