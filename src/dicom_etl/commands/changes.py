@@ -14,13 +14,15 @@ from dicom_etl.commands.views import shared_as_of
 from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.core.errors import DataError, UsageError
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.core.timerange import EPOCH
+from dicom_etl.core.timerange import EPOCH, TICKS_PER_MICROSECOND, from_datetime
 from dicom_etl.lake.ledger import Run, covered
 from dicom_etl.lake.open import existing_lake, refuse_incomplete
 from dicom_etl.lake.past import When, last_run, readable, run_at
+from dicom_etl.lake.rejected import Reject, newest_of, read_history, refusals
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.statistics import shared_rows
-from dicom_etl.tables.changes import Span, changed_by_entries, differences
+from dicom_etl.lake.voids import void_until, voids_among
+from dicom_etl.tables.changes import Span, Unused, changed_by_entries, differences
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.session import Engine
 from dicom_etl.tables.merge import read_table
@@ -94,11 +96,13 @@ def _states_by_entries(spark: SparkSession, snapshot: LakeSnapshot, asked: Betwe
     repaired = [r.run_id for r in runs if r.verb in ("repair", "adopt") and r.status == "succeeded"]
     if any(asked.since.run_id < run_id <= asked.until.run_id for run_id in repaired):
         raise _cannot_tell("a repair or an adoption came in between, which no entry of the feed tells of")
+    # Before the look at `change`: a reject that is written in between is of a run after ``until``.
+    unused = unused_entries(read_history(snapshot.table("rejected"), asked.until.run_id))
     entries = read_table(spark, snapshot.lake.path("change"))
     with named_errors("change"):
         counts = {row["runId"]: row["count"] for row in entries.groupBy("runId").count().collect()}
         span = span_of(runs, counts, asked)
-        changed = changed_by_entries(entries, read_table(spark, snapshot.lake.path("rejected")), span)
+        changed = changed_by_entries(entries, unused, span)
         unknown = changed.where(F.col("wasPresent").isNull() | F.col("isPresent").isNull()).count()
     if unknown:
         raise _cannot_tell(f"of {unknown} instances it is not known what run {asked.since.run_id} left")
@@ -106,6 +110,17 @@ def _states_by_entries(spark: SparkSession, snapshot: LakeSnapshot, asked: Betwe
         changed.where(f"{side}Present").select(*INSTANCE_KEY, F.col(f"{side}Sequence").alias("sequence"))
         for side in ("was", "is")
     ]
+
+
+def unused_entries(history: Sequence[Reject]) -> Unused:
+    """What rows of `rejected`, from the oldest to the newest, say of entries that had no effect."""
+    return Unused(
+        void_until(voids_among(newest_of(history))),
+        [
+            (one.sequence, from_datetime(one.timestamp) // TICKS_PER_MICROSECOND, one.from_run, one.usable_run)
+            for one in refusals(history)
+        ],
+    )
 
 
 def span_of(runs: Sequence[Run], counts: dict[int, int], asked: Between) -> Span:

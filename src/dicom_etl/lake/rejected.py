@@ -116,12 +116,48 @@ def closed_among(rejected: DeltaTable, unusable: Iterable[InvalidEntry]) -> froz
 
 def read_newest(rejected: DeltaTable) -> list[Reject]:
     """The newest row of each sequence, whatever its status, by sequence."""
+    return newest_of(read_history(rejected))
+
+
+def read_history(rejected: DeltaTable, until_run: int | None = None) -> list[Reject]:
+    """All rows, or those of the run ``until_run`` and of earlier ones, from the oldest to the newest."""
     rows = read_rows(rejected, rejected_schema().names)
     rejects = [Reject(*row.values()) for row in rows.to_pylist()]
     # Rows of one run stand in one file, in their order; sorting is stable.
     rejects.sort(key=lambda r: (r.run_id, r.recorded_at))
-    newest = {reject.sequence: reject for reject in rejects}
+    return [one for one in rejects if until_run is None or one.run_id <= until_run]
+
+
+def newest_of(history: Iterable[Reject]) -> list[Reject]:
+    """The newest row of each sequence, by sequence, of rows from the oldest to the newest."""
+    newest = {reject.sequence: reject for reject in history}
     return [newest[sequence] for sequence in sorted(newest)]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The runs that could not use an entry: from ``from_run`` on, before ``usable_run`` (None: to the end)."""
+
+    sequence: int
+    timestamp: datetime
+    from_run: int
+    usable_run: int | None
+
+
+def refusals(history: Iterable[Reject]) -> list[Refusal]:
+    """For each entry that was rejected once, which runs could not use it; ``history`` from the oldest to the newest.
+
+    An entry is known by its time too: a service that was restored gives its sequences again. A run before ``from_run``
+    may have used it: a later one has read it again, from a page that was bad.
+    """
+    found: dict[tuple[int, datetime], Refusal] = {}
+    for row in history:
+        key = (row.sequence, row.timestamp)
+        if row.status == "open":
+            found.setdefault(key, Refusal(*key, row.run_id, None))
+        elif row.status == "resolved" and key in found and found[key].usable_run is None:
+            found[key] = replace(found[key], usable_run=row.run_id)
+    return list(found.values())
 
 
 def append_rejects(

@@ -19,7 +19,11 @@ Key = tuple[str, str, str, str]
 
 def read_voids(rejected: DeltaTable) -> list[Reject]:
     """The voids that hold, by sequence; few. Raises as ``read_rows`` does."""
-    newest = read_newest(rejected)
+    return voids_among(read_newest(rejected))
+
+
+def voids_among(newest: Iterable[Reject]) -> list[Reject]:
+    """The voids of keys among the newest rows of ``rejected``."""
     return [r for r in newest if r.status == "void" and r.reason == UID_CHANGED and None not in _key(r)]
 
 

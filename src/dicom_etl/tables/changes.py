@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,8 +10,9 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from dicom_etl.core.attributes import INSTANCE_KEY
-from dicom_etl.core.reasons import UID_CHANGED
+from dicom_etl.tables.engine.frames import local_rows
 from dicom_etl.tables.schema import INSTANCE, Table
+from dicom_etl.tables.voids import Key, void_rows
 
 # The columns of an answer; those of the key that a table has not are null, and so is the sequence but in `instance`.
 COLUMNS = ("table", "action", *INSTANCE_KEY, "sequence")
@@ -55,14 +57,26 @@ class Span:
     unfinished: tuple[int, ...] = ()
 
 
-def changed_by_entries(changes: DataFrame, rejected: DataFrame, span: Span) -> DataFrame:
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """Entries without an effect of their own, as the run ``until`` knew them.
+
+    ``voids``: by key the sequence up to which its entries count as Deleted. ``refused``: sequence, microseconds since
+    1970, the first run that could not use the entry, and the run that could again (None: no run).
+    """
+
+    voids: Mapping[Key, int]
+    refused: Sequence[tuple[int, int, int, int | None]]
+
+
+def changed_by_entries(changes: DataFrame, unused: Unused, span: Span) -> DataFrame:
     """INSTANCE_KEY, ``wasPresent``, ``wasSequence``, ``isPresent``, ``isSequence``: what became of each instance.
 
     Of those of which an entry was used in the span. Null in ``wasPresent`` or ``isPresent``: it cannot be told.
     """
     entries = changes.where((F.col("runId") > span.floor) & (F.col("runId") <= span.until))
     done = entries.where(~F.col("runId").isin(*span.unfinished)) if span.unfinished else entries
-    used = _effects(done, rejected)
+    used = _effects(done, unused)
     touched = used.where(F.col("runId") > span.since).select(*INSTANCE_KEY).distinct()
     # Of all effects: one of a lower sequence, from an old range that was read again, has changed no newer row.
     after = _states(used, "is").join(touched, on=list(INSTANCE_KEY), how="left_semi")
@@ -74,23 +88,27 @@ def changed_by_entries(changes: DataFrame, rejected: DataFrame, span: Span) -> D
     )
 
 
-def _effects(entries: DataFrame, rejected: DataFrame) -> DataFrame:
+def _effects(entries: DataFrame, unused: Unused) -> DataFrame:
     """INSTANCE_KEY, ``runId``, ``sequence``, ``present``: what each run made of an instance, as the fold has it."""
-    resolved = F.min(F.when(F.col("status") == "resolved", F.col("runId")))
-    refused = rejected.groupBy("sequence").agg(resolved.alias("_usable"), F.lit(True).alias("_refused"))
     last = Window.partitionBy(*INSTANCE_KEY, "runId").orderBy(F.col("sequence").desc())
-    ours = entries.where(F.col("state").isin("Current", "Replaced", "Deleted"))
-    for name in INSTANCE_KEY:
-        ours = ours.where(F.col(name).isNotNull())
-    slim = ours.select(*INSTANCE_KEY, "runId", "sequence", "state").withColumn("_place", F.row_number().over(last))
-    decided = slim.where((F.col("_place") == 1) & (F.col("state") != "Replaced")).join(refused, "sequence", "left")
+    ours = entries.where(F.col("state").isin("Current", "Replaced", "Deleted")).dropna(subset=list(INSTANCE_KEY))
+    slim = ours.select(*INSTANCE_KEY, "runId", "sequence", "state", F.unix_micros("timestamp").alias("_micros"))
+    placed = slim.withColumn("_place", F.row_number().over(last))
+    decided = placed.where((F.col("_place") == 1) & (F.col("state") != "Replaced"))
     # Keys that a repair, of before ``floor``, has found to be gone: the feed goes on showing their old entries.
-    void = rejected.where((F.col("status") == "void") & (F.col("reason") == UID_CHANGED))
-    until = void.groupBy(*INSTANCE_KEY).agg(F.max("sequence").alias("_until"))
-    known = decided.join(until, on=list(INSTANCE_KEY), how="left")
-    present = (F.col("state") != "Deleted") & ~F.coalesce(F.col("sequence") <= F.col("_until"), F.lit(False))
-    usable = F.col("_refused").isNull() | (F.col("runId") >= F.col("_usable")) | ~F.col("present")
+    voids = F.broadcast(void_rows(entries.sparkSession, unused.voids))
+    known = decided.join(voids, on=list(INSTANCE_KEY), how="left").join(
+        F.broadcast(_refused_rows(entries, unused)), on=["sequence", "_micros"], how="left"
+    )
+    present = (F.col("state") != "Deleted") & ~F.coalesce(F.col("sequence") <= F.col("voidUntil"), F.lit(False))
+    refused = (F.col("runId") >= F.col("_from")) & F.coalesce(F.col("runId") < F.col("_usable"), F.lit(True))
+    usable = ~F.coalesce(refused, F.lit(False)) | ~F.col("present")
     return known.withColumn("present", present).where(usable).select(*INSTANCE_KEY, "runId", "sequence", "present")
+
+
+def _refused_rows(entries: DataFrame, unused: Unused) -> DataFrame:
+    columns = dict.fromkeys(("sequence", "_micros", "_from", "_usable"), "long")
+    return local_rows(entries.sparkSession, unused.refused, **columns)
 
 
 def _states(effects: DataFrame, prefix: str) -> DataFrame:

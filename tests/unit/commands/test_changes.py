@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from dicom_etl.commands.changes import Between, between, span_of
+from dicom_etl.commands.changes import Between, between, span_of, unused_entries
 from dicom_etl.core.errors import DataError, UsageError
 from dicom_etl.core.timerange import TICKS_PER_SECOND
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.past import When
+from dicom_etl.lake.rejected import Reject, closed_rejects
+from dicom_etl.tables.changes import Unused
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOUR = 3600 * TICKS_PER_SECOND
@@ -69,3 +71,37 @@ def test_runs_are_compared_forwards() -> None:
     assert between(RUNS, When(run_id=2), None) == Between(RUNS[1], RUNS[4])
     with pytest.raises(UsageError, match=r"^--until: run 1 comes before run 2"):
         between(RUNS, When(run_id=2), When(run_id=1))
+
+
+EPOCH_MICROS = 1_769_860_800_000_000  # NOON
+KEY = ("p", "1.1", "1.1.1", "1.1.1.1")
+
+
+def reject(run_id: int, sequence: int, *, reason: str = "metadata-missing", minutes: int = 0) -> Reject:
+    return Reject(run_id, sequence, NOON + timedelta(minutes=minutes), *KEY, reason, "open", NOON)
+
+
+def closed(row: Reject, run_id: int, status: Any = "resolved") -> Reject:
+    (done,) = closed_rejects([row], run_id=run_id, recorded_at=NOON, status=status)
+    return done
+
+
+def test_an_entry_is_refused_from_the_run_that_rejected_it_until_one_could_use_it() -> None:
+    """Run 3 used 50, and run 8 read it again from a bad page: what run 3 did stands. An operator's void heals none."""
+    history = [reject(2, 40), closed(reject(2, 40), 5), closed(reject(2, 40), 6), reject(8, 50), reject(9, 60)]
+    history = [*history, reject(9, 50), closed(reject(9, 60), 10, "void")]
+    assert unused_entries(history) == Unused(
+        {}, [(40, EPOCH_MICROS, 2, 5), (50, EPOCH_MICROS, 8, None), (60, EPOCH_MICROS, 9, None)]
+    )
+
+
+def test_a_sequence_that_a_restored_service_gave_again_is_another_entry() -> None:
+    history = [reject(2, 500), closed(reject(2, 500), 3), reject(7, 500, minutes=1)]
+    assert unused_entries(history).refused == [(500, EPOCH_MICROS, 2, 3), (500, EPOCH_MICROS + 60_000_000, 7, None)]
+
+
+def test_a_void_holds_as_long_as_its_row_is_the_newest_of_its_sequence() -> None:
+    """A rebuild after the service went back has settled that of 70; a void is no reject that waits for a run."""
+    first, second = (closed(reject(2, number, reason="uid-changed"), 2, "void") for number in (70, 60))
+    assert unused_entries([first, second]) == Unused({KEY: 70}, [])
+    assert unused_entries([first, second, closed(first, 9)]) == Unused({KEY: 60}, [])

@@ -21,6 +21,7 @@ from dicom_etl.lake.rejected import (
     closed_among,
     closed_rejects,
     new_rejects,
+    read_history,
     read_newest,
     read_open,
     rejected_schema,
@@ -188,3 +189,11 @@ def test_a_closed_reject_keeps_the_text_of_why(path: str) -> None:
     assert [reject.sequence for reject in read_open(newest(path))] == [18]
     assert newest(path).version() == 5, "a column, and four commits of rows"
     assert {file.stat().st_mode & 0o777 for file in Path(path).rglob("*") if file.is_file()} == {0o600}
+
+
+def test_the_rows_that_a_run_knew_are_those_of_it_and_of_earlier_ones(path: str) -> None:
+    """Run 30 closed what run 3 had rejected: run 20 did not know of that."""
+    append(path, 3, new_rejects([BAD], run_id=3, recorded_at=AT))
+    append(path, 30, closed_rejects(read_open(newest(path)), run_id=30, recorded_at=AT, status="void"))
+    assert [(row.run_id, row.status) for row in read_history(newest(path))] == [(3, "open"), (30, "void")]
+    assert [(row.run_id, row.status) for row in read_history(newest(path), 20)] == [(3, "open")]
