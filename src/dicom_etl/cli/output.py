@@ -14,6 +14,7 @@ from rich.text import Text
 
 from dicom_etl.cli.jsonlines import as_text, print_json
 from dicom_etl.cli.screen import console, on_terminal, plain, side_by_side
+from dicom_etl.core.errors import OutputClosed
 
 RowFormat = Literal["table", "csv", "json"]
 
@@ -30,7 +31,15 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], row_format
 
     Columns without names are printed without a header. CSV and JSON hold the values as they are, a table `plain` ones.
     On a terminal long values are cut; where it is too narrow for a table, each row is a block with one value a line.
+    Raises OutputClosed when the reader of standard output has stopped.
     """
+    try:
+        _print_rows(columns, rows, row_format)
+    except BrokenPipeError as error:
+        raise OutputClosed from error
+
+
+def _print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], row_format: RowFormat) -> None:
     if row_format == "json":
         for row in rows:
             print_json(dict(zip(columns, row, strict=True)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -67,7 +67,16 @@ def print_answer(rows: Any, row_format: RowFormat) -> None:
         if len(shown) > _MOST_ROWS:
             click.echo(f"The first {_MOST_ROWS} rows; --format csv or json, or a pipe, has all of them.", err=True)
         return
-    print_rows(rows.columns, (tuple(row) for row in rows.toLocalIterator()), row_format)
+    print_rows(rows.columns, _read(rows), row_format)
+
+
+def _read(rows: Any) -> Iterator[tuple[Any, ...]]:
+    """The rows as Spark gives them. A pipe to Spark that breaks is not the one that we print to."""
+    try:
+        for row in rows.toLocalIterator():
+            yield tuple(row)
+    except BrokenPipeError as error:
+        raise ConnectionAbortedError from error
 
 
 def prompt(show: Callable[[str], None], typed: Callable[[str], str]) -> None:

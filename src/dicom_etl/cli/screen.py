@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dicom_etl.core.errors import OutputClosed
+
 Tone = Literal["good", "attention", "bad"]
 _STYLES: dict[Tone, str] = {"good": "bold green", "attention": "bold yellow", "bad": "bold red"}
 _GAP = 2
@@ -41,9 +43,15 @@ def plain(text: str) -> str:
     return _CONTROL.sub(lambda one: f"\\x{ord(one[0]):02x}", text) if on_terminal() else text
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Not rich's own end of the process, with code 1."""
+        raise OutputClosed
+
+
 def console(width: int | None = None) -> Console:
     """Standard output; colour follows NO_COLOR and the terminal. A value with [brackets] is a value, no markup."""
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    return _Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def print_line(text: str) -> None:

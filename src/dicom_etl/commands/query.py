@@ -20,7 +20,7 @@ from dicom_etl.lake.open import existing_lake, refuse_incomplete
 from dicom_etl.lake.past import When, gone, run_at
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.statistics import shared_rows
-from dicom_etl.tables.engine.errors import condition, file_missing
+from dicom_etl.tables.engine.errors import condition, file_missing, machine_fault
 from dicom_etl.tables.engine.session import Engine
 from dicom_etl.tables.query_gate import NOT_A_QUERY, Judge, kind
 
@@ -35,12 +35,17 @@ class OpenTables:
 
     @contextmanager
     def answer(self, sql: str) -> Iterator[DataFrame]:
-        """The rows that ``sql`` asks for; raises as ``answer`` does."""
+        """The rows that ``sql`` asks for.
+
+        Raises as ``answer`` does; what the machine fails with as ``machine_fault`` names it.
+        """
         try:
             yield _read_only_of(self.snapshot, self.session, sql)
         except (PySparkException, Py4JJavaError) as error:
             if self.run is not None and file_missing(error):  # removed since it was looked for
                 raise gone(self.run) from error
+            if fault := machine_fault(error, "query"):
+                raise fault from error
             # Found out only as the rows are made (1/0, a cast); the message may quote a value, its name does not.
             named = condition(error) if isinstance(error, PySparkException) else None
             raise UsageError(f"query: it failed as it ran ({named or type(error).__name__})") from error

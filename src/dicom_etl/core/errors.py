@@ -92,6 +92,13 @@ class ConfigurationError(DicomEtlError):
     exit_code = 78
 
 
+class OutputClosed(BrokenPipeError):
+    """The reader of standard output has stopped (``| head``): the end of the command, and no failure of it (0).
+
+    Not a plain BrokenPipeError, as which the end of Spark's JVM may come too.
+    """
+
+
 def name_run(error: BaseException, run_id: int) -> None:
     """Let the error, of whatever class, know the run that it ended; the first one named stays."""
     getattr(error, "__dict__", {}).setdefault("run_id", run_id)

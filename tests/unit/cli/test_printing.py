@@ -7,8 +7,15 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+
+from dicom_etl.cli.query import print_answer
+from dicom_etl.core.errors import TemporaryError
+from dicom_etl.tables.engine.errors import named_errors
 
 PRINT = (
     "import sys\n"
@@ -69,3 +76,40 @@ def test_csv_and_json_have_the_very_characters() -> None:
     assert json.loads(on_a_terminal(ESCAPES, "json")) == {"name": ESCAPES}
     assert "red\x1b[31m\x9b2J\x07" in on_a_terminal(ESCAPES, "csv")
     assert "red\x1b[31m" in printed(ESCAPES, "table")[1].decode()
+
+
+@pytest.mark.parametrize("row_format", ["table", "csv", "json"])
+def test_a_reader_that_stops_ends_the_command_well(row_format: str) -> None:
+    """``query … | head``, also where the printing stands among Spark's errors; no line on standard error."""
+    script = (
+        "import sys\n"
+        "from dicom_etl.cli.process import exit_process, run_command\n"
+        "from dicom_etl.cli.output import print_rows\n"
+        "from dicom_etl.tables.engine.errors import named_errors\n"
+        "def command():\n"
+        "    with named_errors('instance'):\n"
+        "        print_rows(['n'], ([str(number) * 50] for number in range(5000)), sys.argv[1])\n"
+        "    return 0\n"
+        "exit_process(run_command(command))\n"
+    )
+    reader, stdout = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", script, row_format], stdout=stdout, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(stdout)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_broken_pipe_to_spark_is_not_the_readers() -> None:
+    """The rows come over a connection of their own: its end is that of the JVM (75)."""
+
+    def broken() -> Iterator[Any]:
+        yield (1,)
+        raise BrokenPipeError
+
+    frame = SimpleNamespace(columns=["n"], toLocalIterator=broken)
+    with pytest.raises(TemporaryError, match="JVM has ended"), named_errors("instance"):
+        print_answer(frame, "csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from delta.exceptions import (
     ConcurrentAppendException,
@@ -18,7 +19,15 @@ from delta.exceptions import (
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark.errors import PySparkException
 
-from dicom_etl.core.errors import ConfigurationError, DataError, DicomEtlError, StorageError, Superseded, TemporaryError
+from dicom_etl.core.errors import (
+    ConfigurationError,
+    DataError,
+    DicomEtlError,
+    OutputClosed,
+    StorageError,
+    Superseded,
+    TemporaryError,
+)
 from dicom_etl.tables.engine.jvm import ended_without_memory
 
 # Each on its own: in Delta's Python package none of them is a DeltaConcurrentModificationException.
@@ -38,6 +47,10 @@ _ANOTHER_WROTE = (
 _LOG_SPOILT = ("DeltaFileNotFoundException", "JsonParseException", "JsonEOFException")
 _FILE_SPOILT = ("FileNotFoundException", "FAILED_READ_FILE", "error while reading file", "is not a Parquet file")
 
+_DISK_FULL = ("No space left on device", "Disk quota exceeded")
+# A chain of Java exceptions may end in a circle.
+_MOST_CAUSES = 20
+
 
 @contextmanager
 def named_errors(table: str) -> Iterator[None]:
@@ -52,8 +65,10 @@ def named_errors(table: str) -> Iterator[None]:
         raise Superseded(f"{table}: another run has written; this one stops") from error
     except (PySparkException, Py4JJavaError) as error:
         # Py4JJavaError: what pyspark has no class for, as an aborted job, a file that is gone, a log that is no JSON.
-        description = _description(error)
-        raise _without_jvm(table) if description is None else _to_domain_error(table, *description) from error
+        description = _description(error) or (type(error).__name__, "")
+        raise machine_fault(error, table) or _to_domain_error(table, *description) from error
+    except OutputClosed:
+        raise
     except (Py4JError, ConnectionError, EOFError) as error:  # the last where rows stop coming
         raise _without_jvm(table) from error
 
@@ -70,14 +85,39 @@ def file_missing(error: PySparkException | Py4JJavaError) -> bool:
     return description is not None and any(sign in text for text in description for sign in _FILE_SPOILT)
 
 
+def machine_fault(error: PySparkException | Py4JJavaError, table: str) -> DicomEtlError | None:
+    """Our error when the machine has failed Spark, whatever it worked on; None when something else is wrong.
+
+    StorageError for a full disk, ConfigurationError for a memory that is too small, TemporaryError when the JVM is
+    gone.
+    """
+    description = _description(error)
+    if description is None:
+        return _without_jvm(table)
+    if any(sign in description[1] for sign in _DISK_FULL):
+        return StorageError(f"{table}: the storage is full; free space and run again")
+    return _short_of_memory(table) if "OutOfMemoryError" in description[1] else None
+
+
 def _description(error: PySparkException | Py4JJavaError) -> tuple[str, str] | None:
     """The condition or the Java class, and all that the JVM says; None when it does not answer any more."""
     try:
+        said = "\n".join([str(error), *_causes(error)])
         if isinstance(error, PySparkException):
-            return condition(error) or type(error).__name__, str(error)
-        return str(error.java_exception.getClass().getSimpleName()), str(error)
+            return condition(error) or type(error).__name__, said
+        return str(error.java_exception.getClass().getSimpleName()), said
     except (Py4JError, OSError):
         return None
+
+
+def _causes(error: PySparkException | Py4JJavaError) -> Iterator[str]:
+    """What each Java exception says that lies behind the error: TASK_WRITE_FAILED itself does not name a full disk."""
+    thrown: Any = error.java_exception if isinstance(error, Py4JJavaError) else getattr(error, "_origin", None)
+    for _ in range(_MOST_CAUSES):
+        if thrown is None:
+            return
+        yield str(thrown.toString())
+        thrown = thrown.getCause()
 
 
 def _without_jvm(table: str) -> DicomEtlError:
@@ -91,10 +131,6 @@ def _short_of_memory(table: str) -> ConfigurationError:
 
 
 def _to_domain_error(table: str, what: str, message: str) -> DicomEtlError:
-    if "No space left on device" in message or "Disk quota exceeded" in message:
-        return StorageError(f"{table}: the storage is full; free space and run again")
-    if "OutOfMemoryError" in message:
-        return _short_of_memory(table)
     # A rebuild makes the shared tables only.
     shared = table in ("instance", "series", "study")
     if any(sign in what or sign in message for sign in _LOG_SPOILT):
