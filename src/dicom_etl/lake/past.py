@@ -5,14 +5,16 @@ design/architecture.md: Coverage and the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Self
 from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable
 
+from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import DataError, UsageError
 from dicom_etl.core.timerange import from_datetime, parse_instant
 from dicom_etl.lake.delta.errors import FAILURES, storage_error
@@ -20,6 +22,7 @@ from dicom_etl.lake.delta.table import txn_version
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.snapshot import LakeSnapshot
 
+Clock = Callable[[], datetime]
 SHARED = ("instance", "series", "study")
 
 
@@ -31,19 +34,25 @@ class When:
     as_of: int | None = None
 
     @classmethod
-    def parsed(cls, text: str, option: str) -> Self:
-        """A run's number, or RFC 3339 with a zone. Raises UsageError, which names ``option``, for anything else."""
+    def parsed(cls, text: str, option: str, clock: Clock = utc_now) -> Self:
+        """A run's number, or RFC 3339 with a zone, not after now.
+
+        Raises UsageError, which names ``option``, for anything else.
+        """
         if text.isascii() and text.isdigit():
             return cls(run_id=int(text))
-        return cls(as_of=_instant(text, option))
+        return cls(as_of=_past_instant(text, option, clock))
 
     @classmethod
-    def either(cls, run_id: int | None, as_of: str | None) -> Self | None:
-        """What ``--run`` and ``--as-of`` say; None without both. Raises UsageError for both, or a time that is none."""
+    def either(cls, run_id: int | None, as_of: str | None, clock: Clock = utc_now) -> Self | None:
+        """What ``--run`` and ``--as-of`` say; None without both.
+
+        Raises UsageError for both, or a time that is none or to come.
+        """
         if run_id is not None and as_of is not None:
             raise UsageError("--run and --as-of: give one of them")
         if as_of is not None:
-            return cls(as_of=_instant(as_of, "--as-of"))
+            return cls(as_of=_past_instant(as_of, "--as-of", clock))
         return None if run_id is None else cls(run_id=run_id)
 
 
@@ -139,8 +148,12 @@ def _has_versions(run: Run) -> bool:
     return all(getattr(run, f"{name}_version") is not None for name in SHARED)
 
 
-def _instant(text: str, option: str) -> int:
+def _past_instant(text: str, option: str, clock: Clock) -> int:
     try:
-        return parse_instant(text)
+        ticks = parse_instant(text)
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from error
+    # A run that ends later would change what the same words give.
+    if ticks > from_datetime(clock()):
+        raise UsageError(f"{option}: this time is still to come: name one that has passed, or a run")
+    return ticks

@@ -66,3 +66,14 @@ def test_a_moment_is_a_number_or_a_time() -> None:
             When.parsed(text, "--since")
     with pytest.raises(UsageError, match="give one of them"):
         When.either(1, "2026-01-31T08:00:00Z")
+
+
+def test_a_time_that_is_still_to_come_is_refused() -> None:
+    """Later the same words would name a run that is not there yet; this very moment is over."""
+    clock = NOON.astimezone
+    assert When.either(None, "2026-01-31T12:00:00Z", clock) == When(as_of=from_datetime(NOON))
+    for text in ("2026-01-31T12:00:00.0000001Z", "2036-01-31T12:00:00Z"):
+        with pytest.raises(UsageError, match=r"^--as-of: this time is still to come"):
+            When.either(None, text, clock)
+        with pytest.raises(UsageError, match=r"^--until: this time is still to come"):
+            When.parsed(text, "--until", clock)
