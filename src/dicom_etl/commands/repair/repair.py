@@ -113,6 +113,7 @@ def repair(
     paths = opened.lake.paths
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
+        scratch(paths, spark) as folder,
         Engine(settings.spark, spark, paths) as engine,
         write_session(Resources(settings, client, engine, progress, clock, sleep), "repair", opened) as session,
     ):
@@ -120,7 +121,7 @@ def repair(
         went_back = _went_back(session, rebuild)
         plan = _run_plan(session)
         service = Service(client, settings, clock, progress, metadata)
-        with failure_recorded(session, [plan.stretch]), scratch(paths, spark) as folder:
+        with failure_recorded(session, [plan.stretch]):
             if rebuild:
                 return rebuild_tables(session, plan, service, folder, allowed=allow_removals, went_back=went_back)
             before = snapshot(opened)

@@ -34,14 +34,16 @@ class Scratch:
 
 
 @contextmanager
-def scratch(paths: LakePaths, spark: SparkSession | None) -> Iterator[Scratch]:
+def scratch(paths: LakePaths, spark: SparkSession | None, inside: Path | None = None) -> Iterator[Scratch]:
     """An empty folder, removed with all that it holds at the end.
 
-    It lies on this machine's disk, which a JVM of our own reads too. The executors of a cluster (``spark``) do not:
-    for them it lies below ``lake.private_root``.
+    It lies on this machine's disk, ``inside`` a folder or below the temporary one, which a JVM of our own reads too.
+    The executors of a cluster (``spark``) do not: for them it lies below ``lake.private_root``. Enter it before
+    the JVM starts, so that it is removed when the JVM has ended: one that still writes would make its files again.
     """
     if spark is None or (spark.sparkContext.master or "").startswith("local"):
-        with tempfile.TemporaryDirectory(prefix="dicom-etl-") as name:  # 0700
+        # 0700; what ended the work says more than what cannot be removed
+        with tempfile.TemporaryDirectory(prefix="dicom-etl-", dir=inside, ignore_cleanup_errors=True) as name:
             yield Scratch(local_folder(name, private=True), name)
         return
     uri = f"{paths.private_root}/{_NAME}/{uuid4()}"

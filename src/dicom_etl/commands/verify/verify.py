@@ -160,8 +160,8 @@ def verify(
     snap, paths = snapshot(opened), opened.lake.paths
     with (
         connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
-        Engine(settings.spark, spark, paths) as engine,
         scratch(paths, spark) as folder,
+        Engine(settings.spark, spark, paths) as engine,
     ):
         service = Service(client, settings, clock, progress, metadata)
         inventory = take_inventory(service, folder, comparison_start(opened, settings))
