@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ def _export(settings: Settings, sql: str, to: str, as_json: bool, how: dict[str,
                 "rowsDigest": done.rows_digest,
                 "files": len(done.files),
                 "fileBytes": sum(one.size_bytes for one in done.files),
+                "manifestSha256": done.sha256(),
             }
         )
     else:
@@ -68,12 +70,18 @@ def _export(settings: Settings, sql: str, to: str, as_json: bool, how: dict[str,
         print_line(
             f"exported {counted(done.row_count, 'row')}{files} as of run {done.run_id}; digest {done.rows_digest}"
         )
+        print_line(f"SHA-256 of manifest.json  {done.sha256()}")
     return 0
 
 
 def _check(settings: Settings, folder: Path, as_json: bool) -> int:
     from dicom_etl.commands.export.check import check_export  # noqa: PLC0415
+    from dicom_etl.commands.export.manifest import manifest_sha256, read_manifest  # noqa: PLC0415
 
+    if not as_json:  # before it runs: a folder that somebody else may have written names it
+        print_line(f"statement  {read_manifest(folder).statement}")
+        print_line(f"SHA-256 of manifest.json  {manifest_sha256(folder)}")
+        sys.stdout.flush()
     check = check_export(settings, folder)
     if as_json:
         print_json(check.as_row())

@@ -43,6 +43,7 @@ _PADDING = " \0"
 _UID = re.compile(r"\d[\d.]{0,63}(?<!\.\.)", re.ASCII)
 # The service writes, reads and deletes one every 30 s; a crash leaves it (design/service-protocol.md: Data lake).
 _HEALTH_CHECK = re.compile(r"(^|/)healthCheck/health[^/]*\.txt")
+_FORBIDDEN = "this identity may not read files.root"
 # What pydicom raises on files that are no DICOM, cut or damaged.
 _UNREADABLE = (
     InvalidDicomError, BytesLengthException, EOFError, ValueError, TypeError, LookupError, AttributeError,
@@ -121,11 +122,14 @@ def files_storage(settings: Settings) -> Storage:
 
 
 def recorded_file(path: str, settings: Settings, filesystem_of: FilesystemOf) -> BinaryIO | None:
-    """The file that a filePath names below ``files.root``, open; None when it is not there, or may not be read.
+    """The file that a filePath names below ``files.root``, open; None when it is not there.
 
-    Raises DataError for a path that must not be followed, StorageError when the storage fails.
+    Raises DataError for a path that must not be followed, AccessDenied when this identity may not read the file,
+    StorageError when the storage fails.
     """
-    file, _why = _in_lake(path, settings, filesystem_of, whole=False)
+    file, why = _in_lake(path, settings, filesystem_of, whole=False)
+    if why == _FORBIDDEN:
+        raise AccessDenied(f"{why}: give it that right (in Azure Storage Blob Data Reader), or export without --files")
     return file
 
 
@@ -172,9 +176,12 @@ def _storage(root: str, settings: Settings) -> Storage:
 
 
 def _refuse_strange(path: str) -> None:
-    """Raise DataError for a path that leads out of the root, or to what the service does not keep as data."""
+    """Raise DataError for a path that leads out of the root, or to what the service does not keep as data.
+
+    Also for one with an empty part or a `.`: it would be a second name of a file.
+    """
     parts = re.split(r"[/\\]", path)  # Azure's clients take a backslash for a slash
-    if parts[0] == "" or ".." in parts or "\0" in path:
+    if not {"", ".", ".."}.isdisjoint(parts) or "\0" in path:
         raise DataError("filePath leads out of files.root, where no file of the service lies; it is not followed")
     if _HEALTH_CHECK.search(path):
         raise DataError("filePath names a health-check file of the service, which is no instance")
@@ -186,7 +193,7 @@ def _fallback_reason(error: Exception) -> str | None:
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) or status == 404:
         return "there is no such file below files.root"
     if isinstance(error, PermissionError | AccessDenied | ClientAuthenticationError) or status in (401, 403):
-        return "this identity may not read files.root"
+        return _FORBIDDEN
     return None
 
 

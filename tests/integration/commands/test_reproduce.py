@@ -13,10 +13,14 @@ import pyspark
 import pytest
 
 from dicom_etl.commands.query import answer, open_tables
+from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.core.errors import DataError, UsageError
+from dicom_etl.core.reasons import UID_CHANGED
 from dicom_etl.lake.past import When
+from dicom_etl.lake.rejected import Reject, append_rejects
 from dicom_etl.tables.changes import COLUMNS
 from dicom_etl.tables.compact import purge_changes
+from dicom_etl.tables.header import headers
 from support.site import Site, ticks_at
 from support.story import Story
 
@@ -58,6 +62,12 @@ def test_a_run_is_asked_for_again(story: Story, copy: Site, command: Command) ->
     sql = "SELECT get_json_object(metadata, '$.00100010.Value[0].Alphabetic') = patientName AS same FROM header"
     with answer(copy.settings, sql, spark=copy.spark) as rows:
         same = [row["same"] for row in rows.where("same IS NOT NULL").collect()]
+    adopted = (
+        copy.spark.read.format("delta").load(copy.place("instance")).selectExpr("*", "1 AS Metadata", "2 AS runId")
+    )
+    found = headers(adopted, copy.spark.read.format("delta").load(copy.place("change")))
+    assert (found.columns.count("runId"), "Metadata" in found.columns) == (1, False), "a column of the table's own"
+    assert found.where("runId IS NOT NULL").count() == 26
     assert len(same) > 20
     assert all(same), "the header is the one that the row was made from"
     for when in (When(run_id=3), When(as_of=ticks_at(11))):
@@ -73,6 +83,15 @@ def keys(rows: list[dict[str, Any]], action: str) -> set[tuple[str, ...]]:
     return {(row["sopInstanceUid"], str(row["sequence"])) for row in rows if row["action"] == action}
 
 
+def reject_later(site: Site) -> None:
+    """Run 3 finds an entry that run 2 merged on a bad page; run 9, after what is asked for, voids another's key."""
+    one, other = [row for row in site.rows("change") if (row["runId"], row["state"]) == (2, "Current")][:2]
+    for run_id, row, reason, status in ((3, one, "metadata-missing", "open"), (9, other, UID_CHANGED, "void")):
+        key = [row[name] for name in INSTANCE_KEY]
+        reject = Reject(run_id, row["sequence"], row["timestamp"], *key, reason, status, row["timestamp"])  # type: ignore[arg-type]
+        append_rejects(site.opened("rejected"), [reject], app_id="later/rejected", run_id=run_id, details={})
+
+
 def test_what_two_runs_left_differently(story: Story, copy: Site, command: Command) -> None:
     """By the versions, and by the entries alone when these are gone: the same keys; else 65, and no answer."""
     was, now = (copy.stored_instances(story.chapters[name].runs[-1].instance_version) for name in ("first", "second"))
@@ -85,7 +104,8 @@ def test_what_two_runs_left_differently(story: Story, copy: Site, command: Comma
             if key in was and was[key]["sequence"] != row["sequence"]
         },
     }
-    assert min(len(found) for found in expected.values()) > 2
+    assert expected["inserted"] == {("1.5.1.2", "522"), ("1.7.2.9", "541"), ("1.8.1.1", "542")}
+    assert {name: len(found) for name, found in expected.items()} == {"inserted": 3, "deleted": 10, "updated": 5}
     code, out, err = command(copy, "changes", "--since", "1", "--format", "json")
     rows = [json.loads(line) for line in out.splitlines()]
     assert (code, err, len(rows)) == (0, "", sum(len(found) for found in expected.values()))
@@ -95,7 +115,8 @@ def test_what_two_runs_left_differently(story: Story, copy: Site, command: Comma
     assert (code, out.splitlines()[1]) == (0, "study,updated,Microsoft.Default,1.1,,,")
     assert command(copy, "changes", "--since", "2", "--until", "4", "--format", "csv")[1].count("\n") == 1
     remove_versions(copy, "instance", "study")
-    code, out, err = command(copy, "changes", "--since", "1", "--format", "json")
+    reject_later(copy)
+    code, out, err = command(copy, "changes", "--since", "1", "--until", "4", "--format", "json")
     assert (code, err, [json.loads(line) for line in out.splitlines()]) == (0, "", rows)
     code, out, err = command(copy, "changes", "--since", "1", "--table", "study")
     assert (code, out) == (65, "")
@@ -128,7 +149,8 @@ def test_an_export_can_be_checked_later(story: Story, copy: Site, command: Comma
     assert folder.stat().st_mode & 0o777 == 0o700
     assert json.loads(command(files, "export", "--verify", str(folder), "--json")[1]) == {
         "equalFiles": 1, "changedFiles": [], "missingFiles": [], "unexpectedFiles": [],
-        "versions": "readable", "rows": "equal",
+        "versions": "readable", "rows": "equal", "statement": sql,
+        "manifestSha256": hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest(),
     }  # fmt: skip
     check_files(files, command)
     assert command(files, "export", sql, "--to", str(folder))[2].startswith("--to: the folder is not empty")
@@ -161,4 +183,7 @@ def check_files(files: Site, command: Command) -> None:
     assert (code, out) == (65, "")
     assert err.startswith("1 of 1 files are not there")
     assert command(files, "export", "SELECT 1 AS n", "--to", str(broken), "--files")[0] == 64
+    sql += " UNION ALL SELECT NULL"
+    code, _, err = command(files, "export", sql, "--to", str(broken), "--files")
+    assert (code, err.startswith("1 of 2 rows have no filePath: add WHERE filePath IS NOT NULL")) == (65, True)
     assert [path.name for path in files.folder.iterdir() if "broken" in path.name] == []

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dicom_etl.commands.export import check, export
 from dicom_etl.commands.export.check import check_export
+from dicom_etl.commands.export.export import ExportRequest, appearing, refuse_without_paths, target
 from dicom_etl.commands.export.files import copy_files
-from dicom_etl.commands.export.manifest import Column, ExportedFile, Manifest, copied, read_manifest
-from dicom_etl.commands.export.rows import RowsDigest, listed, writer
-from dicom_etl.core.errors import DataError
+from dicom_etl.commands.export.manifest import Column, ExportedFile, Manifest, copied, manifest_sha256, read_manifest
+from dicom_etl.commands.export.rows import RowsDigest, RowsFormat, listed, read_batches, writer
+from dicom_etl.core.errors import AccessDenied, DataError, StorageError, UsageError
 from dicom_etl.core.settings.load import load_settings
+from dicom_etl.outputs.dicom_file import recorded_file
 
 
 def manifest_of(*files: ExportedFile, result: ExportedFile) -> Manifest:
@@ -45,6 +53,7 @@ def test_an_export_is_equal_as_long_as_nobody_touches_it(folder: Path) -> None:
     found = check_export(None, folder)
     assert (found.equal, found.differs) == (["rows.csv", "files/1.dcm", "files/2.dcm"], False)
     assert (found.versions, found.rows) == ("not reachable", "not compared")
+    assert (found.statement, found.manifest_sha256) == ("SELECT 1", read_manifest(folder).sha256())
 
 
 def test_what_differs_is_named(folder: Path) -> None:
@@ -133,3 +142,181 @@ def test_files_are_copied_with_their_digests_or_not_at_all(tmp_path: Path) -> No
     with pytest.raises(DataError, match=r"leads out of files\.root"):
         copy_files({"../1_1.dcm"}, settings, to)
     assert json.loads(manifest_of(*found, result=found[0]).encoded())["files"][0]["sizeBytes"] == 3
+
+
+ROWS = pa.RecordBatch.from_pydict({"name": ["Smith\nJohn", 'a "b"', "", None]})
+
+
+def exported(folder: Path, rows_format: RowsFormat, kept: int = 4) -> Path:
+    """An export that says it has all of ROWS; its file has the first ``kept``, with size and SHA-256 to match."""
+    folder.mkdir()
+    name, digest, rows = f"rows.{rows_format}", RowsDigest(), ROWS.slice(0, kept)
+    digest.add(listed(ROWS))
+    with (folder / name).open("wb") as sink, writer(rows_format, sink, ROWS.schema) as written:
+        written.write(rows, listed(rows))
+    with (folder / name).open("rb") as file:
+        manifest = manifest_of(result=copied(file, name))
+    edited = json.loads(manifest.encoded()) | {"rowCount": digest.count, "rowsDigest": digest.hexdigest()}
+    (folder / "manifest.json").write_text(json.dumps(edited))
+    return folder
+
+
+@pytest.mark.parametrize("rows_format", ["parquet", "csv"])
+def test_a_row_that_was_taken_out_is_seen_although_the_hash_was_corrected(
+    tmp_path: Path, rows_format: RowsFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows themselves are counted, of Parquet digested; by the SHA-256 alone, the broken twin, it passes."""
+    whole, cut = exported(tmp_path / "whole", rows_format), exported(tmp_path / "cut", rows_format, kept=3)
+    assert check_export(None, whole).differs is False
+    assert check_export(None, cut).changed == [f"rows.{rows_format}"]
+    assert manifest_sha256(whole) != manifest_sha256(cut)
+    monkeypatch.setattr(check, "_as_counted", lambda *_: True)
+    assert check_export(None, cut).differs is False
+
+
+def test_a_value_that_was_changed_is_seen_in_parquet(tmp_path: Path) -> None:
+    folder = exported(tmp_path / "cohort", "parquet")
+    path = folder / "rows.parquet"
+    pq.write_table(pa.table({"name": ["Smith\nJohn", 'a "c"', "", None]}), path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    with path.open("rb") as file:
+        now = copied(file, path.name)
+    manifest["result"] |= {"sizeBytes": now.size_bytes, "sha256": now.sha256}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert check_export(None, folder).changed == ["rows.parquet"]
+
+
+def test_a_link_in_the_place_of_the_files_is_not_followed_in_silence(folder: Path, tmp_path: Path) -> None:
+    (folder / "files").rename(tmp_path / "elsewhere")
+    (folder / "files").symlink_to(tmp_path / "elsewhere")
+    assert check_export(None, folder).unexpected == ["files"]
+
+
+def fill(folder: Path, *names: str, end: BaseException | None = None) -> Path:
+    """Where these files were made, before they were to appear in ``folder``."""
+    with appearing(folder) as new:
+        for name in names:
+            (new / name).parent.mkdir(exist_ok=True)
+            (new / name).touch()
+        if end is not None:
+            raise end
+    return new
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_export_appears_when_it_is_whole(tmp_path: Path, there: bool) -> None:
+    """Also in a folder that is there, whose parent is another disk or not writable; a failure leaves nothing."""
+    folder = tmp_path / "cohort"
+    if there:
+        folder.mkdir(mode=0o755)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(KeyboardInterrupt):
+        fill(folder, "rows.csv", end=KeyboardInterrupt())
+    assert sorted(tmp_path.rglob("*")) == before
+    assert fill(folder, "files/1.dcm", "manifest.json", "rows.csv").parent == (folder if there else tmp_path)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    assert names == ["files", "files/1.dcm", "manifest.json", "rows.csv"]
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert [path.name for path in tmp_path.iterdir()] == ["cohort"]
+
+
+def test_a_folder_that_cannot_be_filled_stays_empty(tmp_path: Path) -> None:
+    """The manifest comes last: until then the folder is no export."""
+    folder = tmp_path / "cohort"
+    (folder / "manifest.json").mkdir(parents=True)  # a file cannot take its name
+    with pytest.raises(StorageError):
+        fill(folder, "rows.csv", "manifest.json")
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("text", ["file:///x", "abfss://c@a.dfs.core.windows.net/x"])
+def test_an_export_is_written_to_a_folder_and_not_to_an_address(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--to: name a folder of this machine by its path"):
+        target(text)
+
+
+@pytest.mark.parametrize(
+    "columns", [[], [("filePath", "bigint")], [("filePath", "string"), ("filePath", "string")], [("FILE", "string")]]
+)
+def test_the_column_that_names_the_files_is_text(columns: list[tuple[str, str]]) -> None:
+    refuse_without_paths([("n", "int"), ("filePath", "string")])
+    with pytest.raises(UsageError, match="must give the column filePath once and as text"):
+        refuse_without_paths(columns)
+
+
+def test_nothing_more_is_copied_once_a_file_is_missing(tmp_path: Path) -> None:
+    """All that are missing are counted; what comes after the first one is only looked for."""
+    root, to = tmp_path / "lake", tmp_path / "export"
+    root.mkdir()
+    to.mkdir()
+    for name in ("a", "c"):
+        (root / name).write_bytes(b"x")
+    settings = load_settings(None, [f"files.root={root}", "dicom.connections=1"], {}, tmp_path)
+    with pytest.raises(DataError, match=r"^2 of 4 files are not there"):
+        copy_files({"a", "b", "c", "d"}, settings, to)
+    assert [path.name for path in (to / "files").iterdir()] == ["a"]
+
+
+def test_a_file_that_may_not_be_read_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    settings = load_settings(None, [f"files.root={tmp_path}"], {}, tmp_path)
+
+    def refused(_path: str, _mode: str) -> Any:
+        raise PermissionError(13, "no", "name^of^a^patient")
+
+    with pytest.raises(AccessDenied, match=r"^this identity may not read files\.root: [^^]*$"):
+        recorded_file("a", settings, lambda root: (SimpleNamespace(open=refused), root))  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("path", ["a//b", "./a", "a/./b", "a/", "", "."])
+def test_a_second_name_of_a_file_is_refused(path: str, tmp_path: Path) -> None:
+    settings = load_settings(None, [f"files.root={tmp_path}"], {}, tmp_path)
+    with pytest.raises(DataError, match="is not followed"):
+        copy_files({path}, settings, tmp_path)
+
+
+def test_rows_are_read_in_small_batches_and_written_in_large_groups() -> None:
+    """A row may have a header of 100 kB: 2000 of them are 200 MB, 65 536 are more than a machine has."""
+    many = pa.RecordBatch.from_pydict({"n": list(range(5000))})
+    sink = io.BytesIO()
+    with writer("parquet", sink, many.schema) as parquet:
+        for start in range(0, 5000, 1000):
+            parquet.write(many.slice(start, 1000), [])
+    assert pq.ParquetFile(sink).metadata.num_row_groups == 1
+    assert [batch.num_rows for batch in read_batches(sink)] == [0, 2000, 2000, 1000]
+    large, sink = pa.RecordBatch.from_pydict({"text": ["x" * 100_000] * 400}), io.BytesIO()
+    with writer("parquet", sink, large.schema) as parquet:
+        for _ in range(4):
+            parquet.write(large, [])
+    assert pq.ParquetFile(sink).metadata.num_row_groups == 2
+
+
+@pytest.mark.parametrize("verifies", [False, True])
+def test_the_rows_in_clear_go_after_the_jvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verifies: bool) -> None:
+    """A signal comes while Spark writes; it goes on until the tables are closed, and nothing of it is left."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    spills: list[list[Path]] = []
+
+    @contextmanager
+    def tables(*_: Any, **__: Any) -> Iterator[Any]:
+        try:
+            yield SimpleNamespace(answer=interrupted, snapshot=known)
+        finally:
+            spills.append(list(tmp_path.rglob("dicom-etl-*")))
+            (spills[-1][0] / "rows-x").mkdir()  # as the JVM does, whose folder was there
+
+    def interrupted(_sql: str) -> Any:
+        raise KeyboardInterrupt
+
+    known = SimpleNamespace(runs=list, lake=SimpleNamespace(paths=None))
+    where = check if verifies else export
+    monkeypatch.setattr(where, "open_tables", tables)
+    monkeypatch.setattr(where, "existing_lake", lambda *_, **__: known)
+    monkeypatch.setattr(export, "last_run", lambda _runs: SimpleNamespace(run_id=1))
+    settings = load_settings(None, [], {}, tmp_path)
+    asked, manifest = ExportRequest("SELECT 1", str(tmp_path / "cohort")), manifest_of(result=ExportedFile("", 0, ""))
+    work = partial(check._same_rows, settings, manifest, None) if verifies else partial(export.export, settings, asked)
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert [len(found) for found in spills] == [1]
+    assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]

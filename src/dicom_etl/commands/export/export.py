@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from dicom_etl.commands.export.rows import RowsDigest, RowsFormat, batches, list
 from dicom_etl.commands.query import OpenTables, open_tables
 from dicom_etl.commands.verify.scratch import Scratch, scratch
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.errors import UsageError
+from dicom_etl.core.errors import DataError, UsageError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import format_instant, from_datetime
 from dicom_etl.lake.delta.errors import storage_errors
@@ -27,7 +27,6 @@ from dicom_etl.lake.delta.folder import local_folder, sync_to_disk
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.lake.past import When, last_run, run_at, versions
-from dicom_etl.remote.uri import is_remote
 
 _PATH = "filePath"
 
@@ -53,19 +52,22 @@ def export(
     """What was written: the result as one file, the DICOM files that it names, and the manifest.
 
     The folder appears when all of it is written. Raises UsageError for a folder that is not empty, or a statement
-    without filePath where files are wanted; DataError when a file is not there any more; else as ``query.answer``.
+    without filePath where files are wanted; DataError when a file is not there any more or a row names none; else as
+    ``query.answer``.
     """
-    folder = _target(request.to)
-    runs = existing_lake(settings, private=False).runs()
+    folder = target(request.to)
+    known = existing_lake(settings, private=False)
+    runs = known.runs()
     run = last_run(runs) if request.when is None else run_at(runs, request.when)
     with (
+        appearing(folder) as new,
+        # Around the tables: a JVM of our own still writes into it until they are closed.
+        scratch(known.lake.paths, spark, new) as spill,
         open_tables(settings, When(run_id=run.run_id), spark=spark) as tables,
-        _appearing(folder) as new,
-        scratch(tables.snapshot.lake.paths, spark) as spill,
         tables.answer(request.sql) as rows,
     ):
-        if request.with_files and _PATH not in rows.columns:
-            raise UsageError(f"--files: the statement must give the column {_PATH}, which names the files")
+        if request.with_files:
+            refuse_without_paths(rows.dtypes)
         written = _write_rows(rows, spill, new, request)
         files = copy_files(written.paths, settings, new) if request.with_files else []
         manifest = _manifest(request, run, tables, written, files, _text(clock()))
@@ -75,9 +77,17 @@ def export(
     return manifest
 
 
-def _target(text: str) -> Path:
-    if is_remote(text):
-        raise UsageError("--to: name a folder of this machine")
+def refuse_without_paths(columns: Iterable[tuple[str, str]]) -> None:
+    """Raise UsageError unless filePath is among these columns (name and Spark's type), once and as text."""
+    kinds = [kind for name, kind in columns if name == _PATH]
+    if len(kinds) != 1 or not kinds[0].startswith(("string", "varchar", "char")):
+        raise UsageError(f"--files: the statement must give the column {_PATH} once and as text: it names the files")
+
+
+def target(text: str) -> Path:
+    """The folder that ``--to`` names. Raises UsageError for one that is not empty, a file, or an address."""
+    if "://" in text:
+        raise UsageError("--to: name a folder of this machine by its path")
     folder = Path(text).expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise UsageError("--to: a file has this name: name a new folder, or an empty one")
@@ -87,18 +97,44 @@ def _target(text: str) -> Path:
 
 
 @contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A new folder beside ``folder``, for this user only, which takes its name when the block has ended well."""
+def appearing(folder: Path) -> Iterator[Path]:
+    """A new folder, for this user only, whose content is ``folder``'s when the block has ended well.
+
+    It lies beside ``folder`` and takes its name; in one that is there already, which may be a disk of its own or in a
+    parent where this user may not write, it lies inside, and what it holds moves up.
+    """
+    there = folder.is_dir()
     with storage_errors("export"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))  # 0700
+        if there:
+            new = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))  # 0700
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield new
         with storage_errors("export"):
-            os.rename(new, folder)  # over an empty folder, too
+            if there:
+                _move_up(new, folder)
+            else:
+                os.rename(new, folder)
     finally:
         with suppress(OSError):
             shutil.rmtree(new)
+
+
+def _move_up(new: Path, folder: Path) -> None:
+    """Move all of ``new`` into ``folder``, the manifest last: without it a folder is no export."""
+    moved: list[Path] = []
+    with suppress(PermissionError):  # somebody else's folder: the files themselves are 0600
+        folder.chmod(0o700)
+    try:
+        for item in sorted(new.iterdir(), key=lambda one: one.name == NAME):
+            moved.append(item.rename(folder / item.name))
+    except BaseException:
+        for item in moved:  # back to where all of it is removed
+            with suppress(OSError):
+                item.rename(new / item.name)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +150,7 @@ class _Written:
 def _write_rows(rows: DataFrame, spill: Scratch, folder: Path, request: ExportRequest) -> _Written:
     name, digest = f"rows.{request.rows_format}", RowsDigest()
     paths: set[str] = set()
+    without = 0
     given = batches(spill, rows)
     first = next(given)
     with storage_errors("export"), local_folder(str(folder), private=True).create(name) as sink:
@@ -123,8 +160,15 @@ def _write_rows(rows: DataFrame, spill: Scratch, folder: Path, request: ExportRe
                 digest.add(values)
                 written.write(batch, values)
                 if request.with_files:
-                    paths.update(path for path in batch.column(_PATH).to_pylist() if path)
+                    named = [path for path in batch.column(_PATH).to_pylist() if path]
+                    paths.update(named)
+                    without += batch.num_rows - len(named)
         sync_to_disk(sink)
+    if without:
+        raise DataError(
+            f"{without} of {digest.count} rows have no {_PATH}: add WHERE {_PATH} IS NOT NULL (and {_PATH} <> ''), or "
+            "export without --files"
+        )
     with (folder / name).open("rb") as file:
         return _Written(copied(file, name), [Column(*one) for one in rows.dtypes], digest, paths)
 

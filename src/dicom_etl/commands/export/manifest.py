@@ -54,6 +54,10 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
         """The text of the file, indented."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
+    def sha256(self) -> str:
+        """The SHA-256 of the file in hexadecimal: who has written it down elsewhere knows the manifest again."""
+        return hashlib.sha256(self.encoded()).hexdigest()
+
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of an export. Raises DataError when there is none, or it is none that this version reads."""
@@ -68,6 +72,15 @@ def read_manifest(folder: Path) -> Manifest:
     if not all(_within(one.path) for one in (manifest.result, *manifest.files)):
         raise DataError(f"--verify: {NAME} names a file outside its folder: it is not followed")
     return manifest
+
+
+def manifest_sha256(folder: Path) -> str:
+    """The SHA-256 of the manifest as it lies there, in hexadecimal. Raises DataError as ``read_manifest``."""
+    try:
+        with (folder / NAME).open("rb") as file:
+            return copied(file, NAME).sha256
+    except OSError as error:
+        raise DataError(f"--verify: the folder has no {NAME} that can be read: name the folder of an export") from error
 
 
 def software() -> dict[str, str]:

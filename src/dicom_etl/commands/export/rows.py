@@ -23,6 +23,11 @@ from dicom_etl.tables.engine.location import location
 RowsFormat = Literal["parquet", "csv"]
 Rows = list[list[Any]]
 
+# A row with a header has 10 to 100 kB, and as Python's values it is in memory a second time.
+_BATCH_ROWS = 2000
+# What a row group of the result holds at most: readers skip whole ones, and a writer holds one in memory.
+_GROUP_ROWS, _GROUP_BYTES = 100_000, 64 << 20
+
 
 class RowsDigest:
     """The number and the digest of rows, whatever their order: the sum, modulo 2^256, of the SHA-256 of each.
@@ -66,11 +71,24 @@ def batches(folder: Scratch, rows: DataFrame) -> Iterator[pa.RecordBatch]:
         # Spark numbers its files in the order of the rows.
         for path in sorted(p for p in filesystem.ls(parent, detail=False) if p.endswith(".parquet")):
             with filesystem.open(path, "rb") as file:
-                parquet = pq.ParquetFile(file)
-                schema = parquet.schema_arrow.remove_metadata()
-                yield pa.RecordBatch.from_pylist([], schema=schema)
-                for batch in parquet.iter_batches():
-                    yield batch.replace_schema_metadata(None)
+                yield from read_batches(file)
+
+
+def read_batches(file: BinaryIO) -> Iterator[pa.RecordBatch]:
+    """The rows of a Parquet file in their order, after an empty batch that has its schema."""
+    parquet = pq.ParquetFile(file)
+    yield pa.RecordBatch.from_pylist([], schema=parquet.schema_arrow.remove_metadata())
+    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
+        yield batch.replace_schema_metadata(None)
+
+
+def count_csv(file: BinaryIO) -> int:
+    """The rows of a file of ``writer``'s CSV, without its header: a line feed within quotes ends none."""
+    rows, quotes = -1, 0
+    for line in file:
+        quotes += line.count(b'"')
+        rows += quotes % 2 == 0
+    return rows
 
 
 def listed(batch: pa.RecordBatch) -> Rows:
@@ -89,7 +107,9 @@ def writer(rows_format: RowsFormat, sink: BinaryIO, schema: pa.Schema) -> Iterat
     """What writes rows of ``schema`` to ``sink``, complete when the block ends."""
     if rows_format == "parquet":
         with pq.ParquetWriter(sink, schema, compression="zstd") as parquet:
-            yield _Parquet(parquet)
+            rows_to = _Parquet(parquet)
+            yield rows_to
+            rows_to.flush()
     else:
         text = io.TextIOWrapper(sink, encoding="utf-8", newline="", errors="surrogatepass")
         yield _Csv(text, schema.names)
@@ -98,13 +118,24 @@ def writer(rows_format: RowsFormat, sink: BinaryIO, schema: pa.Schema) -> Iterat
 
 
 class _Parquet:
+    """Gathers batches into row groups."""
+
     def __init__(self, sink: pq.ParquetWriter) -> None:
         self._sink = sink
+        self._group: list[pa.RecordBatch] = []
 
     def write(self, batch: pa.RecordBatch, rows: Rows) -> None:
         del rows
         if batch.num_rows:
-            self._sink.write_batch(batch)
+            self._group.append(batch)
+        full = sum(one.num_rows for one in self._group) >= _GROUP_ROWS
+        if full or sum(one.nbytes for one in self._group) >= _GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._group:
+            self._sink.write_table(pa.Table.from_batches(self._group))
+        self._group = []
 
 
 class _Csv:
