@@ -397,8 +397,8 @@ VANISHED = {
     (MERGE, "instance"): (65, "the table instance has vanished.*", {"run", "change"}),
     # Not `change` at the roll-up: nothing is asked of it any more, the run succeeds, and the next one says it.
     (ROLL_UP, "instance"): (65, "instance: (a file of this table|its _delta_log) .*", {"run", "change"}),
-    (ROLL_UP, "series"): (74, "series: Spark could not read or write the table .*", {*ALL} - {"rejected"}),
-    (ROLL_UP, "study"): (74, "study: Spark could not read or write the table .*", {*ALL} - {"rejected"}),
+    (ROLL_UP, "series"): (65, "the table series has vanished: .*", {*ALL} - {"rejected"}),
+    (ROLL_UP, "study"): (65, "the table study has vanished: .*", {*ALL} - {"rejected"}),
     (ROLL_UP, "rejected"): (65, "the table rejected has vanished.*", {"run", "change", *SHARED}),
     (ROLL_UP, "run"): (65, "the table run has vanished.*", {*ALL}),
 }  # fmt: skip

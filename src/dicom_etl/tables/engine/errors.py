@@ -47,6 +47,9 @@ _ANOTHER_WROTE = (
 _LOG_SPOILT = ("DeltaFileNotFoundException", "JsonParseException", "JsonEOFException")
 _FILE_SPOILT = ("FileNotFoundException", "FAILED_READ_FILE", "error while reading file", "is not a Parquet file")
 
+# The conditions of a folder in which Delta finds no table any more.
+_VANISHED = ("DELTA_MISSING_DELTA_TABLE", "DELTA_TABLE_NOT_FOUND", "DELTA_PATH_DOES_NOT_EXIST")
+
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
 # A chain of Java exceptions may end in a circle.
 _MOST_CAUSES = 20
@@ -133,6 +136,9 @@ def _short_of_memory(table: str) -> ConfigurationError:
 def _to_domain_error(table: str, what: str, message: str) -> DicomEtlError:
     # A rebuild makes the shared tables only.
     shared = table in ("instance", "series", "study")
+    if any(sign in what for sign in _VANISHED):
+        rebuild = ", or run dicom-etl repair --rebuild" if shared else ""
+        return DataError(f"the table {table} has vanished: mount or restore its folder{rebuild}")
     if any(sign in what or sign in message for sign in _LOG_SPOILT):
         rebuild = ", or move its folder away and run dicom-etl repair --rebuild" if shared else ""
         return DataError(f"{table}: its _delta_log cannot be read; restore it from a backup{rebuild}")
