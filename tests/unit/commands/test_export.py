@@ -22,7 +22,8 @@ from dicom_etl.commands.export.check import check_export
 from dicom_etl.commands.export.export import ExportRequest, appearing, refuse_without_paths, target
 from dicom_etl.commands.export.files import copy_files
 from dicom_etl.commands.export.manifest import Column, ExportedFile, Manifest, copied, manifest_sha256, read_manifest
-from dicom_etl.commands.export.rows import RowsDigest, RowsFormat, listed, read_batches, writer
+from dicom_etl.commands.export.rows import RowsDigest, RowsFormat, listed, writer
+from dicom_etl.commands.verify.row_files import read_batches
 from dicom_etl.core.errors import AccessDenied, DataError, StorageError, UsageError
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.outputs.dicom_file import recorded_file

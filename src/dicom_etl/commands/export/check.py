@@ -10,8 +10,9 @@ from pyarrow.lib import ArrowException
 from pyspark.sql import SparkSession
 
 from dicom_etl.commands.export.manifest import NAME, ExportedFile, Manifest, copied, manifest_sha256, read_manifest
-from dicom_etl.commands.export.rows import RowsDigest, batches, count_csv, listed, read_batches
+from dicom_etl.commands.export.rows import RowsDigest, count_csv, listed
 from dicom_etl.commands.query import open_tables
+from dicom_etl.commands.verify.row_files import batches, read_batches
 from dicom_etl.commands.verify.scratch import scratch
 from dicom_etl.core.errors import (
     AccessDenied,

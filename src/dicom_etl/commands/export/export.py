@@ -15,8 +15,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.commands.export.files import copy_files
 from dicom_etl.commands.export.manifest import FORMAT, NAME, Column, ExportedFile, Manifest, copied, software
-from dicom_etl.commands.export.rows import RowsDigest, RowsFormat, batches, listed, writer
+from dicom_etl.commands.export.rows import RowsDigest, RowsFormat, listed, writer
 from dicom_etl.commands.query import OpenTables, open_tables
+from dicom_etl.commands.verify.row_files import batches
 from dicom_etl.commands.verify.scratch import Scratch, scratch
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import DataError, UsageError
