@@ -352,7 +352,7 @@ def test_processes_show_neither_token_nor_patient(
         family = _family(running.pid)
         lines = subprocess.run(["ps", "-ef"], capture_output=True, text=True, check=True).stdout
         commands = [_of_process(pid, "cmdline") for pid in family]
-        environments = [_of_process(pid, "environ") for pid in family if pid != running.pid]
+        environments = [text for pid in family if pid != running.pid and (text := _of_process(pid, "environ"))]
         spill = [path for path in (tmp_path / "tmp").iterdir() if path.name.startswith("dicom-etl-spark-")]
         modes = [stat.S_IMODE(path.stat().st_mode) for path in spill]
         for pid in reversed(family):
@@ -385,4 +385,8 @@ def _family(pid: int) -> list[int]:
 
 
 def _of_process(pid: int, what: str) -> str:
-    return Path(f"/proc/{pid}/{what}").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    """Nothing for a process that has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -235,6 +236,12 @@ def test_what_cannot_be_read_stays_different_and_a_dead_repair_is_healed(
     assert site.tables() == site.expected()
 
 
+class _OnlyItsMaster(NoSpark):
+    """A session that tells where its files may lie, and must not be asked for anything else."""
+
+    sparkContext = SimpleNamespace(master="local[2]")  # noqa: N815  pyspark's name
+
+
 def test_there_is_one_writer(copy: Site) -> None:
     """75 while somebody else holds the claim; nothing is changed."""
     before = copy.tables(), copy.ledger()
@@ -243,7 +250,7 @@ def test_there_is_one_writer(copy: Site) -> None:
         clock=lambda: at(17), sleep=lambda _: None,
     )  # fmt: skip
     with other, pytest.raises(AnotherWriter, match="sync"):
-        repair(copy.settings, spark=NoSpark(), clock=lambda: datetime.now(UTC) + timedelta(0))  # type: ignore[arg-type]
+        repair(copy.settings, spark=_OnlyItsMaster(), clock=lambda: datetime.now(UTC))  # type: ignore[arg-type]
     assert (copy.tables(), copy.ledger()) == before
 
 
