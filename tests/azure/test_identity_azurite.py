@@ -228,16 +228,21 @@ def test_doctor_finds_one_identity_good_for_service_and_storage(
     """Both roles by what they allow; nothing else is asked for."""
     code, said = doctor()
     assert set(said) >= CHECKS
-    assert {said[check][0] for check in CHECKS} == {"ok"}
+    assert {check: said[check][0] for check in CHECKS} == {
+        "token": "ok", "role": "ok", "lake.root": "ok", "lake": "warning",  # init has not made it
+    }  # fmt: skip
     assert said["token"][1] == "there is one, from azure-identity"
     assert code == 0
     assert {asked.resource for asked in giver.asked} == {DICOM, STORAGE}
 
 
-def test_doctor_says_which_role_is_missing_in_the_words_of_the_guide(
+def test_doctor_says_what_an_identity_lacks_in_the_words_of_the_guide(
     doctor: Callable[..., tuple[int, dict[str, tuple[str, str]]]], giver: TokenGiver, emulator: Emulator
 ) -> None:
-    """77, and each line stands in docs/azure.md."""
+    """77, and each line stands in docs/azure.md: a role at the service, a token of this tenant at the storage.
+
+    Azurite knows no roles; what is said of a missing one there is `tests/unit/lake/test_deltalog.py`'s.
+    """
     tokens = {DICOM: lambda: emulator.service.tokens.issue(NOBODY), STORAGE: lambda: storage_jwt(audience=DICOM)}
     giver.issue = lambda resource: tokens[resource]()
     code, said = doctor()
@@ -250,7 +255,7 @@ def test_doctor_says_which_role_is_missing_in_the_words_of_the_guide(
     assert code == 77
     guide = GUIDE.read_text(encoding="utf-8")
     assert "DICOM Data Reader" in said["role"][1]
-    assert "Storage Blob Data Contributor" in said["lake.root"][1]
+    assert "does not accept our key or token" in said["lake.root"][1]
     assert [check for check in ("role", "lake.root", "lake") if f"`{said[check][1]}`" not in guide] == []
 
 
@@ -275,8 +280,10 @@ def test_a_sync_by_one_identity_writes_and_reads_the_lake_with_all_three(
     service = [f"dicom.base_url={emulator.base_url}", "dicom.auth=azure", f"feed.start={text_at(0)}"]
     settings = [*texts(secure, container), *service, "feed.window=1d", "spark.driver_memory=1g"]
     emulator.service.clock.freeze(at(30), step=SECOND)
-    done = dicom_etl(trusting_java(environment, certificate, tmp_path), "sync", "--init", *settings)
-    assert done.returncode == 0, done.stderr
+    trusting = trusting_java(environment, certificate, tmp_path)
+    for verb in ("init", "sync"):
+        done = dicom_etl(trusting, verb, *settings)
+        assert done.returncode == 0, done.stderr
     assert KEY not in "\0".join(environment.values())
     told = python(
         """

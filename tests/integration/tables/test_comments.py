@@ -21,12 +21,12 @@ pytestmark = pytest.mark.jvm
 
 def comments(site: Site, name: str) -> dict[str, str]:
     """By column, as Delta's log has them."""
-    return {field.name: field.metadata.get("comment", "") for field in DeltaTable(site.place(name)).schema().fields}
+    return {field.name: field.metadata.get("comment", "") for field in site.opened(name).schema().fields}
 
 
 def forget_comments(site: Site, name: str) -> None:
     """What an older version made: the same columns without their comments, as a commit of its own."""
-    table = DeltaTable(site.place(name))
+    table = site.opened(name)
     log = sorted((site.root / name / "_delta_log").glob("0*.json"))
     actions = [json.loads(line) for file in log for line in file.read_text().splitlines()]
     declared = [action for action in actions if "metaData" in action][-1]
