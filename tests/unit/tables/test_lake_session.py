@@ -243,7 +243,7 @@ def test_a_jvm_that_never_says_where_it_listens_is_given_up(tmp_path: Path, monk
     monkeypatch.setattr(jvm, "_PATIENCE_SECONDS", 0.2)
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
         try:
-            with pytest.raises(PySparkRuntimeError, match="JAVA_GATEWAY_EXITED"):
+            with pytest.raises(PySparkRuntimeError, match="the JVM has ended"):
                 jvm._gateway(process, tmp_path / "told")
             assert process.poll() is None
         finally:

@@ -142,7 +142,7 @@ def _gateway(process: subprocess.Popen[bytes], connection_file: Path) -> Any:
     silent_at = time.monotonic() + _PATIENCE_SECONDS
     while not connection_file.exists():
         if process.poll() is not None or time.monotonic() > silent_at:
-            raise PySparkRuntimeError(errorClass="JAVA_GATEWAY_EXITED", messageParameters={})
+            raise PySparkRuntimeError("the JVM has ended before it said where it listens")
         time.sleep(0.1)
     with connection_file.open("rb") as info:
         port, secret = read_int(info), UTF8Deserializer().loads(info)  # type: ignore[no-untyped-call]
