@@ -11,6 +11,7 @@ from tools.log_docs import log_events_document
 from tools.metric_docs import metrics_document
 from tools.settings_docs import settings_document
 from tools.table_docs import tables_document
+from tools.tag_docs import tags_document
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 GENERATED: dict[str, Callable[[], str]] = {
@@ -20,6 +21,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "metrics.md": metrics_document,
     "settings.md": settings_document,
     "tables.md": tables_document,
+    "tags.md": tags_document,
 }
 
 
