@@ -9,7 +9,7 @@ import msgspec
 
 from dicom_etl.core.attributes import ATTRIBUTES, Attribute
 from dicom_etl.core.reasons import METADATA_INVALID, METADATA_MISSING, METADATA_NOT_OBJECT, METADATA_NOT_UTF8
-from dicom_etl.landing.values import UNDECODABLE, date_of, kept_value, stripped
+from dicom_etl.core.values import UNDECODABLE, date_of, kept_value, stripped
 
 Kept = tuple[str | date | None, ...]
 NOTHING: Kept = (None,) * len(ATTRIBUTES)

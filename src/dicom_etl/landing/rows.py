@@ -25,9 +25,9 @@ from dicom_etl.core.reasons import (
     UID_MISSING,
 )
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND
+from dicom_etl.core.values import stripped
 from dicom_etl.lake.change_schema import TIMESTAMP, change_schema
 from dicom_etl.landing.extract import kept_values
-from dicom_etl.landing.values import stripped
 
 _ACTIONS = {name.lower(): name for name in ("Create", "Update", "Delete")}
 _STATES = {name.lower(): name for name in ("Current", "Replaced", "Deleted")}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 
-from dicom_etl.landing.values import date_of, stripped
+from dicom_etl.core.values import date_of, stripped
 from dicom_etl.outputs.columns.vr import Form
 
 # What a converter answers to a value that is none of its type.

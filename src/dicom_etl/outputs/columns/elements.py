@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from dicom_etl.landing.values import UNDECODABLE
+from dicom_etl.core.values import UNDECODABLE
 from dicom_etl.outputs.columns.dictionary import Step
 from dicom_etl.outputs.columns.vr import Outcome
 

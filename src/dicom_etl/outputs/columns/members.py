@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import Raw
 
-from dicom_etl.landing.values import UNDECODABLE
+from dicom_etl.core.values import UNDECODABLE
 from dicom_etl.outputs.columns.convert import CONVERTERS, UNUSABLE, Scalar
 from dicom_etl.outputs.columns.dictionary import UNKNOWN
 from dicom_etl.outputs.columns.elements import Found

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from dicom_etl.landing.values import UNDECODABLE
+from dicom_etl.core.values import UNDECODABLE
 from dicom_etl.outputs.columns.design import Column, ColumnDesign
 from dicom_etl.outputs.columns.elements import Elements, elements_of, find
 from dicom_etl.outputs.columns.members import Taken, taker

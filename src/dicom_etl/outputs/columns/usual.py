@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Raw
 
-from dicom_etl.landing.values import stripped
+from dicom_etl.core.values import stripped
 from dicom_etl.outputs.columns.convert import CONVERTERS, UNUSABLE
 from dicom_etl.outputs.columns.dictionary import UNKNOWN
 from dicom_etl.outputs.columns.members import (

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dicom_etl.core.attributes import ATTRIBUTES, Attribute
+from dicom_etl.core.values import kept_value, stripped
 from dicom_etl.landing import extract as kept
-from dicom_etl.landing.values import kept_value, stripped
 from support.examples import examples
 
 BY_COLUMN = {attribute.column: attribute for attribute in ATTRIBUTES}
