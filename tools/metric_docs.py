@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dicom_etl.commands.exit_metrics import EXIT_METRICS
 from dicom_etl.commands.metrics import METRICS
+from dicom_etl.commands.output_metrics import OUTPUT_METRICS
 from dicom_etl.commands.prometheus import Metric
 
 _HEAD = """# Metrics
@@ -23,7 +24,7 @@ itself: no ledger knows of a wrong setting or a second writer. When the file is 
 
 def metrics_document() -> str:
     """The whole of docs/metrics.md."""
-    return _HEAD + "".join(map(_row, (*METRICS, *EXIT_METRICS)))
+    return _HEAD + "".join(map(_row, (*METRICS, *OUTPUT_METRICS, *EXIT_METRICS)))
 
 
 def _row(metric: Metric) -> str:

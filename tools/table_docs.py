@@ -10,7 +10,9 @@ from dicom_etl.lake.change_schema import change_schema
 from dicom_etl.lake.column_facts import column_facts
 from dicom_etl.lake.ledger import SCHEMA as RUN_SCHEMA
 from dicom_etl.lake.rejected import rejected_schema
+from dicom_etl.outputs.execution import SCHEMA as OUTPUT_SCHEMA
 from dicom_etl.tables.schema import TABLES, Table
+from dicom_etl.tables.tag_schema import TagTables
 
 _HEAD = """# The tables, column by column
 
@@ -44,6 +46,12 @@ highest `runId`. It is a view of `dicom-etl query` and `dicom-etl export`, no ta
 Paths into the JSON, and the SQL for other engines: [researchers.md](researchers.md#attributes-that-are-no-columns).
 """
 
+_TAG_TABLES = """# The tag tables and the ledger of outputs
+
+Made by `dicom-etl columns update` ([columns.md](columns.md)). Beside the columns below each has one for each chosen tag, and
+`series_tags` and `study_tags` have a column `…_values` behind it; types and odd values are in [tags.md](tags.md).
+"""
+
 _SPARK_TYPES = {"bigint": "long"}
 _ARROW_TYPES = {"int64": "long", "double": "double", "string": "string", "date32[day]": "date"}
 
@@ -54,6 +62,9 @@ def tables_document() -> str:
     for name, schema in (("change", change_schema()), ("rejected", rejected_schema()), ("run", RUN_SCHEMA)):
         sections.append(_section(name, None, [_row(f.name, _arrow_type(f.type), name) for f in schema]))
     sections.insert(len(TABLES) + 2, _HEADER_VIEW)  # behind `change`
+    tags = TagTables(())
+    sections += [_TAG_TABLES, *(_shared(table) for table in (tags.instance, tags.series, tags.study))]
+    sections.append(_section("output", None, [_row(f.name, _arrow_type(f.type), "output") for f in OUTPUT_SCHEMA]))
     return "\n".join(sections)
 
 

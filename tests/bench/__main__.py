@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import compared, others, ours, smallwindows
+from bench import compared, others, ours, smallwindows, tagged
 from bench.lakes import MOST_BY_SYNC, Grown
 from bench.processes import Server, feed_server
 from bench.report import markdown, show, this_machine
@@ -108,6 +108,7 @@ def _measure_windows(results: Results, server: Server, folder: Path, chosen: Pla
         _attempt(results, f"cold/{size}", partial(ours.measure_cold_windows, *on, chosen.repeats))
         _attempt(results, f"merge/{size}", partial(ours.measure_merge, *on, warm))
         _attempt(results, f"warm/{size}", partial(ours.measure_warm_windows, *on, warm, chosen.kinds))
+        _attempt(results, f"columns/{size}", partial(tagged.measure_columns, *on, warm))
     for lake in list(grown.values())[:1] if chosen.small_windows else ():
         small = partial(smallwindows.measure_small_windows, results, server, folder, lake, chosen.small_windows)
         _attempt(results, f"small/{lake.entries}", small)

@@ -119,6 +119,25 @@ def _end_of(path: Path) -> str:
     return "".join(path.read_text(errors="replace").strip().splitlines()[-1:])[-600:]
 
 
+def jvm_below() -> int:
+    """The process id of the JVM that this process has started. Raises StepFailed when there is none."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+            except OSError:
+                continue
+            if name == "java" and _has_parent(int(rest.split()[1]), os.getpid()):
+                return int(entry.name)
+    raise StepFailed("this process has no JVM")
+
+
+def _has_parent(pid: int, ours: int) -> bool:
+    while pid > 1 and pid != ours:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid == ours
+
+
 def _memory(root: int) -> dict[bool, int]:
     """The PSS of the process and all below it, JVMs (True) apart from the rest."""
     parents: dict[int, int] = {}

@@ -35,6 +35,8 @@ def verdicts(results: Results, sizes: Sequence[int]) -> list[Verdict]:
         *_memory(results, sizes),
         *_requests(results, sizes),
         *_searches(results, sizes),
+        *(verdict for size in sizes for verdict in _columns(results, size)),
+        _flat_update(results, min(sizes), largest),
     ]
 
 
@@ -44,6 +46,33 @@ def _ratio(what: str, target: str, over: Measurement | None, under: Measurement 
         return Verdict(what, target, None, None)
     ratio = over.seconds / under.seconds
     return Verdict(what, target, f"{ratio:.2f} x ({over.seconds:.1f} s : {under.seconds:.1f} s)", ratio <= most)
+
+
+def _columns(results: Results, size: int) -> Iterator[Verdict]:
+    """Those of issue 17 §4."""
+    tags, on = results.get(f"tags/{size}"), f"columns: window of 1 000 on {count(size)}"
+    yield _ratio(f"{on} : one MERGE of its rows", "at most 2 x", tags, results.get(f"tagmerge/{size}"), 2)
+    yield _ratio(f"{on} : its sync", "at most 0.8 x", tags, results.get(f"tagsync/{size}"), 0.8)
+    filled, what = results.get(f"backfill/{size}"), f"columns: backfill of {count(size)}"
+    yield _ratio(f"{what} : reading metadata", "at most 3 x", filled, results.get(f"metadata/{size}"), 3)
+    speed = filled.per_second if filled else None
+    figure = None if speed is None else f"{speed:,.0f} headers/s"
+    yield Verdict(what, "at least 20 000 headers/s", figure, None if speed is None else speed >= 20_000)
+    none = results.get(f"tagsnone/{size}")
+    seconds = none.seconds if none else None
+    figure = None if seconds is None else f"{seconds:.2f} s"
+    yield Verdict(
+        f"columns: nothing new, {count(size)}", "less than 1.5 s", figure, None if seconds is None else seconds < 1.5
+    )
+
+
+def _flat_update(results: Results, smallest: int, largest: int) -> Verdict:
+    what, target = f"bytes read by a window's update, {count(smallest)} : {count(largest)}", "within 20 %"
+    low, high = results.get(f"tags/{smallest}"), results.get(f"tags/{largest}")
+    if low is None or high is None or smallest == largest:
+        return Verdict(what, target, None, None)
+    ratio = high.details["bytesRead"] / low.details["bytesRead"]
+    return Verdict(what, target, f"{ratio:.2f} x", 0.8 <= ratio <= 1.2)
 
 
 def _landing(results: Results, size: int) -> Measurement | None:

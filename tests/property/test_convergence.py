@@ -30,8 +30,10 @@ from dicom_emulator.testing.faults import Fault
 from dicom_emulator.testing.random_feed import HOUR, Script, compose
 from dicom_etl.core.timerange import format_instant
 from dicom_etl.lake.ledger import Run
+from support import following
 from support.accounted import COUNTS, total
 from support.crashes import POINTS, Crash, Crashes
+from support.following import Follower
 from support.oracle import INSTANCE_KEY, Tables, instance_row, tables_of
 from support.site import KATHMANDU, Site
 
@@ -42,13 +44,15 @@ DELAY = HOUR // 4
 class Plan:
     """How much happens: so many entries, and a read of the feed about every ``pause`` hours of its day.
 
-    ``late``: rows become visible up to 25 minutes late, which the delay of 15 does not wait for.
+    ``late``: rows become visible up to 25 minutes late, which the delay of 15 does not wait for. ``follow``: how likely
+    the output `columns` is brought up to date after a read.
     """
 
     entries: int
     pause: float
     seed: int | None
     late: bool = False
+    follow: float = 0.7
 
 
 # A fixed seed for every change of the code, and other histories in each soak.
@@ -76,21 +80,27 @@ def test_the_tables_converge(
     tell: Callable[[str], None],
     plan: Plan,
 ) -> None:
-    """However the windows are cut and wherever runs die: in the end the three tables are what the service holds."""
+    """However the windows are cut and wherever runs die: in the end the three tables are what the service holds.
+
+    And the tag tables what the three tables and the headers give, wherever their executions die.
+    """
     seed = int(os.environ.get("DICOM_ETL_TEST_SEED") or (time.time_ns() % 10**9 if plan.seed is None else plan.seed))
     script = compose(seed, plan.entries, delay=DELAY * 5 // 3 if plan.late else DELAY)
     # Windows alone bring everything that is visible within the delay: nothing is read again.
     look_back = "3h" if plan.late else "0s"
-    site = make_site(f"feed.start={format_instant(script.frame.start)}", f"feed.look_back={look_back}")
+    start = format_instant(script.frame.start)
+    site = make_site(f"feed.start={start}", f"feed.look_back={look_back}", *following.SETTINGS)
+    follower = Follower(Random(seed), monkeypatch)
     try:
-        told = _live(site, script, Random(seed), plan, monkeypatch)
+        told = _live(site, script, Random(seed), plan, follower)
     except BaseException:
         tell(f"convergence failed: seed {seed}, {script.entries} entries")
         raise
     kinds = script.kinds()
     tell(
         f"convergence: seed {seed}, {script.histories} histories, {script.entries} entries, "
-        f"runs {dict(told.runs)}, deaths {told.crashes.met}, fates {dict(told.fates)}"
+        f"runs {dict(told.runs)}, deaths {told.crashes.met | follower.crashes.met}, fates {dict(told.fates)}, "
+        f"columns {dict(Counter(one.mode for one in follower.executions))}"
     )
 
     assert min(kinds[name] for name in ("re-create after update", "delete study", "tie", "crossed", "gap")) >= 5, kinds
@@ -101,12 +111,17 @@ def test_the_tables_converge(
     assert {name: len(rows) for name, rows in expected.items()}["instance"] > plan.entries / 10
     tables = site.tables()
     assert [name for name in tables if tables[name] != expected[name]] == [], f"seed {seed}"
+    tags = following.tags_of(expected, following.created_sequences(_feed(site)))
+    stored = following.stored_tags(site, tags)
+    assert [name for name in tags if stored[name] != tags[name]] == [], f"seed {seed}"
+    assert {one.mode for one in follower.executions} == {"changed", "full"}
+    assert sum(follower.crashes.met.values()) >= 2
     if not plan.late:
         assert _landed(site) == {row.sequence for row in _feed(site)}
 
 
-def _live(site: Site, script: Script, random: Random, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Told:
-    """Let everything happen, reading at random, and then read what is left."""
+def _live(site: Site, script: Script, random: Random, plan: Plan, follower: Follower) -> Told:
+    """Let everything happen, reading and following at random, and then read and follow what is left."""
     told = Told()
     reader = _Reader(site, script, random, told)
     played = script.frame.start
@@ -117,14 +132,17 @@ def _live(site: Site, script: Script, random: Random, plan: Plan, monkeypatch: p
         played = now
         reader.poison()
         point = random.choice(list(POINTS)) if random.random() < 0.45 else None
-        death = told.crashes.at(point, random, monkeypatch) if point else nullcontext()
+        death = told.crashes.at(point, random, follower.monkeypatch) if point else nullcontext()
         with death:
             reader.read(now)
+        if follower.random.random() < plan.follow and site.has("instance"):
+            follower.follow(site)
         now += int(random.uniform(0.2, 1.8) * plan.pause * HOUR)
     site.service.faults.clear()
     end = script.end + 2 * HOUR
     for hour in range(2):
         reader.due(end + hour * HOUR)
+    follower.follow(site, deadly=False)
     return told
 
 

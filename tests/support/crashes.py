@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -16,7 +16,8 @@ from dicom_etl.landing.landing import Landing
 from dicom_etl.run import land, merge, rejects, roll_up
 
 # Where a run can die, in the order of the run: what is wrapped, and whether it has happened by then.
-POINTS: dict[str, tuple[ModuleType | type, str, str]] = {
+Points = Mapping[str, tuple[ModuleType | type, str, str]]
+POINTS: Points = {
     "a page": (Landing, "add", "after"),
     "files written": (land, "commit_change", "before"),
     "change committed": (land, "commit_change", "after"),
@@ -30,21 +31,28 @@ POINTS: dict[str, tuple[ModuleType | type, str, str]] = {
 }
 
 
+_REPEATED = ("a page", "before a roll-up", "after a roll-up", "after a replacement", "after a roll-up of tags")
+
+
 class Crash(BaseException):
     """The process is gone."""
 
 
 @dataclass
 class Crashes:
-    """How often a run has died at each point."""
+    """How often a run has died at each of the points."""
 
-    met: dict[str, int] = field(default_factory=lambda: dict.fromkeys(POINTS, 0))
+    points: Points = field(default_factory=lambda: POINTS)
+    met: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.met = dict.fromkeys(self.points, 0)
 
     @contextmanager
     def at(self, point: str, random: Random, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         """Let the run of this block die at ``point``, at one of the first times that it comes there; or nowhere."""
-        module, name, when = POINTS[point]
-        times_left = random.choice((1, 1, 1, 2, 5)) if point in ("a page", "before a roll-up", "after a roll-up") else 1
+        module, name, when = self.points[point]
+        times_left = random.choice((1, 1, 1, 2, 5)) if point in _REPEATED else 1
         real: Callable[..., Any] = getattr(module, name)
 
         def dying(*args: Any, **named: Any) -> Any:

@@ -14,6 +14,7 @@ import click
 
 from dicom_etl import __version__
 from dicom_etl.cli.changes import changes
+from dicom_etl.cli.columns import columns
 from dicom_etl.cli.doctor import doctor
 from dicom_etl.cli.export import export
 from dicom_etl.cli.fabric import fabric
@@ -21,6 +22,7 @@ from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.maintain import maintain
 from dicom_etl.cli.options import common, configure_logs, json_option, settings_options
 from dicom_etl.cli.output import print_rows
+from dicom_etl.cli.outputs import outputs
 from dicom_etl.cli.query import query
 from dicom_etl.cli.rejects import rejects
 from dicom_etl.cli.repair import repair
@@ -72,6 +74,8 @@ for _verb in (
     query,
     changes,
     export,
+    columns,
+    outputs,
     fabric,
 ):
     cli.add_command(_verb)

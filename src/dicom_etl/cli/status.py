@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,6 +19,9 @@ from dicom_etl.core.timerange import TICKS_PER_SECOND, parse_duration
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.status import Status
 
+if TYPE_CHECKING:
+    from dicom_etl.outputs.state import OutputState
+
 
 @click.command(epilog="Example: dicom-etl status --max-lag 3h")
 @common
@@ -27,18 +30,23 @@ from dicom_etl.lake.status import Status
 def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
     """Show coverage, lag, open rejects and the last runs; needs neither Spark nor the service."""
     from dicom_etl.lake.status import status as verb  # noqa: PLC0415
+    from dicom_etl.outputs.state import outputs  # noqa: PLC0415
 
     try:
         most = None if max_lag is None else parse_duration(max_lag) / TICKS_PER_SECOND
     except ValueError as error:
         raise UsageError(f"--max-lag: {error}") from error
-    result = verb(settings)
+    result, states = verb(settings), outputs(settings)
+    row = result.as_row() | ({"outputs": [state.as_row() for state in states]} if states else {})
     if as_json:
-        print_json(result.as_row())
+        print_json(row)
     elif on_terminal():
         show_status(result)
+        if states:
+            print_facts([(f"output {state.output}", _state(state)) for state in states])
     else:
-        print_rows(["", ""], [(name, _rounded(value)) for name, value in result.as_row().items()])
+        row |= {"outputs": "; ".join(f"{state.output}: {_state(state)}" for state in states)} if states else {}
+        print_rows(["", ""], [(name, _rounded(value)) for name, value in row.items()])
         _print_ledger(result.last_runs)
     if most is None or result.lag_seconds <= most:
         return 0
@@ -77,6 +85,13 @@ def _due(result: Status) -> str:
         return "nothing is due"
     due = f"{wording.counted(result.windows_due, 'window')} {'is' if result.windows_due == 1 else 'are'} due"
     return due if result.eta_seconds is None else f"{due}, about {wording.duration(result.eta_seconds)} of work"
+
+
+def _state(state: OutputState) -> str:
+    """How far an output is behind, in words."""
+    behind = f"{wording.counted(state.runs_behind, 'run')} behind, for {wording.duration(state.lag_seconds)}"
+    failed = "" if state.failed is None else f"; its last execution ended with {state.failed}"
+    return (behind if state.runs_behind else "up to date") + failed
 
 
 def _rounded(value: Any) -> Any:

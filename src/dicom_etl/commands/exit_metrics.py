@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dicom_etl.lake.status import Status
 
 # What a scheduler runs. A query or an upload that a person mistypes must not alert.
-VERBS = ("sync", "watch", "verify", "repair", "maintain")
+VERBS = ("sync", "watch", "verify", "repair", "maintain", "columns", "outputs")
 
 
 def _not_of_the_lake(_status: Status, _runs: Sequence[Run]) -> Mapping[str, float]:

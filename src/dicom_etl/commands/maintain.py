@@ -14,17 +14,21 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.commands.maintenance_plan import maintenance_plan
 from dicom_etl.core.clock import utc_now
+from dicom_etl.core.errors import AnotherWriter
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.high_water_mark import highest_landed
 from dicom_etl.lake.ledger import Run, last_rebuild
 from dicom_etl.lake.open import existing_lake, refuse_incomplete, refuse_restored
-from dicom_etl.lake.snapshot import TABLES, LakeSnapshot
+from dicom_etl.lake.snapshot import TABLES, Lake, LakeSnapshot, opened
 from dicom_etl.lake.statistics import landed_between, shared_rows
+from dicom_etl.outputs.claim import claimed
+from dicom_etl.outputs.execution import executions, open_executions
+from dicom_etl.outputs.follow import oldest_needed
 from dicom_etl.run.late_rows import oldest_compared, reading_runs
 from dicom_etl.run.record import record_verb
 from dicom_etl.run.write_session import Resources, WriteSession, write_session
-from dicom_etl.tables.compact import MaintenanceResult, maintain_table, purge_changes
+from dicom_etl.tables.compact import MaintenanceResult, maintain_table, purge_changes, purge_superseded
 from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
@@ -68,6 +72,7 @@ def maintain(
         for name in (one for one in TABLES if snapshot.has(one)):
             progress.step(f"maintain {name}")
             yield _maintained(name, session)
+        yield from _outputs_maintained(session)
         record_verb(session, started)
 
 
@@ -84,6 +89,8 @@ def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> I
         purge = ["purge"] if name == "change" and _purgeable(settings, snapshot, clock()) else []
         steps = maintenance_plan(name, snapshot.table(name), settings.maintenance.retention_hours).steps
         yield PlannedMaintenance(name, purge + steps)
+    for name, table in output_tables(snapshot.lake).items():
+        yield PlannedMaintenance(name, maintenance_plan(name, table, settings.maintenance.retention_hours).steps)
 
 
 def _maintained(name: str, session: WriteSession) -> MaintenanceResult:
@@ -96,13 +103,45 @@ def _maintained(name: str, session: WriteSession) -> MaintenanceResult:
     return maintain_table(spark, name, session.lake.path(name), retention_hours, work)
 
 
+def _outputs_maintained(session: WriteSession) -> Iterator[MaintenanceResult]:
+    """What was done to the tag tables and to `output`; nothing while an execution is under way, which the log tells."""
+    lake, hours = session.lake, session.settings.maintenance.retention_hours
+    tables = output_tables(lake)
+    if not tables:
+        return
+    known = executions(open_executions(lake))
+    tools = session.resources
+    try:
+        with claimed(lake, "columns", known, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse):
+            for name, table in output_tables(lake).items():
+                session.progress.step(f"maintain {name}")
+                work = maintenance_plan(name, table, hours)
+                if work.steps:
+                    spark = session.engine.session(shared_rows(session.snapshot))
+                    yield maintain_table(spark, name, lake.path(name), hours, work)
+                else:
+                    yield MaintenanceResult(name, 0, 0, 0, 0)
+    except AnotherWriter as busy:
+        log.info("tag tables not maintained", extra={"error": type(busy).__name__})
+
+
+def output_tables(lake: Lake) -> dict[str, DeltaTable]:
+    """The tag tables and `output`, those that are there, by name."""
+    found = {name: opened(lake.paths, name) for name in ("instance_tags", "series_tags", "study_tags", "output")}
+    return {name: table for name, table in found.items() if table is not None}
+
+
 def _purge(session: WriteSession) -> None:
     """Drop from ``change`` what was read longer ago than ``maintenance.change_retention_days``."""
     if purgeable := _purgeable(session.settings, session.snapshot, session.now()):
         up_to_run, kept_sequence = purgeable
         session.progress.step("purge change")
         spark = session.engine.session(shared_rows(session.snapshot))
-        deleted = purge_changes(spark, session.lake.path("change"), up_to_run, kept_sequence)
+        change, instances = session.lake.path("change"), session.lake.path("instance")
+        if session.settings.maintenance.keep_live_headers:
+            deleted = purge_superseded(spark, change, instances, up_to_run, kept_sequence)
+        else:
+            deleted = purge_changes(spark, change, up_to_run, kept_sequence)
         log.info("change purged", extra={"entries": deleted, "up_to_run": up_to_run})
 
 
@@ -110,7 +149,8 @@ def _purgeable(settings: Settings, snapshot: LakeSnapshot, now: datetime) -> tup
     """Up to which run ``change`` is to be purged, and the sequence that stays; None where there is nothing to drop.
 
     Never what the roll-ups have not taken yet: a dead run's entries say which series and studies to repair. Nor what
-    the search for late rows compares with: else it would take rows that were read for new ones.
+    the search for late rows compares with: else it would take rows that were read for new ones. Nor what an output has
+    not followed yet: that output would have to compare everything.
     """
     days = settings.maintenance.change_retention_days
     change = snapshot.get("change")
@@ -126,6 +166,10 @@ def _purgeable(settings: Settings, snapshot: LakeSnapshot, now: datetime) -> tup
     up_to_run = min(
         old, snapshot.txn_version("series"), snapshot.txn_version("study"), old if compared is None else compared - 1
     )
+    held = oldest_needed(executions(open_executions(snapshot.lake)))
+    if held is not None and held[0] < up_to_run:
+        log.info("output holds back the purge of change", extra={"output": held[1], "up_to_run": held[0]})
+        up_to_run = held[0]
     return (up_to_run, highest[0]) if landed_between(change, 0, up_to_run + 1, highest[0]) else None
 
 

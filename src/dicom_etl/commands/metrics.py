@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from dicom_etl.commands.exit_metrics import exits_kept
+from dicom_etl.commands.output_metrics import output_lines
 from dicom_etl.commands.prometheus import Metric, metric_lines, write_metrics
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import DicomEtlError
@@ -18,6 +19,8 @@ from dicom_etl.core.timerange import TICKS_PER_SECOND
 from dicom_etl.lake import ledger
 from dicom_etl.lake.ledger import READING_VERBS, Run
 from dicom_etl.lake.status import Status, status_and_runs
+from dicom_etl.outputs.execution import executions, open_executions
+from dicom_etl.outputs.state import output_states
 
 log = logging.getLogger(__name__)
 
@@ -159,8 +162,9 @@ def _refresh(settings: Settings, clock: Callable[[], datetime]) -> str:
     """Writes the file; the name of the error that kept it from that, or nothing."""
     try:
         file = Path(settings.metrics.prometheus_file).expanduser()
-        text = metrics_text(*status_and_runs(settings, clock=clock))
-        write_metrics(file, text + exits_kept(file))
+        status, runs, snapshot = status_and_runs(settings, clock=clock)
+        outputs = output_states(runs, executions(open_executions(snapshot.lake)), clock())
+        write_metrics(file, metrics_text(status, runs) + output_lines(outputs) + exits_kept(file))
     except (DicomEtlError, OSError, ValueError, RuntimeError) as error:
         # A name that can be no file's, or has the ~ of nobody, is a ValueError or a RuntimeError. Without a lake there
         # is nothing to tell.

@@ -16,6 +16,8 @@ from functools import partial
 from pyspark.sql import SparkSession
 
 from dicom_etl.commands.adopt import adopt, foreign_tables
+from dicom_etl.commands.columns.update import Tools
+from dicom_etl.commands.outputs import follow
 from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import NullProgress, Progress
@@ -68,7 +70,21 @@ def sync(
     """
     paths = lake_paths(settings)
     with Engine(settings.spark, spark, paths) as engine:
-        yield from sync_in(Resources(settings, None, engine, progress or NullProgress(), clock, sleep), request, paths)
+        resources = Resources(settings, None, engine, progress or NullProgress(), clock, sleep)
+        yield from sync_in(resources, request, paths)
+        follow_in(resources, paths)
+
+
+def follow_in(resources: Resources, paths: LakePaths) -> None:
+    """Bring the outputs of ``outputs.after_sync`` up to the last run, in the engine that the sync has warmed.
+
+    Raises the first error of an output: the runs have their rows by then.
+    """
+    names, settings = resources.settings.outputs.after_sync, resources.settings
+    if names:
+        snapshot = lake_at(paths, service_fingerprint(settings.dicom.base_url))
+        tools = Tools(settings, resources.engine, resources.progress, resources.clock, resources.sleep)
+        follow(tools, snapshot, names)
 
 
 def sync_in(resources: Resources, request: SyncRequest, paths: LakePaths | None = None) -> Iterator[Run]:

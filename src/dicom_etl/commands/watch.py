@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import Protocol
 
 from pyspark.sql import SparkSession
 
-from dicom_etl.commands.sync import sync_in
+from dicom_etl.commands.sync import follow_in, sync_in
 from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.errors import StorageError, TemporaryError
+from dicom_etl.core.errors import DicomEtlError, StorageError, TemporaryError
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Feed, Settings
 from dicom_etl.core.timerange import TICKS_PER_SECOND, floor_to_grid, format_duration, from_datetime
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.paths import lake_paths
+from dicom_etl.lake.paths import LakePaths, lake_paths
 from dicom_etl.run.write_session import Resources
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.session import Engine
@@ -73,6 +73,7 @@ def watch(
                         yield run
                         if stop.is_set():
                             return
+                    _follow(resources, paths)
                 failures = 0
             except (TemporaryError, StorageError) as error:
                 failures += 1
@@ -82,6 +83,12 @@ def watch(
                 started.close()
                 engine = started.enter_context(Engine(settings.spark, spark, paths))
             _wait(settings.feed, failures, stop, clock)
+
+
+def _follow(resources: Resources, paths: LakePaths) -> None:
+    """Bring the outputs up; what ends one of them stands in its row, and keeps no window from being read."""
+    with suppress(DicomEtlError):
+        follow_in(resources, paths)
 
 
 def _wait(feed: Feed, failures: int, stop: Stop, clock: Callable[[], datetime]) -> None:

@@ -1,4 +1,4 @@
-"""What each column of the six tables holds, when it is null, and an example: the one home of these texts.
+"""What each column of our tables holds, when it is null, and an example: the one home of these texts.
 
 docs/tables.md shows them, and new tables carry them as comments of their columns (docs/adr/0082-column-comments.md).
 """
@@ -22,7 +22,7 @@ _BY_COLUMN: dict[str, Attribute] = {attribute.column: attribute for attribute in
     column: Attribute(column, keyword, tag, "UI", "instance") for column, (keyword, tag) in _UID_KEYWORDS.items()
 }
 
-_SHARED = ("instance", "series", "study")
+_SHARED = ("instance", "series", "study", "instance_tags", "series_tags", "study_tags")
 _NEVER = "never"
 _NOT_READ = "the verb reads no feed (maintain, adopt), or it failed before it read, or it was killed"
 _FAILED = "the run did not succeed"
@@ -139,6 +139,62 @@ _FACTS: dict[str, tuple[str, str]] = {
     "errorClass": ("the run succeeded", "class of the error that ended the run"),
 }
 
+_FACTS |= {
+    "instance_tags.lastModifiedTimestamp": _FACTS["instance.lastModifiedTimestamp"],
+    "instance_tags.sequence": _FACTS["instance.sequence"],
+    "createdSequence": (
+        "`change` did not have the Create any more when the row was written",
+        "number of the entry that created the instance last: since then it has had the same pixels, whatever became of "
+        "its header",
+    ),
+    "headerState": (
+        _NEVER,
+        "ok; missing: `change` does not have the header (purged, or `lake.keep_metadata = false`, or an adopted row); "
+        "unreadable: it is no JSON. All tags are null in the last two",
+    ),
+    "headerQuality": (
+        "the header is missing",
+        "a digit for each tag column, in their order: 0 absent, 1 present, 2 first of several, 3 another VR, 4 empty, "
+        "5 wrong VR, 6 unparsable, 7 binary",
+    ),
+    "settledAt": (
+        "no living instance has a time",
+        "when the study counts as settled, unless something comes before: `outputs.settle` after its last change",
+    ),
+    "reopened": (
+        _NEVER,
+        "how often a living instance came, or was changed, after the study had been quiet for `outputs.settle`",
+    ),
+    "expectedInstances": (
+        "no header says",
+        "NumberOfStudyRelatedInstances (0020,1208), as the latest header that has it says",
+    ),
+    "missingNumbers": (
+        "no instance has a number",
+        "how many instance numbers lack between the lowest and the highest, of all series together",
+    ),
+    "output": (_NEVER, "name of the output: columns"),
+    "executionId": (_NEVER, "the execution; ids of an output grow"),
+    "mode": (
+        _NEVER,
+        "how it was computed: changed (the keys of new entries), compare (the keys that differ), full (everything)",
+    ),
+    "output.status": (_NEVER, "succeeded or failed"),
+    "fromRun": (_NEVER, "the run up to which the output had come before; 0: none"),
+    "toRun": (_NEVER, "the run whose tables the output equals since; of a failed execution, was to equal"),
+    "output.startedAt": (_NEVER, "when the execution began"),
+    "output.finishedAt": (_NEVER, "when it ended"),
+    "touched": (_NEVER, "keys that were looked at: unchanged + written + withdrawn + refused + failed"),
+    "unchanged": (_NEVER, "of these, keys of which nothing had to be written"),
+    "written": (_NEVER, "of these, keys whose row was written"),
+    "withdrawn": (_NEVER, "of these, keys whose row was removed"),
+    "refused": (_NEVER, "of these, keys that the other side did not take; 0 for tables"),
+    "failed": (_NEVER, "of these, keys that could not be computed; 0 for tables"),
+    "versions": (_NEVER, "Delta versions of the output's tables behind the execution, by name, as JSON"),
+    "designDigest": ("the output has no design", "digits that change with the tags that the output is made of"),
+    "output.errorClass": ("the execution succeeded", "class of the error that ended it"),
+}
+
 _LATEST = "that of the latest instance that has one: by `lastModifiedTimestamp`, then `sequence`"
 
 # A value of each column, made up.
@@ -199,6 +255,27 @@ _EXAMPLES: dict[str, str] = {
     "host": "etl-1",
     "settingsDigest": "5f1c0ab2d9e4",
     "errorClass": "ServiceUnavailable",
+    "createdSequence": "90101",
+    "headerState": "ok",
+    "headerQuality": "1110140",
+    "settledAt": "2026-03-01T08:42:09.123456Z",
+    "reopened": "0",
+    "expectedInstances": "312",
+    "missingNumbers": "0",
+    "output": "columns",
+    "executionId": "5",
+    "mode": "changed",
+    "output.status": "succeeded",
+    "fromRun": "16",
+    "toRun": "17",
+    "touched": "1184",
+    "unchanged": "0",
+    "written": "1180",
+    "withdrawn": "4",
+    "refused": "0",
+    "failed": "0",
+    "versions": '{"instance_tags": 7, "series_tags": 7, "study_tags": 7}',
+    "designDigest": "0c9be1b5d2a7f3e4",
 }
 
 

@@ -18,7 +18,7 @@ from dicom_etl.remote.uri import is_remote, parse_abfs_uri
 
 @dataclass(frozen=True, slots=True)
 class LakePaths:
-    """The absolute places of a lake, folders or addresses: the shared tables, the private ones, the ledger, claims."""
+    """The absolute places of a lake: the shared tables, the private ones, both ledgers, claims, and the tag tables."""
 
     root: str
     private_root: str
@@ -29,6 +29,10 @@ class LakePaths:
     change: str
     rejected: str
     claims: str
+    output: str
+    instance_tags: str
+    series_tags: str
+    study_tags: str
     storage: Storage
 
     def of(self, table: str) -> str:
@@ -50,6 +54,7 @@ def lake_paths(settings: Settings, storage: Storage | None = None) -> LakePaths:
     lake = settings.lake
     root = _place("lake.root", lake.root)
     private = _place("lake.private_root", lake.private_root) if lake.private_root else root
+    tags = _place("columns.root", settings.columns.root) if settings.columns.root else root
     paths = LakePaths(
         root=root,
         private_root=private,
@@ -60,6 +65,10 @@ def lake_paths(settings: Settings, storage: Storage | None = None) -> LakePaths:
         change=f"{private}/change",
         rejected=f"{private}/rejected",
         claims=f"{root}/_claims",
+        output=f"{root}/output",
+        instance_tags=f"{tags}/instance_tags",
+        series_tags=f"{tags}/series_tags",
+        study_tags=f"{tags}/study_tags",
         storage=storage or storage_of(settings),
     )
     _refuse_nested(paths)
@@ -75,6 +84,10 @@ _MOVED_BY = {
     "rejected": "lake.private_root",
     "run": "lake.root",
     "claims": "lake.root",
+    "output": "lake.root",
+    "instance_tags": "columns.root",
+    "series_tags": "columns.root",
+    "study_tags": "columns.root",
 }
 
 

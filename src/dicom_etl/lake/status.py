@@ -66,14 +66,18 @@ def status(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> St
     return result
 
 
-def status_and_runs(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> tuple[Status, list[Run]]:
-    """The lake's state as of now, and the whole ledger that tells it. Raises ConfigurationError when there is no lake.
+def status_and_runs(
+    settings: Settings, *, clock: Callable[[], datetime] = utc_now
+) -> tuple[Status, list[Run], LakeSnapshot]:
+    """The lake's state as of now, the whole ledger that tells it, and the lake.
+
+    Raises ConfigurationError when there is no lake.
 
     Asks for no table that only data are in: metrics are to be written after a failed run above all.
     """
     snapshot = existing_lake(settings, private=False)
     runs = snapshot.runs()
-    return _status(snapshot, runs, settings, clock), runs
+    return _status(snapshot, runs, settings, clock), runs, snapshot
 
 
 def _status(snapshot: LakeSnapshot, runs: list[Run], settings: Settings, clock: Callable[[], datetime]) -> Status:

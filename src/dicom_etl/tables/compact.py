@@ -10,10 +10,12 @@ from typing import Any
 
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.location import location, sql_name
 from dicom_etl.tables.engine.session import cluster_session
+from dicom_etl.tables.merge import read_table
 from dicom_etl.tables.schema import retention_properties
 
 _GIB = 1024**3
@@ -102,6 +104,28 @@ def purge_changes(spark: SparkSession, path: str, up_to_run: int, kept_sequence:
     with named_errors("change"):
         rows = cluster_session(spark).sql(statement).collect()
     return int(rows[0]["num_affected_rows"])
+
+
+def purge_superseded(spark: SparkSession, path: str, instances: str, up_to_run: int, kept_sequence: int) -> int:
+    """How many entries of ``change`` were deleted: as ``purge_changes``, but none that ``instance`` was made from.
+
+    Their headers are what a new column is filled from. Only narrow columns are read to find the others; a row of
+    ``change`` has the key runId, sequence.
+    """
+    session = cluster_session(spark)
+    with named_errors("change"):
+        old = (F.col("runId") <= up_to_run) & (F.col("sequence") != kept_sequence)
+        entries = read_table(session, path).where(old).select("runId", "sequence", "state")
+        living = read_table(session, instances).select("sequence", F.lit(True).alias("_living"))
+        alive = F.col("_living").isNotNull() & (F.col("state") == "Current")
+        superseded = entries.join(living, on="sequence", how="left").where(~F.coalesce(alive, F.lit(False)))
+        doomed = superseded.select("runId", "sequence").localCheckpoint()
+        found = doomed.count()
+        if found:  # a MERGE without rows would be a version of its own, each night
+            same = f"t.runId = s.runId AND t.sequence = s.sequence AND t.runId <= {up_to_run:d}"
+            table = DeltaTable.forPath(session, location(path))
+            table.alias("t").merge(doomed.alias("s"), same).whenMatchedDelete().execute()
+    return found
 
 
 def maintain_table(

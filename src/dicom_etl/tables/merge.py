@@ -156,6 +156,29 @@ def merge_rollup(
     return _merge(spark, table, path, changed, fence, merge)
 
 
+def merge_effects(
+    spark: SparkSession, table: Table, path: str, rows: DataFrame, ranges: Ranges, fence: Fence
+) -> MergeResult:
+    """Merge ``rows``, columns of ``table`` and ``effect``: UPSERT writes the row, REMOVE removes its target.
+
+    The rows must be those that change something: nothing is compared here.
+    """
+    upsert = F.col("s.effect") == UPSERT
+    assignments: Assignments = {name: F.col(f"s.{name}") for name in table.columns.names}
+
+    def merge(target: DeltaTable, rows: DataFrame) -> DataFrame:
+        return (
+            target.alias("t")
+            .merge(rows.alias("s"), _on(table, ranges))
+            .whenMatchedDelete(~upsert)
+            .whenMatchedUpdate(set=assignments)
+            .whenNotMatchedInsert(upsert, values=assignments)
+            .execute()
+        )
+
+    return _merge(spark, table, path, lambda _: rows, fence, merge)
+
+
 def _not_stored(
     rows: DataFrame, stored: DataFrame, table: Table, ranges: Ranges, may_be: Column | None = None
 ) -> DataFrame:

@@ -25,13 +25,17 @@ def replace_table(
     or, where none was, no table. ``source`` gives all columns of ``table``, and may read the old version.
     """
     session = fenced_session(spark, fence)
+    # A view of all sessions: the rows may have been computed in another one.
     view = f"rows_{uuid4().hex}"
     columns = ", ".join(design.partition_columns)
     layout = f"PARTITIONED BY ({columns})" if columns else f"CLUSTER BY ({CLUSTER_COLUMN})"
     with named_errors(table.name):
-        _as_declared(table, source(session)).createOrReplaceTempView(view)
+        _as_declared(table, source(session)).createGlobalTempView(view)
         declared = f"USING delta {layout} TBLPROPERTIES ({property_list(design.properties(table))})"
-        session.sql(f"CREATE OR REPLACE TABLE {sql_name(path)} {declared} AS TABLE {view}")
+        try:
+            session.sql(f"CREATE OR REPLACE TABLE {sql_name(path)} {declared} AS TABLE global_temp.{view}")
+        finally:
+            session.catalog.dropGlobalTempView(view)
     # Skipped in silence like a MERGE when the table's marker is not below ours: then nothing was committed (tried).
     return last_commit(session)
 

@@ -24,6 +24,7 @@ from dicom_etl.cli.main import cli
 from dicom_etl.commands import watch as watch_module
 from dicom_etl.commands.exit_metrics import EXIT_METRICS
 from dicom_etl.commands.metrics import metrics_after, metrics_text
+from dicom_etl.commands.output_metrics import OUTPUT_METRICS
 from dicom_etl.commands.prometheus import metric_lines, write_metrics
 from dicom_etl.commands.watch import Stop
 from dicom_etl.core.errors import AccessDenied, ConfigurationError
@@ -195,8 +196,9 @@ def test_the_reference_page_lists_each_metric_with_its_type_and_label() -> None:
     """As they are written: the page and the file come from one declaration."""
     page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(dicom_etl_[a-z_]+)(?:\{([a-z]+)\})?` \| (gauge|counter) \|", page, re.MULTILINE)
-    written = metrics_text(STATUS, RUNS) + "".join(metric_lines(metric, {"sync": 0}) for metric in EXIT_METRICS)
-    assert len(listed) == 12
+    others = (*((metric, {"columns": 0}) for metric in OUTPUT_METRICS), *((one, {"sync": 0}) for one in EXIT_METRICS))
+    written = metrics_text(STATUS, RUNS) + "".join(metric_lines(metric, values) for metric, values in others)
+    assert len(listed) == 14
     assert [(name, kind) for name, _, kind in listed] == re.findall(r"^# TYPE (\S+) (\S+)", written, re.MULTILINE)
     assert {(name, label) for name, label, _ in listed if label} == set(
         re.findall(r"^(\w+)\{(\w+)=", written, re.MULTILINE)

@@ -64,6 +64,11 @@ def main() -> int:
         _open_one_file()
         say("6. Do the tables equal the service?")
         _verify()
+        say("7. Any tag a column: choose one, fill it from the headers that the lake has, and ask for it")
+        _run("columns", "add", "KVP")
+        _run("columns", "backfill")
+        _run("query", "SELECT manufacturer, kvp, sliceThickness, count(*) AS instances FROM instance_tags "
+             "WHERE kvp IS NOT NULL GROUP BY ALL ORDER BY instances DESC LIMIT 6")  # fmt: skip
     _say_what_next()
     return 0
 
@@ -135,7 +140,8 @@ def _now(address: str) -> str:
 
 def _typed(*words: str) -> list[str]:
     """A command as it would be typed, printed; the words to run it."""
-    words = (words[0], "--config", str(CONFIG), *words[1:])
+    verb = 2 if words[0] == "columns" else 1  # a group of commands
+    words = (*words[:verb], "--config", str(CONFIG), *words[verb:])
     print("\n$ dicom-etl " + " ".join(f'"{word}"' if " " in word else word for word in words), flush=True)
     return [*_COMMAND, *words]
 

@@ -192,7 +192,7 @@ def _expected(key: str, error: Exception) -> str:
     return str(error)
 
 
-_WORDS = {bool: "expected true or false", str: "expected text"}
+_WORDS = {bool: "expected true or false", str: "expected text", list[str]: 'expected a list of texts: ["KVP"]'}
 
 
 def _bounds(meta: Meta) -> str:

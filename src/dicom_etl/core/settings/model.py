@@ -6,6 +6,7 @@ A new setting is a field here and a line with a comment in default.toml; all els
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -75,7 +76,19 @@ class Storage(msgspec.Struct, frozen=True):
 class Maintenance(msgspec.Struct, frozen=True):
     retention_hours: Annotated[int, Meta(ge=1, le=_HUNDRED_YEARS_DAYS * 24)]
     allow_short_retention: bool
+    keep_live_headers: bool
     change_retention_days: Annotated[int, Meta(ge=0, le=_HUNDRED_YEARS_DAYS)]
+
+
+class Columns(msgspec.Struct, frozen=True):
+    root: Folder
+    tags: list[str]
+    identifying: bool
+
+
+class Outputs(msgspec.Struct, frozen=True):
+    after_sync: list[Literal["columns"]]
+    settle: Annotated[Duration, rules.check_above_zero]
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -111,6 +124,8 @@ class Settings(msgspec.Struct, frozen=True):
     lake: Lake
     storage: Storage
     maintenance: Maintenance
+    columns: Columns
+    outputs: Outputs
     files: Files
     spark: Spark
     metrics: Metrics
@@ -168,6 +183,8 @@ def shown(value: Any) -> str:
         return format_duration(value)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
     return str(value)
 
 

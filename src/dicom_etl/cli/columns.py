@@ -1,0 +1,147 @@
+"""The commands of the output `columns`: `dicom-etl columns add | remove | list | update | backfill`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from dicom_etl.cli import wording
+from dicom_etl.cli.jsonlines import print_json
+from dicom_etl.cli.options import common, json_option
+from dicom_etl.cli.output import print_rows
+from dicom_etl.cli.screen import Column, on_terminal, print_fitting, print_line, print_verdict
+from dicom_etl.core.settings.model import Settings
+
+if TYPE_CHECKING:
+    from dicom_etl.commands.columns.choose import ListedColumn
+    from dicom_etl.outputs.execution import Execution
+
+
+@click.group()
+def columns() -> None:
+    """Keep chosen DICOM tags as columns, in instance_tags, series_tags and study_tags."""
+
+
+@columns.command(
+    epilog='Example: dicom-etl columns add SliceThickness "0018,9345" "0019,xx0C@SIEMENS MR HEADER:double"'
+)
+@common
+@click.argument("tags", nargs=-1, required=True, metavar="TAG...")
+@click.option("--level", type=click.Choice(["instance", "series", "study"]), help="The highest table that has them.")
+@click.option(
+    "--identifying", is_flag=True, help="Also tags of PS3.15 table E.1-1: what identifies a patient, and private ones."
+)
+@json_option
+def add(settings: Settings, tags: tuple[str, ...], level: str | None, identifying: bool, as_json: bool) -> int:
+    """Choose tags: by keyword, by number, private with its creator, or inside a sequence."""
+    from dicom_etl.commands.columns.choose import add as verb  # noqa: PLC0415
+
+    wanted = [f"{tag} level={level}" if level else tag for tag in tags]
+    added = verb(settings, wanted, identifying=identifying)
+    pending = sum(one.state == "pending" for one in added)
+    todo = "dicom-etl columns backfill fills what is pending" if pending else "the tables have all of them"
+    _show(added, as_json, "Chosen", f"{wording.counted(len(added), 'column')}; {todo}")
+    return 0
+
+
+@columns.command(epilog="Example: dicom-etl columns remove sliceThickness")
+@common
+@click.argument("name")
+@json_option
+def remove(settings: Settings, name: str, as_json: bool) -> int:
+    """Choose a tag no longer; the next backfill takes its column out of the tables."""
+    from dicom_etl.commands.columns.choose import remove as verb  # noqa: PLC0415
+
+    left = verb(settings, name)
+    _show([left], as_json, "No longer chosen", f"{left.column.name}; dicom-etl columns backfill removes the column")
+    return 0
+
+
+@columns.command("list", epilog="Example: dicom-etl columns list --json")
+@common
+@json_option
+def list_(settings: Settings, as_json: bool) -> int:
+    """List the columns, and whether the tables have them."""
+    from dicom_etl.commands.columns.choose import listed  # noqa: PLC0415
+
+    rows = listed(settings)
+    waiting = sum(one.state != "filled" for one in rows)
+    todo = f"; {waiting} wait for dicom-etl columns backfill" if waiting else ""
+    _show(rows, as_json, "Columns", f"{wording.counted(len(rows), 'tag')}{todo}")
+    return 0
+
+
+@columns.command(epilog="Example: dicom-etl columns update")
+@common
+@click.option("--full", is_flag=True, help="Compute every row, not only those of new entries.")
+@json_option
+def update(settings: Settings, full: bool, as_json: bool) -> int:
+    """Bring the tag tables up to the last run."""
+    return _executed(settings, as_json, full=full)
+
+
+@columns.command(epilog="Example: dicom-etl columns backfill")
+@common
+@json_option
+def backfill(settings: Settings, as_json: bool) -> int:
+    """Give the tag tables the tags that were chosen since, for every instance, from the headers in change."""
+    return _executed(settings, as_json, backfill=True)
+
+
+def _executed(settings: Settings, as_json: bool, *, full: bool = False, backfill: bool = False) -> int:
+    from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
+    from dicom_etl.commands.columns.update import update as verb  # noqa: PLC0415
+
+    with terminal_progress() as progress:
+        done = verb(settings, full=full, backfill=backfill, progress=progress)
+    if as_json:
+        print_json({} if done is None else done.as_row())
+    else:
+        print_execution(done)
+    return 0
+
+
+def print_execution(done: Execution | None) -> None:
+    """Print what one execution did, in a sentence."""
+    if done is None:
+        _say("the tag tables have what the last run left")
+        return
+    counts = done.counts
+    parts = [
+        wording.counted(counts.touched, "instance") + " looked at",
+        f"{wording.number(counts.written)} written",
+        f"{wording.number(counts.withdrawn)} withdrawn",
+        f"{wording.number(counts.unchanged)} unchanged",
+    ]
+    _say(f"the tag tables equal run {done.to_run}: {', '.join(parts)}")
+
+
+def _say(text: str) -> None:
+    if on_terminal():
+        print_verdict("Up to date", text)
+    else:
+        print_line(text)
+
+
+_COLUMNS = (
+    Column("column"),
+    Column("tag"),
+    Column("type"),
+    Column("level"),
+    Column("from", 1),
+    Column("state"),
+)
+
+
+def _show(rows: Sequence[ListedColumn], as_json: bool, head: str, verdict: str) -> None:
+    table = [one.as_row() for one in rows]
+    if as_json:
+        for row in table:
+            print_json(row)
+    elif on_terminal():
+        print_verdict(head, verdict)
+        print_fitting(_COLUMNS, [tuple(str(cell or "-") for cell in row.values()) for row in table])
+    else:
+        print_rows(("column", "tag", "type", "level", "source", "state"), [list(row.values()) for row in table])

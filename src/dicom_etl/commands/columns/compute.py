@@ -1,0 +1,142 @@
+"""What the rows of `instance_tags` are computed from: touched keys, differing keys, or everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow.compute as pc
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dicom_etl.commands.columns.stored import StoredTags
+from dicom_etl.core.attributes import INSTANCE_KEY
+from dicom_etl.lake.delta.table import read_rows
+from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.outputs.execution import Mode
+from dicom_etl.outputs.follow import Step
+from dicom_etl.tables.file_skipping import study_ranges
+from dicom_etl.tables.merge import Ranges, read_table
+from dicom_etl.tables.rollup import instances_within
+from dicom_etl.tables.tag_headers import ParseBatches, current_entries, latest_headers
+from dicom_etl.tables.tag_rows import Inputs, create_entries, differing_keys, live_rows, touched_keys
+from dicom_etl.tables.tag_schema import TagTables
+
+# A comparison that finds more keys computes all rows: the sequences of these keys go to every task.
+MOST_DIFFERING = 250_000
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an execution works with: the lake, the step, the tag tables as wanted and as they stand, and a parser."""
+
+    snapshot: LakeSnapshot
+    step: Step
+    tables: TagTables
+    stored: StoredTags
+    parse: ParseBatches
+
+    def changes(self, spark: SparkSession) -> DataFrame:
+        """`change` as the target run left it."""
+        return read_table(spark, self.snapshot.lake.path("change"), self.step.target.change_version)
+
+    def instances(self, spark: SparkSession) -> DataFrame:
+        """`instance` as the target run left it."""
+        return read_table(spark, self.snapshot.lake.path("instance"), self.step.target.instance_version)
+
+    def stored_rows(self, spark: SparkSession) -> DataFrame:
+        """What `instance_tags` holds, in the columns that it is to have: null where it has none of that type."""
+        table = self.tables.instance
+        held = self.stored.columns(table.name)
+        if not held:
+            return spark.createDataFrame([], table.columns)
+        path, version = self.snapshot.lake.path(table.name), self.stored.versions[table.name]
+        wanted = {field.name: field.dataType.typeName() for field in table.columns.fields}
+        return read_table(spark, path, version).select(*(_kept(held, name, kind) for name, kind in wanted.items()))
+
+
+def _kept(held: dict[str, str], name: str, kind: str) -> Column:
+    return (F.col(name) if held.get(name) == kind else F.lit(None).cast(kind)).alias(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The studies that an execution may change, and the ranges of their UIDs."""
+
+    studies: frozenset[str]
+    ranges: Ranges
+
+    def of(self, rows: DataFrame) -> DataFrame:
+        """Those of the rows, of `instance` or a tag table, that may belong to the studies."""
+        return instances_within(rows, self.ranges, self.studies)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """The inputs of one execution; without ``scope`` they are everything, and the tables are replaced."""
+
+    mode: Mode
+    inputs: Inputs
+    scope: Scope | None
+
+
+def touched_studies(snapshot: LakeSnapshot, since: int, until: int) -> tuple[frozenset[str], int]:
+    """The studies of the entries that runs in (since, until] have landed, and how many entries these are.
+
+    By the files' bounds of run ids; no JVM is started.
+    """
+    run_id = pc.field("runId")
+    rows = read_rows(snapshot.table("change"), ["studyInstanceUid"], (run_id > since) & (run_id <= until))
+    return frozenset(pc.unique(pc.drop_null(rows["studyInstanceUid"])).to_pylist()), rows.num_rows
+
+
+def computed(spark: SparkSession, work: Work, studies: frozenset[str]) -> Computed:
+    """What the step asks for, in this session; ``studies`` are the touched ones where it follows entries."""
+    if work.step.mode == "changed":
+        return _changed(spark, work, studies)
+    return _compared(spark, work) if work.step.mode == "compare" else _everything(spark, work)
+
+
+def _changed(spark: SparkSession, work: Work, studies: frozenset[str]) -> Computed:
+    scope = Scope(studies, study_ranges(studies))
+    since, until, changes = work.step.since, work.step.to_run, work.changes(spark)
+    inputs = Inputs(
+        live=live_rows(scope.of(work.instances(spark))),
+        headers=latest_headers(current_entries(changes, since, until), work.tables.columns, work.parse),
+        creates=create_entries(changes, since, until),
+        stored=scope.of(work.stored_rows(spark)),
+        touched=touched_keys(changes, since, until),
+    )
+    return Computed("changed", inputs, scope)
+
+
+def _compared(spark: SparkSession, work: Work) -> Computed:
+    live, stored, changes = live_rows(work.instances(spark)), work.stored_rows(spark), work.changes(spark)
+    differing = differing_keys(live, stored).localCheckpoint()
+    if differing.count() > MOST_DIFFERING:
+        return _everything(spark, work)
+    uids = frozenset(row[0] for row in differing.select("studyInstanceUid").distinct().collect())
+    scope = Scope(uids, study_ranges(uids))
+    wanted = live.join(F.broadcast(differing), on=list(INSTANCE_KEY), how="left_semi").select("sequence")
+    entries = current_entries(changes, 0, work.step.to_run)
+    # Before they are parsed: of ten million headers a repair concerns some.
+    headers = entries.join(F.broadcast(wanted), on="sequence", how="left_semi")
+    inputs = Inputs(
+        live=scope.of(live),
+        headers=latest_headers(headers, work.tables.columns, work.parse),
+        creates=create_entries(changes, 0, work.step.to_run),
+        stored=scope.of(stored),
+        touched=differing,
+    )
+    return Computed("compare", inputs, scope)
+
+
+def _everything(spark: SparkSession, work: Work) -> Computed:
+    until, changes = work.step.to_run, work.changes(spark)
+    inputs = Inputs(
+        live=live_rows(work.instances(spark)),
+        headers=latest_headers(current_entries(changes, 0, until), work.tables.columns, work.parse),
+        creates=create_entries(changes, 0, until),
+        stored=work.stored_rows(spark),
+        touched=None,
+    )
+    return Computed("full", inputs, None)

@@ -1,0 +1,63 @@
+"""The tag tables as they stand: of which tags they are made, and at which versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from deltalake import DeltaTable
+
+from dicom_etl.core.errors import DataError
+from dicom_etl.lake.delta.table import properties
+from dicom_etl.lake.lake_id import check_owner
+from dicom_etl.lake.snapshot import Lake, opened
+from dicom_etl.outputs.columns.design import ColumnDesign, design_from_json
+
+NAMES = ("instance_tags", "series_tags", "study_tags")
+# A property of each tag table: the tags that it is made of.
+DESIGN = "dicomEtl.columns"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTags:
+    """The tag tables that are there, by name."""
+
+    tables: Mapping[str, DeltaTable]
+
+    @property
+    def versions(self) -> dict[str, int | None]:
+        """The version of each of the three; None for one that is not there."""
+        return {name: self.tables[name].version() if name in self.tables else None for name in NAMES}
+
+    @property
+    def design(self) -> ColumnDesign | None:
+        """The tags that all three are made of; None where one lacks, or they do not agree.
+
+        They differ where an execution died between them.
+        """
+        designs = {properties(table).get(DESIGN) for table in self.tables.values()}
+        text = next(iter(designs)) if len(self.tables) == len(NAMES) and len(designs) == 1 else None
+        return None if text is None else design_from_json(text)
+
+    def columns(self, name: str) -> dict[str, str]:
+        """The columns of one of the tables and Delta's names of their types; none where it is not there."""
+        if name not in self.tables:
+            return {}
+        return {field.name: str(getattr(field.type, "type", "nested")) for field in self.tables[name].schema().fields}
+
+
+def stored_tags(lake: Lake) -> StoredTags:
+    """The tag tables at their newest versions.
+
+    Raises DataError when one is another lake's, or its design is not what this version knows.
+    """
+    tables = {}
+    for name in NAMES:
+        table = opened(lake.paths, name)
+        if table is None:
+            continue
+        check_owner(name, properties(table), lake.identity)
+        if DESIGN not in properties(table):
+            raise DataError(f"the table {name} was not made by dicom-etl columns: move it away, or set columns.root")
+        tables[name] = table
+    return StoredTags(tables)

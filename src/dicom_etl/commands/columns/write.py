@@ -1,0 +1,123 @@
+"""Writes the tag tables: `instance_tags` first, then both roll-ups of it, each by one fenced commit."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dicom_etl.commands.columns.compute import Computed, Work
+from dicom_etl.core.attributes import SERIES_KEY, STUDY_KEY
+from dicom_etl.core.errors import DataError, Superseded
+from dicom_etl.outputs.execution import Counts
+from dicom_etl.tables.engine.errors import named_errors
+from dicom_etl.tables.fold import REMOVE, UPSERT
+from dicom_etl.tables.merge import Fence, Ranges, merge_effects, merge_rollup, read_table
+from dicom_etl.tables.replace import replace_table
+from dicom_etl.tables.schema import Table, TableDesign
+from dicom_etl.tables.tag_rollup import series_rows, study_rows, summaries
+from dicom_etl.tables.tag_rows import SAME, classified
+
+_ALL: Ranges = [("", "\U0010ffff")]
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Who writes: a session, what it works with, the id that fences its commits, and how its tables are made.
+
+    ``remade``: the tables are not there, or made of other tags, and are replaced.
+    """
+
+    spark: SparkSession
+    work: Work
+    execution_id: int
+    design: TableDesign
+    settle_micros: int
+    remade: bool
+
+    def path(self, table: Table) -> str:
+        return self.work.snapshot.lake.path(table.name)
+
+    def fence(self, table: Table) -> Fence:
+        return Fence(self.work.snapshot.lake.app_id(table.name), self.execution_id)
+
+    def replace(self, table: Table, rows: DataFrame) -> int:
+        """The version that holds these rows and no others."""
+        version = replace_table(self.spark, table, self.path(table), lambda _: rows, self.fence(table), self.design)
+        return _own(table, version)
+
+
+def write_tags(writer: Writer, done: Computed) -> tuple[Counts, dict[str, int]]:
+    """What became of the keys, and the versions of the three tables behind it.
+
+    Raises Superseded when a later execution has committed, DataError when the counts do not agree.
+    """
+    with named_errors("instance_tags"):
+        rows = classified(writer.work.tables.instance, done.inputs).localCheckpoint()
+        counted = rows.groupBy("effect").count().collect()
+    counts, version = _write_instances(writer, done, rows, {row[0]: int(row[1]) for row in counted})
+    if not counts.whole:
+        raise DataError(
+            "instance_tags holds a key in several rows, so somebody else has written to it: run dicom-etl columns "
+            "update --full"
+        )
+    return counts, {"instance_tags": version, **_write_rollups(writer, done, rows, version)}
+
+
+def _write_instances(writer: Writer, done: Computed, rows: DataFrame, effects: dict[str, int]) -> tuple[Counts, int]:
+    table = writer.work.tables.instance
+    touched, unchanged = sum(effects.values()), effects.get(SAME, 0)
+    if writer.remade:
+        written = rows.where(F.col("effect") != REMOVE)
+        version = writer.replace(table, written)
+        return Counts(touched, unchanged, effects.get(UPSERT, 0), effects.get(REMOVE, 0)), version
+    if unchanged == touched:
+        return Counts(touched, unchanged), int(writer.work.stored.tables[table.name].version())
+    ranges = _ALL if done.scope is None else done.scope.ranges
+    changing = rows.where(F.col("effect") != SAME)
+    merged = merge_effects(writer.spark, table, writer.path(table), changing, ranges, writer.fence(table))
+    return Counts(touched, unchanged, merged.inserted + merged.updated, merged.deleted), _own(table, merged.version)
+
+
+def _write_rollups(writer: Writer, done: Computed, rows: DataFrame, instance_version: int) -> dict[str, int]:
+    """The versions of `series_tags` and `study_tags` that hold what `instance_tags` gives."""
+    tables = writer.work.tables
+    with named_errors("instance_tags"):
+        instances = read_table(writer.spark, writer.path(tables.instance), instance_version)
+        if done.mode == "changed" and done.scope is not None:
+            made_of = summaries(tables, done.scope.of(instances), rows.select(*SERIES_KEY).distinct())
+            ranges = done.scope.ranges
+        else:
+            # All of it: an execution that died behind `instance_tags` leaves no trace there of what it touched.
+            made_of, ranges = summaries(tables, instances, _stored_series(writer)), _ALL
+        made_of = made_of.localCheckpoint()
+
+    def put(table: Table, rolled: DataFrame) -> int:
+        if writer.remade:
+            return writer.replace(table, rolled.where(F.col("instanceCount") > 0))
+        merged = merge_rollup(writer.spark, table, writer.path(table), rolled, ranges, writer.fence(table))
+        return _own(table, merged.version)
+
+    with ThreadPoolExecutor(2) as pool:
+        series = pool.submit(put, tables.series, series_rows(tables, made_of))
+        study = pool.submit(put, tables.study, study_rows(tables, made_of, writer.settle_micros))
+        return {"series_tags": series.result(), "study_tags": study.result()}
+
+
+def _stored_series(writer: Writer) -> DataFrame | None:
+    """The keys of `series_tags`, and those of `study_tags` without a series; None where the tables are made now."""
+    if writer.remade:
+        return None
+    series, study = (
+        read_table(writer.spark, writer.path(table)).select(*key)
+        for table, key in ((writer.work.tables.series, SERIES_KEY), (writer.work.tables.study, STUDY_KEY))
+    )
+    return series.unionByName(study, allowMissingColumns=True).distinct()
+
+
+def _own(table: Table, version: int | None) -> int:
+    if version is None:
+        raise Superseded(f"{table.name}: a later execution has written; this one stops")
+    return version

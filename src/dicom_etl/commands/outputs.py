@@ -1,0 +1,60 @@
+"""Brings the outputs of a lake up to its last run, one after the other."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from pyspark.sql import SparkSession
+
+from dicom_etl.commands.columns.update import Tools, update_in
+from dicom_etl.core.clock import utc_now
+from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.core.progress import NullProgress, Progress
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.lake.open import existing_lake
+from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.outputs.execution import Execution
+from dicom_etl.tables.engine.session import Engine
+
+log = logging.getLogger(__name__)
+
+# Each brings one output up to the last run, in an engine that is kept.
+FOLLOWERS: dict[str, Callable[[Tools, LakeSnapshot], Execution | None]] = {"columns": update_in}
+
+
+def brought_up(
+    settings: Settings,
+    *,
+    spark: SparkSession | None = None,
+    progress: Progress | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Execution]:
+    """The executions that brought the outputs up to the last run: those of ``outputs.after_sync``, or all."""
+    names: Sequence[str] = settings.outputs.after_sync or tuple(FOLLOWERS)
+    snapshot = existing_lake(settings)
+    with Engine(settings.spark, spark, snapshot.lake.paths) as engine:
+        return follow(Tools(settings, engine, progress or NullProgress(), clock, sleep), snapshot, names)
+
+
+def follow(tools: Tools, snapshot: LakeSnapshot, names: Sequence[str]) -> list[Execution]:
+    """The executions of these outputs; none of those that are up to date.
+
+    All of them are tried; then the first error is raised. Nothing of it touches the lake's own tables, or coverage.
+    """
+    done: list[Execution] = []
+    first: DicomEtlError | None = None
+    for name in names:
+        try:
+            execution = FOLLOWERS[name](tools, snapshot)
+        except DicomEtlError as error:
+            log.warning("output failed", extra={"output": name, "error_class": type(error).__name__})
+            first = first or error
+        else:
+            done += [] if execution is None else [execution]
+    if first is not None:
+        raise first
+    return done

@@ -1,0 +1,98 @@
+"""The rows of `series_tags` and `study_tags` as a pure function of those of `instance_tags`.
+
+As `tables.rollup`: the latest value that is not null counts, and beside it the number of distinct values.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from dicom_etl.core.attributes import SERIES_KEY, STUDY_KEY
+from dicom_etl.tables.tag_schema import TagColumn, TagTables
+
+# Total, so that the same instances always give the same row (tables.rollup has the same order).
+_ORDER = ("lastModifiedTimestamp", "sequence", "seriesInstanceUid", "sopInstanceUid")
+# What tells how much of a study is there; the set `imaging` has them.
+NUMBER, EXPECTED = "instanceNumber", "numberOfStudyRelatedInstances"
+
+
+def summaries(tables: TagTables, rows: DataFrame, touched: DataFrame | None = None) -> DataFrame:
+    """One row per series of ``rows`` (of `instance_tags`) and per ``touched`` key; what both tables are made of.
+
+    Columns: the series' key, ``lastModifiedTimestamp``, ``instanceCount`` (0 without living instances), ``moments``
+    (the times of the instances in microseconds), ``missing`` (numbers), and for each tag its latest value behind what
+    it is ordered by, and the set of its values.
+    """
+    tags = tables.series_level
+    if touched is not None:
+        rows = rows.unionByName(touched.select(*SERIES_KEY), allowMissingColumns=True)
+    return rows.groupBy(*SERIES_KEY).agg(
+        F.max("lastModifiedTimestamp").alias("lastModifiedTimestamp"),
+        F.count("sopInstanceUid").alias("instanceCount"),
+        F.collect_set(F.unix_micros("lastModifiedTimestamp")).alias("moments"),
+        (_missing_numbers() if NUMBER in rows.columns else F.lit(None).cast("long")).alias("missing"),
+        *(_latest(tag).alias(tag.name) for tag in tags),
+        *(F.collect_set(tag.name).alias(tag.count_name) for tag in tags),
+    )
+
+
+def _latest(tag: TagColumn) -> Column:
+    return F.max(F.when(F.col(tag.name).isNotNull(), F.struct(*_ORDER, F.col(tag.name).alias("value"))))
+
+
+def _missing_numbers() -> Column:
+    """How many instance numbers lack between the lowest and the highest of the series; null without numbers."""
+    number = F.col(NUMBER)
+    return F.max(number) - F.min(number) + 1 - F.count_distinct(number)
+
+
+def series_rows(tables: TagTables, summaries: DataFrame) -> DataFrame:
+    """Columns of `series_tags`; a series without living instances has ``instanceCount`` 0."""
+    series = summaries.where(F.col("seriesInstanceUid").isNotNull())
+    tags = [
+        column
+        for tag in tables.series_level
+        for column in (F.col(tag.name)["value"].alias(tag.name), _size(F.col(tag.count_name)).alias(tag.count_name))
+    ]
+    return series.select(*SERIES_KEY, "lastModifiedTimestamp", "instanceCount", *tags)
+
+
+def study_rows(tables: TagTables, summaries: DataFrame, settle_micros: int) -> DataFrame:
+    """Columns of `study_tags`; a study without living instances has ``instanceCount`` 0.
+
+    ``settledAt`` is when the study counts as settled unless something comes before: ``settle_micros`` after its last
+    change. ``reopened`` is how often a living instance came, or changed, after a quiet of that length.
+    """
+    grouped = summaries.groupBy(*STUDY_KEY).agg(
+        F.max("lastModifiedTimestamp").alias("lastModifiedTimestamp"),
+        F.sum("instanceCount").alias("instanceCount"),
+        F.array_sort(F.array_distinct(F.flatten(F.collect_list("moments")))).alias("moments"),
+        F.sum("missing").alias("missingNumbers"),
+        *(F.max(tag.name)["value"].alias(tag.name) for tag in tables.study_level),
+        *(
+            _size(F.array_distinct(F.flatten(F.collect_list(tag.count_name)))).alias(tag.count_name)
+            for tag in tables.study_level
+        ),
+    )
+    has_expected = any(tag.name == EXPECTED for tag in tables.study_level)
+    quiet = F.expr(f"INTERVAL {settle_micros // 1_000_000} SECONDS")
+    return grouped.withColumns(
+        {
+            "settledAt": F.col("lastModifiedTimestamp") + quiet,
+            "reopened": _gaps(settle_micros),
+            "expectedInstances": F.col(EXPECTED) if has_expected else F.lit(None).cast("long"),
+        }
+    ).select(*tables.study.columns.names)
+
+
+def _size(values: Column) -> Column:
+    return F.size(values).cast("long")
+
+
+def _gaps(micros: int) -> Column:
+    """How many of the sorted ``moments`` come more than so long after the one before."""
+    return F.expr(
+        "cast(size(filter(sequence(2, greatest(size(moments), 2)), "
+        f"i -> try_element_at(moments, i) - try_element_at(moments, i - 1) > {micros})) as bigint)"
+    )

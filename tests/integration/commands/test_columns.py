@@ -1,0 +1,152 @@
+"""The output `columns`: what its tables hold, how they follow, and who can read them."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import duckdb
+import polars
+import pytest
+from deltalake import DeltaTable
+
+from dicom_etl.commands.columns.choose import add
+from dicom_etl.commands.columns.update import update
+from dicom_etl.commands.maintain import maintain
+from dicom_etl.commands.repair.repair import repair
+from dicom_etl.outputs.execution import Counts, Execution, executions, open_executions
+from dicom_etl.outputs.state import outputs
+from support import following
+from support.oracle import Tables
+from support.site import Site, at, text_at
+from support.story import NoSpark
+
+TABLES = ("instance_tags", "series_tags", "study_tags")
+
+
+def synced(site: Site, hour: float, **how: Any) -> None:
+    """A sync at this hour, by the service's clock, too."""
+    site.clock(hour)
+    site.sync(now=at(hour), **how)
+
+
+def columns_updated(site: Site, *, spark: Any = None, **how: Any) -> Execution | None:
+    return update(site.settings, spark=spark or site.spark, **how)
+
+
+def what_is_expected(site: Site) -> Tables:
+    tags = following.tags_of(site.expected(), following.created_sequences(site.feed(0, 24)))
+    assert min(map(len, tags.values())) > 1
+    return tags
+
+
+def assert_equal(site: Site) -> None:
+    """The tag tables equal what the oracle makes of the living instances."""
+    tags = what_is_expected(site)
+    stored = following.stored_tags(site, tags)
+    for name in TABLES:
+        assert stored[name] == tags[name], name
+
+
+def test_the_tag_tables_equal_the_headers_of_the_living_instances(copy: Site) -> None:
+    """Of the whole story at once: creates of every kind, updates, deletes and re-creates."""
+    site = copy.having(*following.SETTINGS)
+    done = columns_updated(site)
+    assert done is not None
+    assert (done.mode, done.counts) == ("full", Counts(touched=26, written=26))
+    assert_equal(site)
+    assert columns_updated(site, spark=NoSpark()) is None, "nothing is due, and Spark is not asked"
+    _others_read(site)
+    # A table that is gone, as by an unmounted folder, is computed again with the others.
+    shutil.rmtree(site.root / "series_tags")
+    again = columns_updated(site)
+    assert again is not None
+    assert (again.mode, again.counts) == ("full", Counts(touched=26, unchanged=26))
+    assert_equal(site)
+
+
+def _others_read(site: Site) -> None:
+    """delta-rs, Polars and DuckDB read the tables; nothing of a patient stands in the statistics of their logs."""
+    path = str(site.root / "instance_tags")
+    table = DeltaTable(path)
+    assert table.protocol().min_reader_version == 1
+    bounds = {name for name in table.get_add_actions(flatten=True).schema.names if str(name).startswith("min.")}
+    assert bounds == {
+        "min.partitionName", "min.studyInstanceUid", "min.seriesInstanceUid", "min.sopInstanceUid", "min.sequence",
+        "min.lastModifiedTimestamp", "min.studyDate",
+    }  # fmt: skip
+    rows = polars.read_delta(path).filter(polars.col("modality") == "MR")
+    found = duckdb.from_arrow(table.to_pyarrow_table()).filter("modality = 'MR'")
+    assert rows.height == len(found) > 0
+
+
+def test_an_execution_follows_what_runs_have_touched(make_site: Any) -> None:
+    """By sync itself (outputs.after_sync); what a repair changed without an entry is found by comparison."""
+    site = make_site(*following.SETTINGS, 'outputs.after_sync=["columns"]')
+    for number in range(4):
+        site.create("1.1", "1.1.1", f"1.1.1.{number}", name="A", modality="CT", date="20240101")
+    site.create("1.2", "1.2.1", "1.2.1.1", name="B", modality="MR")
+    synced(site, 10)
+    site.update("1.1", "1.1.1", "1.1.1.0", name="C", modality="CT", date="20240101")
+    site.service.delete("Microsoft.Default", "1.1", "1.1.1", "1.1.1.1")
+    synced(site, 12)
+    synced(site, 12.5, start=text_at(10), end=text_at(11))  # the same range again
+    synced(site, 13.5)  # an empty window
+    rows = executions(open_executions(columns_lake(site)))
+    assert [(one.mode, one.status, one.counts) for one in rows] == [
+        ("full", "succeeded", Counts(touched=5, written=5)),
+        ("changed", "succeeded", Counts(touched=2, written=1, withdrawn=1)),
+        ("changed", "succeeded", Counts(touched=2, unchanged=2)),
+        ("changed", "succeeded", Counts()),
+    ]
+    assert_equal(site)
+    repair(site.settings, spark=site.spark, clock=lambda: at(14))
+    compared = columns_updated(site)
+    assert compared is not None
+    assert (compared.mode, compared.counts) == ("compare", Counts())
+    assert_equal(site)
+    (state,) = outputs(site.settings)
+    assert (state.runs_behind, state.failed, state.holds_purge) == (0, None, False)
+
+
+def test_a_new_column_is_filled_from_the_lake_alone(make_site: Any) -> None:
+    """Also after a purge, which keeps the headers of living instances unless it is told not to."""
+    site = make_site(*following.SETTINGS, "maintenance.change_retention_days=1", "feed.look_back=0s")
+    document = {"00180060": {"vr": "DS", "Value": [120.0]}, "00080060": {"vr": "CS", "Value": ["CT"]}}
+    site.create("1.1", "1.1.1", "1.1.1.1", document=document)
+    site.create("1.2", "1.2.1", "1.2.1.1", document=document)
+    synced(site, 10)
+    site.service.update(("Microsoft.Default", "1.1", "1.1.1", "1.1.1.1"), document)
+    synced(site, 24 * 3)
+    columns_updated(site)
+    assert len(site.rows("change")) == 3
+    list(maintain(site.settings, spark=site.spark, clock=lambda: at(24 * 9)))
+    assert len(site.rows("change")) == 2, "the entry that the update has superseded is purged"
+    add(site.settings, ["KVP"])
+    site.service.requests.clear()
+    followed = columns_updated(site)
+    assert followed is not None
+    assert "kvp" not in site.rows("instance_tags")[0], "an update follows runs, and leaves the tags as they are"
+    done = columns_updated(site, backfill=True)
+    assert done is not None
+    assert (done.mode, done.counts.touched) == ("full", 2)
+    assert [row["kvp"] for row in site.rows("instance_tags")] == [120.0, 120.0]
+    assert site.service.requests.all() == []
+
+
+def columns_lake(site: Site) -> Any:
+    from dicom_etl.lake.open import existing_lake
+
+    return existing_lake(site.settings).lake
+
+
+@pytest.mark.soak
+def test_tag_tables_in_another_root(make_site: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """columns.root: rights of their own."""
+    root = tmp_path_factory.mktemp("tags")
+    site = make_site(*following.SETTINGS, f"columns.root={root}")
+    site.create("1.1", "1.1.1", "1.1.1.1", name="A", modality="CT")
+    synced(site, 10)
+    columns_updated(site)
+    assert {path.name for path in root.iterdir()} == set(TABLES)
+    assert not (site.root / "instance_tags").exists()
