@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class EmulatorOptions:
     """
 
     operation_polls: int = 0
-    """How often a bulk update answers `running` before it is done; 0: it is done at once."""
+    """How often a bulk update or a reindex answers `running` before it is done; 0: it is done at once."""
 
     max_body_bytes: int = 2 * 1024**3
     """Larger requests are refused with 413 (design/service-protocol.md: STOW-RS)."""
@@ -55,6 +55,9 @@ class EmulatorOptions:
 
     design/service-protocol.md: Addresses and errors.
     """
+
+    cors_origins: Sequence[str] = ()
+    """Origins, such as `http://127.0.0.1:3000`, whose pages may read the answers in a browser; none by default."""
 
     remembered_requests: int = 100_000
     """How many requests the request log lists; its counters go on."""

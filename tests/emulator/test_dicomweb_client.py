@@ -8,6 +8,7 @@ from io import BytesIO
 import pydicom
 import pytest
 from dicomweb_client.api import DICOMwebClient
+from PIL import Image
 
 
 @pytest.fixture
@@ -75,6 +76,30 @@ def test_real_files_come_back_as_they_were(client, uid):
         back = client.retrieve_instance(*uids, media_types=(("application/dicom", "*"),))
         assert back == dataset
         assert back.file_meta.TransferSyntaxUID == dataset.file_meta.TransferSyntaxUID
+
+
+def test_it_retrieves_frames_and_pictures(client, uid):
+    """Frames decoded and as stored, a picture of the instance and of one frame."""
+    dataset = pydicom.dcmread(pydicom.data.get_testdata_file("rtdose_rle.dcm", download=False))
+    plain = pydicom.dcmread(pydicom.data.get_testdata_file("rtdose.dcm", download=False))
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = uid(), uid(), uid()
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.PatientID = "P1"
+    client.store_instances([dataset])
+    uids = dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID
+
+    size = plain.Rows * plain.Columns * plain.BitsAllocated // 8
+    frames = client.retrieve_instance_frames(*uids, frame_numbers=[2, 15])
+    assert frames == [plain.PixelData[size : 2 * size], plain.PixelData[14 * size : 15 * size]]
+    (stored,) = client.iter_instance_frames(*uids, frame_numbers=[1], media_types=(("application/octet-stream", "*"),))
+    assert stored == next(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=15))
+
+    png = client.retrieve_instance_rendered(*uids, media_types=("image/png",))
+    assert Image.open(BytesIO(png)).size == (plain.Columns, plain.Rows)
+    frame = client.retrieve_instance_frames_rendered(*uids, frame_numbers=[1], media_types=("image/png",))
+    assert frame == png
+    jpeg = client.retrieve_instance_rendered(*uids, media_types=("image/jpeg",), params={"quality": 80})
+    assert Image.open(BytesIO(jpeg)).format == "JPEG"
 
 
 def charset_file(name):

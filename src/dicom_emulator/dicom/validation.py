@@ -5,7 +5,7 @@ design/service-protocol.md: DICOM JSON, STOW-RS. The open server: StoreDatasetVa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dicom_emulator.dicom.elements import Element, Elements
@@ -69,14 +69,20 @@ def comment(tag: int, reason: str) -> str:
     return f"DICOM100: {tag_text(tag)} - {reason}"
 
 
-def validate(elements: Elements, version: int, required_study: str | None) -> Validation:
-    """Checks a file for API v1 or v2; `required_study` is the study UID of the URL, if any."""
-    result = Validation(several_values=_several_values(elements))
+def validate(
+    elements: Elements, version: int, required_study: str | None, more_indexed: Mapping[int, str] | None = None
+) -> Validation:
+    """Checks a file for API v1 or v2; `required_study` is the study UID of the URL, if any.
+
+    `more_indexed` are the extended query tags of the standard, and their VRs.
+    """
+    indexed = INDEXED_VRS | dict(more_indexed or {})
+    result = Validation(several_values=any(len(elements[tag].values) > 1 for tag in indexed.keys() & elements.keys()))
     for tag, reason in _unusable(elements, version, required_study):
         result.errors.setdefault(tag, comment(tag, reason))
     if version == 1:
-        for tag in INDEXED_VRS.keys() & elements.keys():
-            _note(result.errors, tag, minimum_violation(elements[tag], INDEXED_VRS[tag]))
+        for tag in indexed.keys() & elements.keys():
+            _note(result.errors, tag, minimum_violation(elements[tag], indexed[tag]))
         return result
     for tag in (*KEY_UIDS, SOP_CLASS_UID, PATIENT_ID):
         if tag in elements:
@@ -115,10 +121,6 @@ def _missing(tag: int) -> str:
 
 def _is_empty_patient_id(tag: int, element: Element) -> bool:
     return tag == PATIENT_ID and not any(str(value).strip() for value in element.values)
-
-
-def _several_values(elements: Elements) -> bool:
-    return any(len(elements[tag].values) > 1 for tag in INDEXED_VRS.keys() & elements.keys())
 
 
 def _walk(elements: Elements) -> Iterator[tuple[int, Element]]:

@@ -51,9 +51,17 @@ def minimum_violation(element: Element, vr: str) -> str | None:
     """
     if element.vr != vr:
         return f"The VR is {element.vr}, expected {vr}."
-    text = str(element.values[0]).rstrip("\0") if element.values else ""
-    reason = _MINIMUM[vr](text) if text else None
+    reason = index_violation(vr, str(element.values[0])) if element.values else None
     return None if reason is None else f"Dicom element failed validation for VR '{vr}': {reason}"
+
+
+def index_violation(vr: str, text: str) -> str | None:
+    """Why the index cannot take a value of a VR, in words without the value; None when it can, or has nothing to take.
+
+    Numbers of binary VRs are what they are.
+    """
+    text = text.rstrip("\0")
+    return _MINIMUM[vr](text) if text and vr in _MINIMUM else None
 
 
 def _full_reason(vr: str, text: str) -> str | None:
@@ -119,11 +127,26 @@ def _long_string(text: str) -> str | None:
     return _at_most(64)(text) or ("Value contains invalid character." if _CONTROL.search(text) else None)
 
 
+def _matching(vr: str, reason: str) -> Callable[[str], str | None]:
+    pattern = _PATTERNS[vr][0]
+    return lambda text: None if pattern.fullmatch(text) else reason
+
+
+def _integer_string(text: str) -> str | None:
+    reason = "Value cannot be parsed as a valid integer string."
+    return _matching("IS", reason)(text) or (None if -(2**31) <= int(text) < 2**31 else reason)
+
+
 _MINIMUM: dict[str, Callable[[str], str | None]] = {
+    "AE": _at_most(16),
+    "AS": lambda text: None if len(text) == 4 else "Value length is not expected.",
     "CS": _at_most(16),
     "DA": lambda text: None if _is_date(text) else "Value cannot be parsed as a valid date.",
+    "DT": _matching("DT", "Value cannot be parsed as a valid DateTime."),
+    "IS": _integer_string,
     "LO": _long_string,
     "PN": _person_name_reason,
     "SH": _at_most(16),
+    "TM": _matching("TM", "Value cannot be parsed as a valid Time."),
     "UI": lambda text: None if is_valid_uid(text) else "Value is not a valid identifier.",
 }

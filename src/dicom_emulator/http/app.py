@@ -16,15 +16,16 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dicom_emulator.http.errors import ServiceError, UnsupportedVersion
-from dicom_emulator.http.middleware import Bearers, FaultSwitches, OwnHeaders, RequestLogging
+from dicom_emulator.http.middleware import Bearers, FaultSwitches, NamedOrigins, OwnHeaders, RequestLogging
 from dicom_emulator.http.routing import is_unsupported
-from dicom_emulator.routes import bulkupdate, control, deletion, feed, qido, roots, stow, wado
+from dicom_emulator.routes import bulkupdate, control, deletion, feed, images, qido, querytags, roots, stow, wado
 from dicom_emulator.state.service import DicomService
 
 _log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Any]
 
+_TAGS = "/v{version}/extendedquerytags"
 _STUDY = "/studies/{study}"
 _SERIES = f"{_STUDY}/series/{{series}}"
 _INSTANCE = f"{_SERIES}/instances/{{sop}}"
@@ -42,6 +43,7 @@ def make_app(service: DicomService) -> Starlette:
         middleware=[
             Middleware(RequestLogging, service=service),
             Middleware(OwnHeaders, service=service),
+            *([Middleware(NamedOrigins, service=service)] if service.options.cors_origins else []),
             Middleware(FaultSwitches, service=service),
             Middleware(Bearers, service=service),
         ],
@@ -64,6 +66,12 @@ def _root_routes() -> list[Route]:
         Route("/v{version}/changefeed/latest", feed.get_latest),
         Route("/v{version}/partitions", roots.get_partitions),
         Route("/v{version}/operations/{id}", roots.get_operation),
+        Route(_TAGS, querytags.post_tags, methods=["POST"]),
+        Route(_TAGS, querytags.get_tags, methods=["GET"]),
+        Route(f"{_TAGS}/{{tag}}", querytags.get_tag, methods=["GET"]),
+        Route(f"{_TAGS}/{{tag}}", querytags.patch_tag, methods=["PATCH"]),
+        Route(f"{_TAGS}/{{tag}}", querytags.delete_tag, methods=["DELETE"]),
+        Route(f"{_TAGS}/{{tag}}/errors", querytags.get_errors, methods=["GET"]),
     ]
 
 
@@ -88,12 +96,18 @@ def _dicomweb_routes(root: str) -> list[Route]:
             ("", "DELETE", deletion.delete),
         )
     ]
+    pictures = [
+        Route(f"{root}{_INSTANCE}/frames/{{frames}}", images.get_frames, methods=["GET"]),
+        Route(f"{root}{_INSTANCE}/frames/{{frames}}/rendered", images.get_rendered, methods=["GET"]),
+        Route(f"{root}{_INSTANCE}/rendered", images.get_rendered, methods=["GET"]),
+    ]
     return [
         Route(root + "/studies", stow.post_studies, methods=["POST"]),
         Route(root + "/studies/$bulkUpdate", bulkupdate.post_bulk_update, methods=["POST"]),
         Route(root + _STUDY, stow.post_studies, methods=["POST"]),
         *searches,
         *resources,
+        *pictures,
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -62,6 +63,25 @@ class OwnHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+class NamedOrigins:
+    """Lets pages of the named origins read the answers, faults and refusals included, and asks no token of a preflight.
+
+    Control routes are not for pages (design/service-protocol.md: CORS).
+    """
+
+    def __init__(self, app: ASGIApp, service: DicomService) -> None:
+        self._app = app
+        self._for_pages = CORSMiddleware(
+            app,
+            allow_origins=service.options.cors_origins,
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=("*",),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await (self._for_pages if _is_service_request(scope) else self._app)(scope, receive, send)
 
 
 class FaultSwitches:

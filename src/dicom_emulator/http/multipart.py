@@ -36,10 +36,13 @@ def read_parts(body: bytes, boundary: bytes) -> list[Part]:
     return reader.parts
 
 
-def write_parts(contents: Sequence[bytes], part_type: str) -> tuple[bytes, str]:
-    """Body and Content-Type of a multipart/related answer, all parts of one type (`application/dicom`)."""
+def write_parts(contents: Sequence[bytes], part_type: str, part_parameters: str = "") -> tuple[bytes, str]:
+    """Body and Content-Type of a multipart/related answer, all parts of one type (`application/dicom`).
+
+    `part_parameters`, such as `; transfer-syntax=…`, stand behind the type of each part.
+    """
     boundary = uuid.uuid4().hex
-    opening = f"--{boundary}\r\nContent-Type: {part_type}\r\n\r\n".encode("ascii")
+    opening = f"--{boundary}\r\nContent-Type: {part_type}{part_parameters}\r\n\r\n".encode("ascii")
     body = b"".join(opening + content + b"\r\n" for content in contents)
     media_type = f'multipart/related; type="{part_type}"; boundary={boundary}'
     return body + f"--{boundary}--\r\n".encode("ascii"), media_type

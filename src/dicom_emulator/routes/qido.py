@@ -24,6 +24,7 @@ from dicom_emulator.routes.resources import (
     Found,
     search_resources,
 )
+from dicom_emulator.state.querytags import DISABLED, READY, QueryTag
 from dicom_emulator.state.uids import uid_from_path
 
 _PATH_TAGS = {"study": 0x0020000D, "series": 0x0020000E}
@@ -40,6 +41,10 @@ class Search:
     fuzzy: bool = False
     matchers: dict[int, Matcher] = field(default_factory=dict)
     fields: set[int] = field(default_factory=set)
+    by_tags: dict[int, tuple[QueryTag, Matcher]] = field(default_factory=dict)
+    """Extended query tags that are searched by."""
+    erroneous: list[str] = field(default_factory=list)
+    """Those of them, as they were written, whose index has errors."""
 
 
 def search(route: str, request: Request) -> Response:
@@ -52,16 +57,23 @@ def search(route: str, request: Request) -> Response:
     require_dicom_json(request)
     partition = partition_of(request)
     uids = {part: uid_from_path(part, request.path_params[part]) for part in _PATH_TAGS if part in request.path_params}
-    asked = read_search(route, request.query_params.multi_items(), uids)
     service = service_of(request)
+    tags = {int(tag.attribute.path, 16): tag for tag in service.query_tags.all()}
+    asked = read_search(route, request.query_params.multi_items(), uids, tags)
     with service.lock:
         matching = (one for one in search_resources(service, partition, route, uids) if _matches(one, asked))
         results = list(_page(matching, asked))
-    return dicom_json(results) if results else Response(status_code=204)
+    headers = {"erroneous-dicom-attributes": ",".join(asked.erroneous)} if asked.erroneous else None
+    return dicom_json(results, headers=headers) if results else Response(status_code=204, headers=headers)
 
 
-def read_search(route: str, query: list[tuple[str, str]], uids: Mapping[str, str]) -> Search:
-    """The search in a query. Raises BadRequest (400) for what is out of range, unknown or twice."""
+def read_search(
+    route: str, query: list[tuple[str, str]], uids: Mapping[str, str], tags: Mapping[int, QueryTag]
+) -> Search:
+    """The search in a query; `tags` are the extended query tags.
+
+    Raises BadRequest (400) for what is out of range, unknown or twice.
+    """
     asked = Search(route)
     values = {name.lower(): value for name, value in query if name.lower() in _RESERVED - {"includefield"}}
     asked.limit = _number(values, "limit", 100, 1, 200)
@@ -69,27 +81,43 @@ def read_search(route: str, query: list[tuple[str, str]], uids: Mapping[str, str
     asked.fuzzy = _flag(values, "fuzzymatching")
     for name, value in query:
         if name.lower() not in _RESERVED:
-            _add_matcher(asked, name, value)
+            _add_matcher(asked, name, value, tags)
     included = [one.strip() for name, value in query if name.lower() == "includefield" for one in value.split(",")]
     asked.fields = _fields(route, included) | asked.matchers.keys() | {_PATH_TAGS[part] for part in uids}
     return asked
 
 
-def _add_matcher(asked: Search, name: str, value: str) -> None:
+def _add_matcher(asked: Search, name: str, value: str, tags: Mapping[int, QueryTag]) -> None:
     tag = _tag(name)
     if tag is None:
         raise BadRequest(f"Invalid QIDO-RS query. Unknown query parameter '{name}'.")
     levels = LEVELS_OF_ROUTE[asked.route]
+    extended = None
     if not any(tag in SEARCHABLE[level] for level in levels):
-        raise BadRequest(f"Invalid QIDO-RS query. AttributeId {name} is not queryable.")
-    if tag in asked.matchers:
+        extended = _ready(tags.get(tag), levels, name)
+    if tag in asked.matchers or tag in asked.by_tags:
         raise BadRequest(f"Invalid QIDO-RS query. Duplicate AttributeId '{name}'.")
     if not value.strip():
         raise BadRequest(f"Invalid QIDO-RS query. AttributeId '{name}' has an empty value.")
     try:
-        asked.matchers[tag] = matcher(dictionary_VR(tag), value, asked.fuzzy)
+        match = matcher(extended.attribute.vr if extended else dictionary_VR(tag), value, asked.fuzzy)
     except ValueError:
         raise BadRequest(f"Invalid QIDO-RS query. The value of '{name}' is invalid.") from None
+    if extended is None:
+        asked.matchers[tag] = match
+        return
+    asked.by_tags[tag] = extended, match
+    if extended.errors:
+        asked.erroneous.append(name)
+
+
+def _ready(tag: QueryTag | None, levels: tuple[str, ...], name: str) -> QueryTag:
+    """The extended query tag, when a route of these levels is searched by it. Raises BadRequest (400)."""
+    if tag is None or tag.status != READY or tag.level.lower() not in levels:
+        raise BadRequest(f"Invalid QIDO-RS query. AttributeId {name} is not queryable.")
+    if tag.query_status == DISABLED:
+        raise BadRequest(f"Query is disabled on specified attribute '{name}'.")
+    return tag
 
 
 def _fields(route: str, included: list[str]) -> set[int]:
@@ -109,7 +137,9 @@ def _fields(route: str, included: list[str]) -> set[int]:
 
 
 def _matches(resource: Found, asked: Search) -> bool:
-    return all(match(resource.values(tag)) for tag, match in asked.matchers.items())
+    return all(match(resource.values(tag)) for tag, match in asked.matchers.items()) and all(
+        match(resource.indexed(tag)) for tag, match in asked.by_tags.values()
+    )
 
 
 def _page(matching: Iterator[Found], asked: Search) -> Iterator[dict[str, Any]]:
@@ -117,7 +147,10 @@ def _page(matching: Iterator[Found], asked: Search) -> Iterator[dict[str, Any]]:
         if number >= asked.offset + asked.limit:
             return
         if number >= asked.offset:
-            yield resource.dataset(asked.fields)
+            found = resource.dataset(asked.fields)
+            for tag, _ in asked.by_tags.values():
+                found |= resource.named_element(tag.attribute)
+            yield dict(sorted(found.items()))
 
 
 def _tag(name: str) -> int | None:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from dicom_emulator.dicom.indexing import Attribute
 from dicom_emulator.http.jsontext import loads
 from dicom_emulator.state.instances import Instance, Series, Study
+from dicom_emulator.state.querytags import QueryTag
 from dicom_emulator.state.service import DicomService
 
 STUDY, SERIES, INSTANCE = "study", "series", "instance"
@@ -99,6 +101,22 @@ class Found:
             return {"vr": "IS", "Value": [len(self.series.instances if self.series else ())]}
         of_study = tag in DEFAULT_TAGS[STUDY]
         return _latest(_of_study(self.study) if of_study else self.instances, f"{tag:08X}")
+
+    def indexed(self, tag: QueryTag) -> list[str]:
+        """What an extended query tag finds it by: the latest value on the tag's level that the index has taken."""
+        of_level: Sequence[Instance] = self.instances
+        if tag.level == "Study":
+            of_level = _of_study(self.study)
+        elif tag.level == "Series" and self.series is not None:
+            of_level = _by_watermark(self.series.instances.values())
+        values = (tag.attribute.value(attributes(instance.current.metadata)) for instance in reversed(of_level))
+        return _texts(next((value for value in values if value is not None), None))
+
+    def named_element(self, attribute: Attribute) -> dict[str, Any]:
+        """DICOM JSON of an attribute that an extended query tag names; empty when the newest instance has none."""
+        dataset = attributes(self.instances[-1].current.metadata)
+        name = attribute.place(dataset)
+        return {name: dataset[name]} if name is not None and name in dataset else {}
 
 
 def search_resources(service: DicomService, partition: str, route: str, uids: Mapping[str, str]) -> Iterator[Found]:

@@ -91,7 +91,7 @@ def store_file(
         dicom = read_file(file)
     except NotDicom:
         return Stored("", "", failure=PROCESSING_FAILURE)
-    validation = validate(dicom.elements, version, required_study)
+    validation = validate(dicom.elements, version, required_study, service.query_tags.standard_vrs())
     uids = first_text(dicom.elements, SOP_CLASS_UID), first_text(dicom.elements, KEY_UIDS[2])
     if validation.errors:
         return Stored(*uids, failure=VALIDATION_FAILURE, comments=tuple(validation.errors.values()))

@@ -66,6 +66,12 @@ def find_instances(request: Request) -> list[Instance]:
     return sorted(instances, key=lambda instance: instance.current.watermark)
 
 
+def find_file(request: Request) -> bytes:
+    """The file of the one instance that the path names. Raises as `find_instances`, FailedDependency (424) too."""
+    (instance,) = find_instances(request)
+    return _file(service_of(request), _shown(instance, _wants_original(request)))
+
+
 def _file(service: DicomService, version: Version) -> bytes:
     """The version's file. Raises FailedDependency (424) when it is gone from the lake or other than stored."""
     if version.file is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class Operation:
     status: str = "running"
     updated_ticks: int = 0
     results: dict[str, Any] = field(default_factory=dict)
+    resources: tuple[str, ...] = ()
 
     def body(self, version: int) -> dict[str, Any]:
         """The answer to a poll; API v1 says `completed` for `succeeded`."""
@@ -42,7 +43,9 @@ class Operation:
             "status": shown,
             "percentComplete": 100 if done else 0,
         }
-        return body | ({"results": self.results} if done else {})
+        if self.resources:
+            body["resources"] = list(self.resources)
+        return body | ({"results": self.results} if done and self.results else {})
 
 
 class Operations:
@@ -52,10 +55,30 @@ class Operations:
         self._lock = threading.RLock()
         self._all: dict[str, Operation] = {}
 
-    def start(self, kind: str, polls: int, now_ticks: int, work: Work) -> Operation:
-        """Begins an operation, done at once when `polls` is 0, else at the poll after so many."""
+    def start(
+        self,
+        kind: str,
+        polls: int,
+        now_ticks: int,
+        work: Work,
+        *,
+        operation_id: str | None = None,
+        resources: Sequence[str] = (),
+    ) -> Operation:
+        """Begins an operation, done at once when `polls` is 0, else at the poll after so many.
+
+        `operation_id` is a new one unless given; `resources` are the addresses of what the operation works on.
+        """
         with self._lock:
-            operation = Operation(uuid.uuid4().hex, kind, now_ticks, polls, work, updated_ticks=now_ticks)
+            operation = Operation(
+                operation_id or new_id(),
+                kind,
+                now_ticks,
+                polls,
+                work,
+                updated_ticks=now_ticks,
+                resources=tuple(resources),
+            )
             self._all[operation.id] = operation
             if polls == 0:
                 _finish(operation, work, now_ticks)
@@ -76,6 +99,11 @@ class Operations:
         """Whether an operation of that type is not done."""
         with self._lock:
             return any(one.type == kind and one.work is not None for one in self._all.values())
+
+
+def new_id() -> str:
+    """An id that no operation has."""
+    return uuid.uuid4().hex
 
 
 def _finish(operation: Operation, work: Work, now_ticks: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicom_emulator.http.errors import InstanceExists, InstancePending
+from dicom_emulator.http.jsontext import loads
 from dicom_emulator.http.tokens import Tokens
 from dicom_emulator.options import EmulatorOptions
 from dicom_emulator.state.clock import Clock
@@ -18,6 +19,7 @@ from dicom_emulator.state.history import FeedRow, History
 from dicom_emulator.state.instances import Holdings, Instance, LiveInstance, Study
 from dicom_emulator.state.lake import open_lake, service_prefix
 from dicom_emulator.state.operations import Operations
+from dicom_emulator.state.querytags import QueryTags
 from dicom_emulator.state.uids import DEFAULT_PARTITION, InstanceKey
 from dicom_emulator.state.versions import Version, Versions
 from dicom_emulator.testing.faults import Faults
@@ -54,6 +56,7 @@ class DicomService:
         self.tokens = Tokens(self.options.tokens)
         self.requests = RequestLog(self.options.remembered_requests)
         self.operations = Operations()
+        self.query_tags = QueryTags()
         self.history = History()
         self.lake = open_lake(self.options.lake)
         self.prefix = service_prefix(self.options.workspace, self.options.service)
@@ -208,6 +211,12 @@ class DicomService:
                 self._commit_delete(instance, ticks, number) for instance, number in zip(doomed, numbers, strict=True)
             ]
 
+    def reindex(self, operation: str) -> None:
+        """Ends the reindex of extended query tags over what is live now, whatever its partition."""
+        with self.lock:
+            live = ((one.key, _dataset(one.current)) for one in self._holdings)
+            self.query_tags.finish(operation, live, self.clock.now_ticks())
+
     def hold(self, sequence: int, until: int | None = None) -> None:
         """Keeps a row out of feed and `latest` until `release`, or until the clock's `until` (ticks).
 
@@ -336,6 +345,7 @@ class DicomService:
         else:
             self._versions.drop(instance.current)
         instance.current, instance.sequence, instance.ticks = version, sequence, ticks
+        self._index_again(instance.key, instance.key, version)
         key, uids, watermark = instance.key, instance.uids, version.watermark
         row = FeedRow(sequence, ticks, "Update", key, uids, watermark, watermark, version.file_path)
         self.history.updated(row)
@@ -347,6 +357,7 @@ class DicomService:
         """The old version is kept for good: the old key's rows go on showing it."""
         self._versions.keep(instance.current)
         self._holdings.remove(instance.key)
+        self._index_again(instance.key, key, version)
         uids, watermark = key[1:], version.watermark
         self._holdings.add(Instance(key, uids, version, instance.original or instance.current, sequence, ticks))
         row = FeedRow(sequence, ticks, "Update", key, uids, watermark, watermark, version.file_path)
@@ -356,6 +367,7 @@ class DicomService:
     def _commit_delete(self, instance: Instance, ticks: int, sequence: int) -> FeedRow:
         """Both the current and the original version go."""
         self._holdings.remove(instance.key)
+        self.query_tags.follow(instance.key)
         for version in (instance.current, instance.original):
             if version is not None:
                 self._versions.drop(version)
@@ -363,6 +375,20 @@ class DicomService:
         row = FeedRow(sequence, ticks, "Delete", key, uids, watermark, None, None)
         self.history.deleted(row, self.options.clear_file_path_on_delete)
         return row
+
+    def _index_again(self, old: InstanceKey, new: InstanceKey, version: Version) -> None:
+        """Metadata are parsed only where a tag could have an error of it."""
+        if any(tag.errors for tag in self.query_tags.all()):
+            self.query_tags.follow(old, new, _dataset(version))
+
+
+def _dataset(version: Version) -> Mapping[str, Any]:
+    """The version's DICOM JSON; empty for what an event gave as metadata and is none."""
+    try:
+        document = loads(version.metadata)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _within(key: InstanceKey, partition: str, study: str, series: str | None, sop: str | None) -> bool:

@@ -67,7 +67,7 @@ class RequestLog:
 def _route(path: str) -> str:
     """The path with every UID, operation id and partition name as `*`."""
     segments = path.split("/")
-    names = {"studies", "series", "instances", "partitions", "operations", "frames"}
+    names = {"studies", "series", "instances", "partitions", "operations", "frames", "extendedquerytags"}
     return "/".join(
         "*" if before in names and segment not in ("$bulkUpdate", "") else segment
         for before, segment in zip(["", *segments], segments, strict=False)
