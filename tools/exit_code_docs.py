@@ -44,7 +44,7 @@ _ERRORS = {
     64: ("the command line is wrong", "correct it; nothing was read or written"),
     65: (
         "data: a table is damaged or not ours, `verify` found differences, `sync --strict` rejected an entry, the "
-        "service refused uploads",
+        "service refused uploads, `retrieve` did not get a file",
         "read the line",
     ),
     70: ("a bug, or a service that breaks its protocol", "report it"),

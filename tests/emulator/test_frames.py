@@ -1,4 +1,7 @@
-"""WADO-RS of frames: as stored, decoded, and what cannot be given (design/service-protocol.md: Frames)."""
+"""WADO-RS of frames: as stored, decoded, and what cannot be given.
+
+design/service-protocol.md: Frames and rendered images.
+"""
 
 from __future__ import annotations
 

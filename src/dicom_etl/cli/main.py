@@ -9,6 +9,7 @@ import importlib.metadata
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -26,7 +27,9 @@ from dicom_etl.cli.outputs import outputs
 from dicom_etl.cli.query import query
 from dicom_etl.cli.rejects import rejects
 from dicom_etl.cli.repair import repair
+from dicom_etl.cli.retrieve import retrieve
 from dicom_etl.cli.screen import print_line
+from dicom_etl.cli.search import search
 from dicom_etl.cli.setup import setup
 from dicom_etl.cli.status import runs, status
 from dicom_etl.cli.sync import init, sync, watch
@@ -77,6 +80,8 @@ for _verb in (
     columns,
     outputs,
     fabric,
+    search,
+    retrieve,
 ):
     cli.add_command(_verb)
 
@@ -143,11 +148,17 @@ def config(settings: Settings, as_json: bool) -> int:
 @click.option(
     "--load", "paths", multiple=True, type=click.Path(path_type=Path, exists=True), help="Store these files first."
 )
+@click.option(
+    "--cors-origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let pages of this origin, such as http://127.0.0.1:3000, read the answers; may be given again.",
+)
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path, exists=True))
-def emulator(
-    _settings: Settings, port: int, host: str, lake: Path | None, paths: tuple[Path, ...], more: tuple[Path, ...]
-) -> int:
+def emulator(_settings: Settings, port: int, host: str, lake: Path | None, more: tuple[Path, ...], **how: Any) -> int:
     """Start a local DICOM service that keeps its instances in memory."""
+    from dicom_emulator.options import EmulatorOptions  # noqa: PLC0415
     from dicom_emulator.serve import serve  # noqa: PLC0415
 
     refused: list[bool] = []
@@ -166,7 +177,8 @@ def emulator(
             host=host,
             port=port,
             lake=lake,
-            load=[*paths, *more],
+            load=[*how["paths"], *more],
+            options=EmulatorOptions(cors_origins=[_origin(text) for text in how["origins"]]),
             ready=ready,
             loaded=loaded,
         )
@@ -190,6 +202,14 @@ def demo(log_format: LogFormat, verbose: bool, yes: bool, **_others: Any) -> int
         click.echo("demo-lake is left as it is")
         return 0
     return main()
+
+
+def _origin(text: str) -> str:
+    """An origin as a browser sends it: scheme, host and port, and nothing behind."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query or parts.fragment:
+        raise UsageError("--cors-origin: expected an origin without a path, such as http://127.0.0.1:3000")
+    return text
 
 
 def _say_if_refused(path: Path, stored: Any) -> None:

@@ -4,6 +4,7 @@
     ├── UsageError                64  the command line is wrong
     ├── DataError                 65  the tables or the data are not what they must be
     ├── ProtocolError             70  the service breaks its protocol
+    │   └── RequestRefused            it does not take a request of this form
     ├── StorageError              74  storage is full, read-only, cannot be written
     ├── TemporaryError            75  try again later
     │   ├── ServiceUnavailable        throttled, refused, or failing to the end of the retries
@@ -43,6 +44,10 @@ class ProtocolError(DicomEtlError):
     """The service answered something its protocol does not allow (70)."""
 
     exit_code = 70
+
+
+class RequestRefused(ProtocolError):
+    """The service does not take a request of this form: it answered 400 (70)."""
 
 
 class StorageError(DicomEtlError):

@@ -14,7 +14,13 @@ import httpx
 import msgspec
 
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.errors import AccessDenied, ConfigurationError, ProtocolError, ServiceUnavailable
+from dicom_etl.core.errors import (
+    AccessDenied,
+    ConfigurationError,
+    ProtocolError,
+    RequestRefused,
+    ServiceUnavailable,
+)
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.http.endpoint import Endpoint
@@ -56,7 +62,7 @@ def raise_for_status(request: HttpRequest, response: HttpResponse, host: str) ->
     """Raises the error that a status means which the request does not expect.
 
     RetryableError for what another attempt may solve, AccessDenied (401, 403), ConfigurationError (a redirect, 404, an
-    unknown version), ServiceUnavailable (424) and ProtocolError for the rest.
+    unknown version), ServiceUnavailable (424), RequestRefused (400) and ProtocolError for the rest.
     """
     status = response.status
     raise_if_retryable(response, str(status))
@@ -75,7 +81,8 @@ def raise_for_status(request: HttpRequest, response: HttpResponse, host: str) ->
         raise ServiceUnavailable(
             f"the DICOM service at {host} cannot reach its own storage or key (424); check its access to the data lake"
         )
-    raise ProtocolError(f"the DICOM service at {host} answered status {status} to a {request.method} request")
+    error = RequestRefused if status == 400 else ProtocolError
+    raise error(f"the DICOM service at {host} answered status {status} to a {request.method} request")
 
 
 def _denied(status: int, method: str, host: str) -> str:

@@ -12,7 +12,7 @@ import httpx
 
 from dicom_etl.core.errors import AccessDenied
 from dicom_etl.core.timerange import from_datetime
-from dicom_etl.remote.http.body import read_body
+from dicom_etl.remote.http.body import read_body, stream_body
 from dicom_etl.remote.http.connection import callable_address, http_client
 from dicom_etl.remote.http.endpoint import Endpoint
 from dicom_etl.remote.http.request import HttpRequest
@@ -104,9 +104,7 @@ class Transport:
                 ) as response,
             ):
                 self._note(response)
-                wanted = response.status_code in request.expected
-                most = request.max_bytes if wanted else _LARGEST_ERROR_BYTES
-                body = read_body(response, give_up_at, self._monotonic, most)
+                body = self._body(request, response, give_up_at)
         except httpx.RequestError as error:
             raise _retryable_error(error) from error
         finally:
@@ -115,6 +113,14 @@ class Transport:
         now = http_date(response.headers.get("date")) or self._wall_clock()
         wait = retry_after_seconds(response.headers.get("retry-after"), now)
         return HttpResponse(response.status_code, response.headers, body, wait)
+
+    def _body(self, request: HttpRequest, response: httpx.Response, give_up_at: float) -> bytes:
+        if request.sink is not None and response.status_code == 200:
+            take = request.sink(response.headers)
+            stream_body(response, take, self._endpoint.timeout_seconds, self._monotonic)
+            return b""
+        wanted = response.status_code in request.expected
+        return read_body(response, give_up_at, self._monotonic, request.max_bytes if wanted else _LARGEST_ERROR_BYTES)
 
     def _note(self, response: httpx.Response) -> None:
         date = http_date(response.headers.get("date"))
