@@ -84,7 +84,7 @@ def test_it_retrieves_frames_and_pictures(client, uid):
     plain = pydicom.dcmread(pydicom.data.get_testdata_file("rtdose.dcm", download=False))
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = uid(), uid(), uid()
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.PatientID = "P1"
+    dataset.PatientID, dataset.SOPClassUID = "P1", plain.SOPClassUID
     client.store_instances([dataset])
     uids = dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID
 

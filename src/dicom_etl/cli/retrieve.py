@@ -46,5 +46,5 @@ def retrieve(settings: Settings, as_json: bool, frames: str | None, **what: Any)
             print_line(f"{file.outcome}  {file.path}" + (f"  ({file.reason})" if file.reason else ""))
     if outcomes["failed"]:
         error = ServiceUnavailable if passing else DataError
-        raise error(f"{outcomes['failed']} of {counted(outcomes.total(), 'file')} were not retrieved")
+        raise error(f"{outcomes['failed']} of {counted(outcomes.total(), 'file')} could not be retrieved")
     return 0

@@ -330,7 +330,7 @@ def test_the_command_tells_each_file_and_ends_by_the_worst(
         return int(cli.main(list(words), prog_name="dicom-etl", standalone_mode=False) or 0)
 
     fault = service.service.faults.add(Fault(status=404, path=f".*/instances/{KEYS[2][1]}"))
-    with pytest.raises(DataError, match="1 of 3 files were not retrieved"):
+    with pytest.raises(DataError, match="1 of 3 files could not be retrieved"):
         command("--json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["path"], line["outcome"]) for line in lines] == [
@@ -339,7 +339,7 @@ def test_the_command_tells_each_file_and_ends_by_the_worst(
     assert (lines[0]["bytes"], lines[2]["bytes"]) == (len(FILES[KEYS[0][1]]), None)
     service.service.faults.remove(fault.id)
     fault = service.service.faults.add(Fault(status=500, path=f".*/instances/{KEYS[2][1]}"))
-    with pytest.raises(ServiceUnavailable, match="1 of 3 files were not retrieved"):
+    with pytest.raises(ServiceUnavailable, match="1 of 3 files could not be retrieved"):
         command()
     service.service.faults.remove(fault.id)
     capsys.readouterr()
