@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -116,6 +116,24 @@ def test_secrets_in_a_mirrors_address_are_not_shown(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"http://127\.0\.0\.1:9/maven2") as refused:
             install_jars(tmp_path, address)
         assert "s3cr3t" not in str(refused.value)
+
+
+def test_spark_resolves_jars_into_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`setup --jars-to jars`: Ivy gets an absolute folder, and takes no other."""
+    asked: list[Path] = []
+
+    def resolve(coordinates: Sequence[str], scratch: Path) -> None:
+        asked.append(scratch)
+        (scratch / "jars").mkdir()
+        for one in coordinates:
+            group, artifact, version = one.split(":")
+            (scratch / "jars" / f"{group}_{artifact}-{version}.jar").write_bytes(b"first")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dicom_etl.tables.engine.jvm.resolve", resolve)
+    install_jars(Path("jars"), jars=TWO[:1])
+    assert [folder.is_absolute() for folder in asked] == [True]
+    assert held(tmp_path / "jars") == {"one-1.0.jar": b"first"}
 
 
 def test_an_environment_that_cannot_be_written_is_74(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def install_jars(folder: Path = FOLDER, source: str | None = None, jars: Sequenc
     Raises ConfigurationError for one that ``source`` lacks or that has another SHA-256, StorageError when ``folder``
     cannot be written.
     """
+    folder = folder.absolute()  # Ivy takes no other: it ends Spark's start
     lacking = [jar for jar in jars if not jar.is_at(folder / jar.name)]
     if not lacking:
         return
