@@ -21,7 +21,7 @@ from support.site import Site
 from support.story import make_changes, make_creates
 
 SPARK = Path(pyspark.__file__).parent
-JOB = Path(__file__).parents[2] / "jobs" / "sync.py"
+JOBS = Path(__file__).parents[2] / "jobs"
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -87,18 +87,22 @@ def test_the_job_runs_on_two_workers(make_site: Callable[..., Site], cluster: st
         if hour > 15:
             make_changes(site)
         site.clock(hour)
-        done = _submitted(site, cluster)
+        done = _submitted(site, cluster, "sync.py", "--init")
         assert done.returncode == 0, done.stderr[-3000:]
         (run,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         assert (run["status"], run["entriesRead"]) == ("succeeded", entries)
         assert site.tables() == site.expected()
-    # Each of the workers has run an executor in each of the two jobs.
+    done = _submitted(site, cluster, "outputs.py")
+    assert done.returncode == 0, done.stderr[-3000:]
+    (output,) = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert (output["status"], output["written"]) == ("succeeded", len(site.rows("instance"))), "parsed by executors"
+    # Each of the workers has run an executor in each of the three jobs.
     for name in ("one", "two"):
         started = re.findall(r"Asked to launch executor (app-\S+)/", (tmp_path / f"{name}.log").read_text())
-        assert len(set(started)) == 2, name
+        assert len(set(started)) == 3, name
 
 
-def _submitted(site: Site, master: str) -> subprocess.CompletedProcess[str]:
+def _submitted(site: Site, master: str, job: str, *own: str) -> subprocess.CompletedProcess[str]:
     settings = [word for text in site.texts for word in ("--set", text)]
     words = [
         "--master", master,
@@ -111,6 +115,6 @@ def _submitted(site: Site, master: str) -> subprocess.CompletedProcess[str]:
         "--conf", "spark.ui.enabled=false",
     ]  # fmt: skip
     return subprocess.run(
-        [str(SPARK / "bin" / "spark-submit"), *words, str(JOB), "--init", *settings],
+        [str(SPARK / "bin" / "spark-submit"), *words, str(JOBS / job), *own, *settings],
         cwd=site.folder, env=_environment(site.folder), capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip

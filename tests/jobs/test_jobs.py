@@ -44,8 +44,10 @@ def submitted(site: Site, job: str, *words: str) -> subprocess.CompletedProcess[
 def test_sync_uses_the_session_of_the_cluster(site: Site) -> None:
     """Equal tables, written as ours are whatever the cluster's own settings: microseconds in UTC, zstd.
 
-    Its log, at INFO as Spark's own settings have it, names no study, though files are filtered by one.
+    Its log, at INFO as Spark's own settings have it, names no study, though files are filtered by one. The tag tables
+    follow in the same session.
     """
+    site = site.having('outputs.after_sync=["columns"]')
     study = "2.25.77100017710001"
     site.create(study, f"{study}.1", f"{study}.1.1", name="A", modality="CT", date="20240131")
     site.clock(9.5)
@@ -61,7 +63,8 @@ def test_sync_uses_the_session_of_the_cluster(site: Site) -> None:
     assert run["windowStart"] == "2024-05-01T09:00:00Z", "as dicom-etl sync --json prints it"
     assert len(site.rows("instance")) == 2
     assert site.tables() == site.expected()
-    files = [file for table in ("instance", "series", "study") for file in site.files(table)]
+    assert [row["headerState"] for row in site.rows("instance_tags")] == ["ok", "ok"]
+    files = [file for table in ("instance", "series", "study", "series_tags") for file in site.files(table)]
     assert files
     assert all(file.endswith(".zstd.parquet") for file in files)
     assert " INFO " in done.stderr
