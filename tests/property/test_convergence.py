@@ -114,6 +114,9 @@ def test_the_tables_converge(
     tags = following.tags_of(expected, following.created_sequences(_feed(site)))
     stored = following.stored_tags(site, tags)
     assert [name for name in tags if stored[name] != tags[name]] == [], f"seed {seed}"
+    counted = following.quality_of(site.rows("instance_tags"), following.tag_columns(site))
+    assert len(counted) > 40
+    assert following.stored_quality(site) == counted, f"seed {seed}"
     assert {one.mode for one in follower.executions} == {"changed", "full"}
     assert sum(follower.crashes.met.values()) >= 2
     if not plan.late:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from datetime import timedelta
+from datetime import UTC, timedelta
 from itertools import pairwise
 from random import Random
 from typing import Any
 
 import pytest
 
-from dicom_etl.commands.columns import write
+from dicom_etl.commands.columns import quality, write
 from dicom_etl.commands.columns.update import update
 from dicom_etl.outputs import execution
 from dicom_etl.outputs.execution import Execution
@@ -27,6 +27,12 @@ OF_STUDY = ("studyDate", "studyDescription", "issuerOfPatientId", "patientId", "
 OF_SERIES = (*OF_STUDY, "modality")
 OF_INSTANCE = (*OF_SERIES, "sopClassUid")
 Key = tuple[Any, ...]
+QUALITY_KEY = ("tag", "day", "manufacturer", "manufacturerModelName")
+# Word for word: what the digits of `headerQuality` are counted as.
+QUALITY_COUNTS = {
+    "0": "absent", "1": "present", "2": "several", "3": "otherVr", "4": "empty", "5": "wrongVr", "6": "unparsable",
+    "7": "binary",
+}  # fmt: skip
 SETTLE = timedelta(minutes=30)
 
 # Where an execution can die: what is wrapped, and whether it has happened by then.
@@ -36,6 +42,9 @@ POINTS: Points = {
     "after a replacement": (write, "replace_table", "after"),
     "before a roll-up of tags": (write, "merge_rollup", "before"),
     "after a roll-up of tags": (write, "merge_rollup", "after"),
+    "before header_quality": (quality, "merge_quality", "before"),
+    "after header_quality": (quality, "merge_quality", "after"),
+    "before header_quality is made": (quality, "replace_table", "before"),
     "before the row of output": (execution, "record", "before"),
     "after the row of output": (execution, "record", "after"),
 }
@@ -87,6 +96,35 @@ def stored_tags(site: Site, like: Tables) -> Tables:
         name: by_key(name.removesuffix("_tags"), [{one: row[one] for one in rows[0]} for row in site.rows(name)])
         for name, rows in like.items()
     }
+
+
+def quality_of(instances: Iterable[Row], tags: Sequence[str]) -> list[Row]:
+    """The rows of `header_quality` that these rows of `instance_tags` give, in the order of their keys."""
+    counts: Counter[Key] = Counter()
+    keys = set()
+    for row in instances:
+        time = row["lastModifiedTimestamp"]
+        device = (time and time.astimezone(UTC).date(), row["manufacturer"], row["manufacturerModelName"])
+        for place, tag in enumerate(tags):
+            digit = row["headerQuality"][place] if row["headerState"] == "ok" else "-"
+            counts[tag, *device, QUALITY_COUNTS.get(digit, "noHeader")] += 1
+            keys.add((tag, *device))
+    names = ("noHeader", *QUALITY_COUNTS.values())
+    return [
+        dict(zip(QUALITY_KEY, key, strict=True)) | {name: counts[*key, name] for name in names}
+        for key in sorted(keys, key=repr)
+    ]
+
+
+def stored_quality(site: Site) -> list[Row]:
+    """`header_quality` as it stands, in the same order."""
+    return sorted(site.rows("header_quality"), key=lambda row: repr(tuple(row[name] for name in QUALITY_KEY)))
+
+
+def tag_columns(site: Site) -> list[str]:
+    """The names of the tag columns of `instance_tags`, in their order."""
+    names = [field.name for field in site.opened("instance_tags").schema().fields]
+    return names[names.index("headerQuality") + 1 :]
 
 
 def created_sequences(feed: Iterable[Any]) -> dict[Key, int]:

@@ -12,7 +12,8 @@ from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.options import common, json_option
 from dicom_etl.cli.output import print_rows
 from dicom_etl.cli.screen import Column, on_terminal, print_facts, print_fitting, print_verdict
-from dicom_etl.core.errors import DataError
+from dicom_etl.cli.verify_columns import compare_columns
+from dicom_etl.core.errors import DataError, UsageError
 from dicom_etl.core.logs import format_stderr
 from dicom_etl.core.settings.model import Settings
 
@@ -26,10 +27,20 @@ _DIGITS = 16
 @click.command(epilog="Example: dicom-etl verify --metadata --json")
 @common
 @click.option("--metadata", is_flag=True, help="Compare every attribute, not only keys, sequences and paths.")
+@click.option(
+    "--columns",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Compare tag columns instead, of N instances taken at random (--columns 1000); needs no Spark.",
+)
 @click.option("--show", is_flag=True, help="Print the keys that differ; they identify patients' studies.")
 @json_option
-def verify(settings: Settings, metadata: bool, show: bool, as_json: bool) -> int:
+def verify(settings: Settings, metadata: bool, columns: int | None, show: bool, as_json: bool) -> int:
     """Compare the tables with the service, without writing; exit with 65 when they differ."""
+    if columns is not None:
+        if metadata or show:
+            raise UsageError("--columns compares tag columns and prints no keys: leave out --metadata and --show")
+        return compare_columns(settings, columns, as_json=as_json)
     from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
     from dicom_etl.commands.verify.verify import MOST_SHOWN  # noqa: PLC0415
     from dicom_etl.commands.verify.verify import verify as verb  # noqa: PLC0415

@@ -127,7 +127,8 @@ def _outputs_maintained(session: WriteSession) -> Iterator[MaintenanceResult]:
 
 def output_tables(lake: Lake) -> dict[str, DeltaTable]:
     """The tag tables and `output`, those that are there, by name."""
-    found = {name: opened(lake.paths, name) for name in ("instance_tags", "series_tags", "study_tags", "output")}
+    names = ("instance_tags", "series_tags", "study_tags", "header_quality", "output")
+    found = {name: opened(lake.paths, name) for name in names}
     return {name: table for name, table in found.items() if table is not None}
 
 

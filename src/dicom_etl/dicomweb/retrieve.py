@@ -6,13 +6,21 @@ By WADO-RS (PS3.18 §10.4; design/service-protocol.md: WADO-RS).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import msgspec
 
 from dicom_etl.dicomweb.resources import instance_route, is_uid
 from dicom_etl.dicomweb.side_by_side import side_by_side
-from dicom_etl.remote.http.client import HttpClient
+from dicom_etl.remote.http.client import HttpClient, KeepsFailing
 from dicom_etl.remote.http.request import HttpRequest
-from dicom_etl.remote.http.retry import DEFAULT_RETRY, RetryPolicy
+from dicom_etl.remote.http.response import NOT_JSON, HttpResponse
+from dicom_etl.remote.http.retry import DEFAULT_RETRY, FailureKind, RetryableError, RetryPolicy
 
+Header = str | None
+_DATASETS = msgspec.json.Decoder(list[msgspec.Raw])
+# After so many failures the reason is taken to be the instance.
+_FAILING_ATTEMPTS = 4
 # As stored: without a transfer syntax the service would transcode to Explicit VR Little Endian.
 _AS_STORED = "application/dicom; transfer-syntax=*"
 
@@ -63,6 +71,41 @@ def gone_instances(
 
     possible = (key for key in keys if all(map(is_uid, key)))
     return (key for key in side_by_side(ask, possible, connections=connections) if key is not None)
+
+
+def instance_headers(
+    client: HttpClient, partition: str | None, keys: Iterable[tuple[str, str, str]], *, connections: int
+) -> Iterator[tuple[tuple[str, str, str], Header]]:
+    """The header of each of ``keys`` (study, series, SOP instance) as it is now, in any order.
+
+    None where the service does not have the instance; "" where it fails to give this header again and again, or no path
+    can hold the key. ``partition`` is None where the service has none. ``keys`` are taken as they are needed, in this
+    thread; up to two headers for each connection exist at a time. Raises as ``HttpClient.send``.
+    """
+
+    def ask(
+        key: tuple[str, str, str], retry_policy: RetryPolicy
+    ) -> tuple[tuple[tuple[str, str, str], Header], tuple[()]]:
+        if not all(map(is_uid, key)):
+            return (key, ""), ()
+        patient = replace(retry_policy, failing_attempts=_FAILING_ATTEMPTS)
+        try:
+            return (key, client.send(_metadata_call(partition, *key), _header, patient)), ()
+        except KeepsFailing:
+            return (key, ""), ()
+
+    return side_by_side(ask, keys, connections=connections)
+
+
+def _header(response: HttpResponse) -> Header:
+    """The JSON text of the one data set that the answer holds."""
+    if response.status == 404:
+        return None
+    try:
+        found = _DATASETS.decode(response.body)
+        return bytes(found[0]).decode() if found and bytes(found[0]).startswith(b"{") else ""
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RetryableError(NOT_JSON, FailureKind.FAILING) from error
 
 
 def _metadata_call(partition: str | None, study: str, series: str, instance: str) -> HttpRequest:

@@ -33,6 +33,7 @@ class LakePaths:
     instance_tags: str
     series_tags: str
     study_tags: str
+    header_quality: str
     storage: Storage
 
     def of(self, table: str) -> str:
@@ -69,6 +70,7 @@ def lake_paths(settings: Settings, storage: Storage | None = None) -> LakePaths:
         instance_tags=f"{tags}/instance_tags",
         series_tags=f"{tags}/series_tags",
         study_tags=f"{tags}/study_tags",
+        header_quality=f"{tags}/header_quality",
         storage=storage or storage_of(settings),
     )
     _refuse_nested(paths)
@@ -88,6 +90,7 @@ _MOVED_BY = {
     "instance_tags": "columns.root",
     "series_tags": "columns.root",
     "study_tags": "columns.root",
+    "header_quality": "columns.root",
 }
 
 

@@ -21,7 +21,7 @@ from dicom_etl.lake.lake_id import check_owner
 from dicom_etl.lake.snapshot import Lake, opened
 
 NAME = "output"
-Mode = Literal["changed", "compare", "full"]
+Mode = Literal["changed", "compare", "full", "service"]
 Status = Literal["succeeded", "failed"]
 
 _LONG, _TEXT = pa.int64(), pa.string()

@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.engine.location import sql_name
 from dicom_etl.tables.merge import Fence, Source, fenced_session, last_commit
-from dicom_etl.tables.schema import CLUSTER_COLUMN, Table, TableDesign
+from dicom_etl.tables.schema import Table, TableDesign
 
 
 def replace_table(
@@ -28,7 +28,7 @@ def replace_table(
     # A view of all sessions: the rows may have been computed in another one.
     view = f"rows_{uuid4().hex}"
     columns = ", ".join(design.partition_columns)
-    layout = f"PARTITIONED BY ({columns})" if columns else f"CLUSTER BY ({CLUSTER_COLUMN})"
+    layout = f"PARTITIONED BY ({columns})" if columns else f"CLUSTER BY ({table.cluster})"
     with named_errors(table.name):
         _as_declared(table, source(session)).createGlobalTempView(view)
         declared = f"USING delta {layout} TBLPROPERTIES ({property_list(design.properties(table))})"

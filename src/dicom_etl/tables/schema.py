@@ -37,11 +37,12 @@ _STATISTICS = (*INSTANCE_KEY, "sequence", "lastModifiedTimestamp", "studyDate")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One of the three shared tables: its name, its key and all its columns in order."""
+    """One of the tables that Spark writes: its name, its key, all its columns in order, and what clusters it."""
 
     name: str
     key: tuple[str, ...]
     columns: StructType
+    cluster: str = CLUSTER_COLUMN
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -79,7 +80,8 @@ TABLES = (INSTANCE, SERIES, STUDY)
 def statistics_columns(table: Table, *, partitioned: bool) -> tuple[str, ...]:
     """The columns of ``table`` that get statistics; Delta refuses those it is partitioned by."""
     left_out = {PARTITION_COLUMN} if partitioned else set()
-    return tuple(name for name in _STATISTICS if name in table.columns.names and name not in left_out)
+    pruned_by = dict.fromkeys((*_STATISTICS, table.cluster))  # Delta clusters by no column without
+    return tuple(name for name in pruned_by if name in table.columns.names and name not in left_out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
@@ -24,11 +24,15 @@ def current_entries(changes: DataFrame, above_run: int, up_to_run: int) -> DataF
     return changes.where(landed & (F.col("state") == "Current") & F.col("metadata").isNotNull())
 
 
-def parsed(entries: DataFrame, columns: tuple[TagColumn, ...], parse: ParseBatches) -> DataFrame:
-    """The header of each entry: ``runId``, ``sequence``, ``headerState``, ``headerQuality`` and the chosen tags."""
-    session = entries.sparkSession
+def read_in_small_batches(session: SparkSession) -> None:
+    """Let the session hold few headers at once."""
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", HEADERS_AT_ONCE)
     session.conf.set("spark.sql.parquet.columnarReaderBatchSize", HEADERS_AT_ONCE)
+
+
+def parsed(entries: DataFrame, columns: tuple[TagColumn, ...], parse: ParseBatches) -> DataFrame:
+    """The header of each entry: ``runId``, ``sequence``, ``headerState``, ``headerQuality`` and the chosen tags."""
+    read_in_small_batches(entries.sparkSession)
     fixed = {"runId": LongType(), "sequence": LongType(), "headerState": StringType(), "headerQuality": StringType()}
     fields = [StructField(name, kind) for name, kind in fixed.items()]
     fields += [StructField(column.name, column.type) for column in columns]

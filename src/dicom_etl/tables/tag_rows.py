@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
@@ -12,6 +13,8 @@ from dicom_etl.tables.fold import REMOVE, UPSERT
 from dicom_etl.tables.schema import Table
 
 SAME = "same"
+# What stood there before, of a row that was classified.
+WAS = "was"
 _KEY = list(INSTANCE_KEY)
 # Of these `headerState`s the first has been parsed; without a header all tags are null.
 MISSING = "missing"
@@ -56,8 +59,10 @@ def differing_keys(live: DataFrame, stored: DataFrame) -> DataFrame:
     return both.where(~F.col("_live").eqNullSafe(F.col("_stored"))).select(*_KEY)
 
 
-def classified(table: Table, inputs: Inputs) -> DataFrame:
+def classified(table: Table, inputs: Inputs, was: Sequence[str] = ()) -> DataFrame:
     """Columns of ``table`` (`instance_tags`) and ``effect``: UPSERT, REMOVE or SAME; one row a key that was looked at.
+
+    The struct WAS has the columns ``was`` of the stored row, and is null where there was none.
 
     A row whose header is not in ``headers`` keeps what stands there for the same sequence: the header may have been
     purged since. Else its ``headerState`` is ``missing`` and its tags are null.
@@ -72,7 +77,14 @@ def classified(table: Table, inputs: Inputs) -> DataFrame:
     header = inputs.headers.select("sequence", F.struct(*_of_header(table)).alias("_new"))
     rows = both.join(created, on=_KEY, how="left").join(header, on="sequence", how="left")
     desired = rows.select(*_KEY, "_live", "_old", F.struct(*_values(table)).alias("_row"))
-    return desired.select(*_KEY, *(F.col(f"_row.{name}").alias(name) for name in table.values), _effect())
+    values = (F.col(f"_row.{name}").alias(name) for name in table.values)
+    return desired.select(*_KEY, *values, _effect(), *([before(was)] if was else []))
+
+
+def before(was: Sequence[str]) -> Column:
+    """The struct WAS of a row whose stored one is ``_old``."""
+    fields = F.struct(*(F.col(f"_old.{name}").alias(name) for name in was))
+    return F.when(F.col("_old").isNotNull(), fields).alias(WAS)
 
 
 def _of_header(table: Table) -> list[str]:

@@ -97,6 +97,13 @@ class TagTables:
         return _table("study_tags", STUDY_KEY, STUDY_COLUMNS, _counted(self.study_level))
 
 
+def answer_columns(table: Table, asked: str) -> StructType:
+    """The columns of an answer of the service: the key, what `instance_tags` has of a header, and ``asked`` (long)."""
+    own = ("lastModifiedTimestamp", "sequence", "createdSequence")
+    fields = [StructField(field.name, field.dataType) for field in table.columns.fields if field.name not in own]
+    return StructType([*fields, StructField(asked, LongType())])
+
+
 def _table(name: str, key: tuple[str, ...], own: Mapping[str, Kind], tags: Iterable[StructField]) -> Table:
     fixed = {**dict.fromkeys(key, "string"), **own}
     described = [StructField(one, _TYPES[kind], True, dict(comment_of(name, one))) for one, kind in fixed.items()]

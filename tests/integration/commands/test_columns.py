@@ -148,5 +148,5 @@ def test_tag_tables_in_another_root(make_site: Any, tmp_path_factory: pytest.Tem
     site.create("1.1", "1.1.1", "1.1.1.1", name="A", modality="CT")
     synced(site, 10)
     columns_updated(site)
-    assert {path.name for path in root.iterdir()} == set(TABLES)
+    assert {path.name for path in root.iterdir()} == {*TABLES, "header_quality"}
     assert not (site.root / "instance_tags").exists()

@@ -8,10 +8,12 @@ import pyarrow.compute as pc
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from dicom_etl.commands.columns.quality import in_order
 from dicom_etl.commands.columns.stored import StoredTags
 from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.lake.delta.table import read_rows
 from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.outputs.columns.design import ColumnDesign
 from dicom_etl.outputs.execution import Mode
 from dicom_etl.outputs.follow import Step
 from dicom_etl.tables.file_skipping import study_ranges
@@ -31,6 +33,7 @@ class Work:
 
     snapshot: LakeSnapshot
     step: Step
+    design: ColumnDesign
     tables: TagTables
     stored: StoredTags
     parse: ParseBatches
@@ -51,7 +54,10 @@ class Work:
             return spark.createDataFrame([], table.columns)
         path, version = self.snapshot.lake.path(table.name), self.stored.versions[table.name]
         wanted = {field.name: field.dataType.typeName() for field in table.columns.fields}
-        return read_table(spark, path, version).select(*(_kept(held, name, kind) for name, kind in wanted.items()))
+        rows = read_table(spark, path, version)
+        if (made_of := self.stored.instance_design) is not None:
+            rows = rows.withColumn("headerQuality", in_order(made_of, self.design))
+        return rows.select(*(_kept(held, name, kind) for name, kind in wanted.items()))
 
 
 def _kept(held: dict[str, str], name: str, kind: str) -> Column:

@@ -8,21 +8,24 @@ from dataclasses import dataclass
 from deltalake import DeltaTable
 
 from dicom_etl.core.errors import DataError
-from dicom_etl.lake.delta.table import properties
+from dicom_etl.lake.delta.table import properties, txn_version
 from dicom_etl.lake.lake_id import check_owner
 from dicom_etl.lake.snapshot import Lake, opened
 from dicom_etl.outputs.columns.design import ColumnDesign, design_from_json
 
 NAMES = ("instance_tags", "series_tags", "study_tags")
+# Counts what `instance_tags` holds, and is made of it again where it does not fit.
+QUALITY = "header_quality"
 # A property of each tag table: the tags that it is made of.
 DESIGN = "dicomEtl.columns"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTags:
-    """The tag tables that are there, by name."""
+    """The tag tables that are there, by name; ``quality`` is `header_quality`, if it is there."""
 
     tables: Mapping[str, DeltaTable]
+    quality: DeltaTable | None = None
 
     @property
     def versions(self) -> dict[str, int | None]:
@@ -39,11 +42,29 @@ class StoredTags:
         text = next(iter(designs)) if len(self.tables) == len(NAMES) and len(designs) == 1 else None
         return None if text is None else design_from_json(text)
 
+    @property
+    def instance_design(self) -> ColumnDesign | None:
+        """The tags that `instance_tags` is made of, whatever the others say; None where it is not there."""
+        table = self.tables.get("instance_tags")
+        return None if table is None else design_from_json(properties(table)[DESIGN])
+
     def columns(self, name: str) -> dict[str, str]:
         """The columns of one of the tables and Delta's names of their types; none where it is not there."""
         if name not in self.tables:
             return {}
         return {field.name: str(getattr(field.type, "type", "nested")) for field in self.tables[name].schema().fields}
+
+
+def rolled_up(lake: Lake, stored: StoredTags) -> bool:
+    """Whether both roll-ups were written behind `instance_tags`, under its id or a later one.
+
+    Where not, an execution died between. Of one that followed entries the next one touches the same keys; of a backfill
+    from the service nothing tells what it has touched.
+    """
+    counted, *rolled = (
+        txn_version(stored.tables[name], lake.app_id(name)) if name in stored.tables else -1 for name in NAMES
+    )
+    return counted >= 0 and all(marker >= counted for marker in rolled)
 
 
 def stored_tags(lake: Lake) -> StoredTags:
@@ -52,7 +73,7 @@ def stored_tags(lake: Lake) -> StoredTags:
     Raises DataError when one is another lake's, or its design is not what this version knows.
     """
     tables = {}
-    for name in NAMES:
+    for name in (*NAMES, QUALITY):
         table = opened(lake.paths, name)
         if table is None:
             continue
@@ -60,4 +81,4 @@ def stored_tags(lake: Lake) -> StoredTags:
         if DESIGN not in properties(table):
             raise DataError(f"the table {name} was not made by dicom-etl columns: move it away, or set columns.root")
         tables[name] = table
-    return StoredTags(tables)
+    return StoredTags({name: tables[name] for name in NAMES if name in tables}, tables.get(QUALITY))

@@ -1,4 +1,4 @@
-"""Writes the tag tables: `instance_tags` first, then both roll-ups of it, each by one fenced commit."""
+"""Writes the tag tables, each by one fenced commit: `instance_tags`, then what is made of it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl.commands.columns.compute import Computed, Work
+from dicom_etl.commands.columns.compute import Computed, Scope, Work
+from dicom_etl.commands.columns.quality import QualityWriter, write_quality
+from dicom_etl.commands.columns.stored import QUALITY
 from dicom_etl.core.attributes import SERIES_KEY, STUDY_KEY
 from dicom_etl.core.errors import DataError, Superseded
-from dicom_etl.outputs.execution import Counts
+from dicom_etl.outputs.execution import Counts, Mode
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.fold import REMOVE, UPSERT
 from dicom_etl.tables.merge import Fence, Ranges, merge_effects, merge_rollup, read_table
@@ -27,7 +29,8 @@ _ALL: Ranges = [("", "\U0010ffff")]
 class Writer:
     """Who writes: a session, what it works with, the id that fences its commits, and how its tables are made.
 
-    ``remade``: the tables are not there, or made of other tags, and are replaced.
+    ``remade``: the tables are not there, or made of other tags, and are replaced. ``rolled_up``: the roll-ups lack
+    nothing of what earlier executions have written.
     """
 
     spark: SparkSession
@@ -36,6 +39,8 @@ class Writer:
     design: TableDesign
     settle_micros: int
     remade: bool
+    rolled_up: bool
+    quality: QualityWriter
 
     def path(self, table: Table) -> str:
         return self.work.snapshot.lake.path(table.name)
@@ -50,23 +55,37 @@ class Writer:
 
 
 def write_tags(writer: Writer, done: Computed) -> tuple[Counts, dict[str, int]]:
-    """What became of the keys, and the versions of the three tables behind it.
+    """What became of the keys, and the versions of the four tables behind it. Raises as ``write_rows``."""
+    rows = classified(writer.work.tables.instance, done.inputs, writer.quality.source.columns)
+    return write_rows(writer, done.mode, done.scope, rows)
+
+
+def write_rows(writer: Writer, mode: Mode, scope: Scope | None, rows: DataFrame) -> tuple[Counts, dict[str, int]]:
+    """The same for ``rows`` as ``classified`` gives them.
 
     Raises Superseded when a later execution has committed, DataError when the counts do not agree.
     """
     with named_errors("instance_tags"):
-        rows = classified(writer.work.tables.instance, done.inputs).localCheckpoint()
+        rows = rows.localCheckpoint()
         counted = rows.groupBy("effect").count().collect()
-    counts, version = _write_instances(writer, done, rows, {row[0]: int(row[1]) for row in counted})
+    counts, version = _write_instances(writer, scope, rows, {row[0]: int(row[1]) for row in counted})
     if not counts.whole:
         raise DataError(
             "instance_tags holds a key in several rows, so somebody else has written to it: run dicom-etl columns "
             "update --full"
         )
-    return counts, {"instance_tags": version, **_write_rollups(writer, done, rows, version)}
+    changed = counts.touched != counts.unchanged
+    with ThreadPoolExecutor(1) as pool:
+        quality = pool.submit(write_quality, writer.quality, rows, version, changed=changed)
+        # A comparison leaves no trace of what an execution that died before it has touched.
+        followed = scope if mode != "compare" and writer.rolled_up else None
+        rollups = _write_rollups(writer, followed, rows, version)
+        return counts, {"instance_tags": version, **rollups, QUALITY: quality.result()}
 
 
-def _write_instances(writer: Writer, done: Computed, rows: DataFrame, effects: dict[str, int]) -> tuple[Counts, int]:
+def _write_instances(
+    writer: Writer, scope: Scope | None, rows: DataFrame, effects: dict[str, int]
+) -> tuple[Counts, int]:
     table = writer.work.tables.instance
     touched, unchanged = sum(effects.values()), effects.get(SAME, 0)
     if writer.remade:
@@ -75,20 +94,20 @@ def _write_instances(writer: Writer, done: Computed, rows: DataFrame, effects: d
         return Counts(touched, unchanged, effects.get(UPSERT, 0), effects.get(REMOVE, 0)), version
     if unchanged == touched:
         return Counts(touched, unchanged), int(writer.work.stored.tables[table.name].version())
-    ranges = _ALL if done.scope is None else done.scope.ranges
+    ranges = _ALL if scope is None else scope.ranges
     changing = rows.where(F.col("effect") != SAME)
     merged = merge_effects(writer.spark, table, writer.path(table), changing, ranges, writer.fence(table))
     return Counts(touched, unchanged, merged.inserted + merged.updated, merged.deleted), _own(table, merged.version)
 
 
-def _write_rollups(writer: Writer, done: Computed, rows: DataFrame, instance_version: int) -> dict[str, int]:
+def _write_rollups(writer: Writer, followed: Scope | None, rows: DataFrame, instance_version: int) -> dict[str, int]:
     """The versions of `series_tags` and `study_tags` that hold what `instance_tags` gives."""
     tables = writer.work.tables
     with named_errors("instance_tags"):
         instances = read_table(writer.spark, writer.path(tables.instance), instance_version)
-        if done.mode == "changed" and done.scope is not None:
-            made_of = summaries(tables, done.scope.of(instances), rows.select(*SERIES_KEY).distinct())
-            ranges = done.scope.ranges
+        if followed is not None:
+            made_of = summaries(tables, followed.of(instances), rows.select(*SERIES_KEY).distinct())
+            ranges = followed.ranges
         else:
             # All of it: an execution that died behind `instance_tags` leaves no trace there of what it touched.
             made_of, ranges = summaries(tables, instances, _stored_series(writer)), _ALL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,20 @@ def read_rows(table: DeltaTable, columns: Sequence[str], only: pc.Expression | N
     try:
         dataset = table.to_pyarrow_dataset(filesystem=_arrow_filesystem(table))
         return dataset.to_table(list(columns), filter=only)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{name}: a file of this table cannot be read; restore it from a backup") from error
+    except FAILURES as error:
+        raise storage_error(error, name) from error
+
+
+def iterate_rows(
+    table: DeltaTable, columns: Sequence[str], only: pc.Expression | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The same in batches as they are read, for more rows than the memory holds. Raises as ``read_rows`` does."""
+    name = table_name(table)
+    try:
+        dataset = table.to_pyarrow_dataset(filesystem=_arrow_filesystem(table))
+        yield from dataset.to_batches(columns=list(columns), filter=only)
     except pa.ArrowInvalid as error:
         raise DataError(f"{name}: a file of this table cannot be read; restore it from a backup") from error
     except FAILURES as error:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
 
-_TYPES = {"string": pa.string(), "long": pa.int64()}
+_TYPES: dict[str, pa.DataType] = {"string": pa.string(), "long": pa.int64()}
 
 
 def local_rows(spark: SparkSession, rows: Iterable[tuple[Any, ...]], **columns: str) -> DataFrame:
@@ -23,3 +24,11 @@ def local_rows(spark: SparkSession, rows: Iterable[tuple[Any, ...]], **columns: 
     values = zip(*listed, strict=True) if listed else ([] for _ in columns)
     arrays = [pa.array(list(one), _TYPES[kind]) for one, kind in zip(values, columns.values(), strict=True)]
     return spark.createDataFrame(pa.Table.from_arrays(arrays, names=list(columns)))
+
+
+def typed_rows(spark: SparkSession, rows: pa.Table, columns: StructType) -> DataFrame:
+    """The rows of an Arrow table, which has these columns, in any order, as a frame; by Arrow where Spark takes it."""
+    ordered = rows.select(columns.names)
+    if int(spark.version.partition(".")[0]) < 4:
+        return spark.createDataFrame([tuple(row.values()) for row in ordered.to_pylist()], columns)
+    return spark.createDataFrame(ordered)

@@ -1,0 +1,111 @@
+"""Tags by the dozen at the command line: `columns mirror`, `columns add --all`, `columns backfill --from-service`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from dicom_etl.cli.main import cli
+from dicom_etl.commands.columns import choose_many, from_service
+from dicom_etl.commands.columns.choose import listed
+from dicom_etl.commands.columns.choose_many import Mirrored, mirror
+from dicom_etl.core.errors import UsageError
+from dicom_etl.core.settings.load import load_settings
+from dicom_etl.core.settings.model import Settings
+from dicom_etl.dicomweb.connect import connect
+from dicom_etl.lake.lake_id import service_fingerprint
+from dicom_etl.lake.open import init_lake
+from dicom_etl.lake.paths import lake_paths
+from dicom_etl.outputs.execution import Counts, Execution
+from support.results import NOW
+
+TAGS = [
+    {"path": "00180050", "vr": "DS", "level": "Series"},  # the set imaging has it, at its own level
+    {"path": "00180060", "vr": "DS", "level": "Series"},
+    {"path": "00104000", "vr": "LT", "level": "Study"},
+    {"path": "12051003", "vr": "IS", "level": "Instance", "privateCreator": "ACME"},
+    {"path": "12051004", "vr": "OB", "level": "Instance", "privateCreator": "ACME"},
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    texts = [f"lake.root={tmp_path}/lake", "dicom.base_url=http://127.0.0.1:1", "feed.start=2024-05-01T00:00:00Z"]
+    loaded = load_settings(None, texts, {}, tmp_path)
+    init_lake(lake_paths(loaded), service_fingerprint(loaded.dicom.base_url))
+    return loaded
+
+
+def mirrored(settings: Settings, **how: Any) -> Mirrored:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "application/json"}, content=json.dumps(TAGS).encode())
+
+    with connect(settings.dicom, sleep=lambda _: None, transport=httpx.MockTransport(answer)) as client:
+        return mirror(settings, client=client, **how)
+
+
+def test_what_the_service_searches_becomes_columns_and_what_identifies_is_left_out(settings: Settings) -> None:
+    """A repetition adds nothing; with --identifying private tags and the patient's follow."""
+    for _ in range(2):
+        found = mirrored(settings)
+        assert [(one.column.name, one.column.level, one.source) for one in found.columns] == [
+            ("sliceThickness", "instance", "imaging"),
+            ("kvp", "series", "added"),
+        ]
+        assert found.identifying == ("PatientComments", "1205,xx03@ACME:long")
+        assert found.impossible == ("12051004",)
+    found = mirrored(settings, identifying=True)
+    assert [one.column.name for one in found.columns][2:] == ["patientComments", "acme_1205_03"]
+    assert found.identifying == ()
+    assert [one.column.name for one in listed(settings)][-3:] == ["kvp", "patientComments", "acme_1205_03"]
+
+
+def test_mirror_says_what_it_has_left_out(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose_many, "mirror", lambda *_, **__: Mirrored([], ("PatientComments",), ("12051004",)))
+    ended = CliRunner().invoke(cli, ["columns", "mirror", "--set", f"lake.root={settings.lake.root}"])
+    assert ended.exit_code == 0
+    assert "left out, since they identify patients: PatientComments; --identifying adds them" in ended.output
+    assert "left out, since they can be no columns: 12051004" in ended.output
+
+
+@pytest.mark.parametrize("words", [[], ["KVP", "--all"]])
+def test_add_takes_tags_or_all_and_not_both(words: list[str], settings: Settings) -> None:
+    ended = CliRunner().invoke(cli, ["columns", "add", *words, "--set", f"lake.root={settings.lake.root}"])
+    assert isinstance(ended.exception, UsageError)
+    assert "--all" in str(ended.exception)
+
+
+def test_all_tags_are_asked_for_with_what_was_said_of_them(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(choose_many, "add_all", lambda _, **how: asked.append(how) or [])
+    CliRunner().invoke(
+        cli, ["columns", "add", "--all", "--level", "series", "--set", f"lake.root={settings.lake.root}"]
+    )
+    assert [(one["level"], one["identifying"]) for one in asked] == [("series", False)]
+
+
+def test_a_backfill_from_the_service_adds_up_its_batches(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def done(mode: Any, **counts: int) -> Execution:
+        return Execution(
+            output="columns", execution_id=1, mode=mode, status="succeeded", from_run=1, to_run=1, started_at=NOW,
+            finished_at=NOW, counts=Counts(**counts),
+        )  # fmt: skip
+
+    batches = [
+        done("full", touched=9, written=9),
+        done("service", touched=2, written=2),
+        done("service", touched=2, written=1, failed=1),
+    ]
+    monkeypatch.setattr(from_service, "backfill_from_service", lambda *_, **__: iter(batches))
+    words = ["columns", "backfill", "--from-service", "--set", f"lake.root={settings.lake.root}"]
+    told = CliRunner().invoke(cli, words).output
+    assert told.strip() == "the service gave the headers of 3 instances, and none for 1"
+    rows = [json.loads(line) for line in CliRunner().invoke(cli, [*words, "--json"]).output.splitlines()]
+    assert [(row["mode"], row["written"], row["failed"]) for row in rows] == [
+        ("full", 9, 0), ("service", 2, 0), ("service", 1, 1),
+    ]  # fmt: skip
