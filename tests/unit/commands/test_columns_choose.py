@@ -86,5 +86,5 @@ def test_a_tag_that_identifies_a_patient_is_added_when_asked_for(lake: Path) -> 
 def test_a_wrong_tag_of_the_settings_names_its_setting(lake: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"columns\.tags: .*KVP"):
         listed(settings(lake, 'columns.tags=["KVPP"]'))
-    with pytest.raises(ConfigurationError, match=r'columns\.tags: expected a list of texts: \["KVP"\]'):
+    with pytest.raises(ConfigurationError, match=r'columns\.tags: expected a list of texts, such as \["KVP"\]'):
         settings(lake, "columns.tags=KVP")

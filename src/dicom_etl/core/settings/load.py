@@ -185,6 +185,8 @@ def _expected(key: str, error: Exception) -> str:
     if get_origin(declared.plain) is Literal:
         choices = get_args(declared.plain)
         return "expected " + ("one of " if len(choices) > 1 else "") + ", ".join(str(c) for c in choices)
+    if get_origin(declared.plain) is list:
+        return _expected_list(*get_args(declared.plain))
     if declared.bounds is not None:
         return f"expected a number {_bounds(declared.bounds)}"
     if declared.plain in _WORDS and isinstance(error, msgspec.ValidationError):
@@ -192,7 +194,13 @@ def _expected(key: str, error: Exception) -> str:
     return str(error)
 
 
-_WORDS = {bool: "expected true or false", str: "expected text", list[str]: 'expected a list of texts: ["KVP"]'}
+def _expected_list(member: Any) -> str:
+    if get_origin(member) is Literal:
+        return "expected a list of " + ", ".join(f'"{choice}"' for choice in get_args(member)) + ", or an empty one: []"
+    return 'expected a list of texts, such as ["KVP"]'
+
+
+_WORDS = {bool: "expected true or false", str: "expected text"}
 
 
 def _bounds(meta: Meta) -> str:

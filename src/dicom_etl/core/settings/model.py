@@ -76,8 +76,8 @@ class Storage(msgspec.Struct, frozen=True):
 class Maintenance(msgspec.Struct, frozen=True):
     retention_hours: Annotated[int, Meta(ge=1, le=_HUNDRED_YEARS_DAYS * 24)]
     allow_short_retention: bool
-    keep_live_headers: bool
     change_retention_days: Annotated[int, Meta(ge=0, le=_HUNDRED_YEARS_DAYS)]
+    keep_live_headers: bool
 
 
 class Columns(msgspec.Struct, frozen=True):
