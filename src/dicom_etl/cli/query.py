@@ -17,6 +17,7 @@ from dicom_etl.core.settings.model import Settings
 
 # Nobody reads more on a screen, and all of them are held in memory to find out the widths of the columns.
 _MOST_ROWS = 1000
+_HOW = "Statements end with ; or an empty line. Leave by exit or Ctrl-D."
 _PROMPT, _GOES_ON = "dicom-etl> ", "       ...> "
 
 run_option = click.option("--run", "run_id", type=int, metavar="N", help="The tables as run N left them.")
@@ -46,6 +47,8 @@ def query(settings: Settings, sql: str | None, run_id: int | None, as_of: str | 
     when = When.either(run_id, as_of)
     if sql is None and not (sys.stdin.isatty() and on_terminal()):
         raise UsageError("query: give a statement, or - to read it from standard input")
+    if sql is None:
+        click.echo(f"starting Spark … {_HOW}", err=True)
     with open_tables(settings, when) as tables:
 
         def show(statement: str) -> None:
@@ -85,7 +88,6 @@ def prompt(show: Callable[[str], None], typed: Callable[[str], str]) -> None:
     A statement ends with a semicolon or an empty line. What is wrong with one is said in a line, and the next is taken.
     ``typed`` prints its argument and gives a line; EOFError is the end.
     """
-    click.echo("Statements end with ; or an empty line. Leave by exit or Ctrl-D.", err=True)
     while (statement := _statement(typed)) is not None:
         if not statement:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from dicom_etl.commands.query_hints import explained
 from dicom_etl.commands.views import make_views
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
@@ -48,6 +48,8 @@ class OpenTables:
                 raise fault from error
             # Found out only as the rows are made (1/0, a cast); the message may quote a value, its name does not.
             named = condition(error) if isinstance(error, PySparkException) else None
+            if named is None and file_missing(error):
+                named = "a place that it names holds no table, or a file of it is gone"
             raise UsageError(f"query: it failed as it ran ({named or type(error).__name__})") from error
 
 
@@ -109,7 +111,7 @@ def read_only(spark: SparkSession, sql: str) -> DataFrame:
             _refuse(judge.objection(_analysed(spark, query)))
         return spark.sql(sql)
     except AnalysisException as error:  # ParseException is one too
-        raise UsageError(f"query: {_first_line(error)}{_how_instead(sql)}") from error
+        raise UsageError(f"query: {explained(str(error), sql, _views(spark))}") from error
 
 
 def _parsed(spark: SparkSession, sql: str) -> Any:
@@ -137,24 +139,6 @@ def _refuse(why: str | None) -> None:
         raise UsageError(f"query: {why}")
 
 
-# A view has no versions, and a plain SELECT of one is what everybody tries first.
-_TRAVELS = re.compile(r"\b(VERSION|TIMESTAMP)\s+AS\s+OF\b", re.IGNORECASE)
-_CHANGES = re.compile(r"\btable_changes\b", re.IGNORECASE)
-
-
-def _how_instead(sql: str) -> str:
-    """What to do instead, behind Spark's words about a text that asks for a version of a view or for its changes."""
-    if _CHANGES.search(sql):
-        return "; the tables keep no change data: dicom-etl changes --since N compares what two runs left"
-    if _TRAVELS.search(sql):
-        return (
-            "; a view has no versions: give --run N or --as-of T without it, or name the table's place, such as "
-            "delta.`/lake/instance` VERSION AS OF N"
-        )
-    return ""
-
-
-def _first_line(error: AnalysisException) -> str:
-    """Spark's own words about the user's own text, without the plan that follows them."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else "it does not parse"
+def _views(spark: SparkSession) -> list[str]:
+    """The names that a statement can use."""
+    return [table.name for table in spark.catalog.listTables() if table.isTemporary]

@@ -32,8 +32,8 @@ _NAMES = """
 """
 _READS = frozenset((_PARSED + _ANALYSED + _NAMES).split())
 
-# Spark's functions are too many to list. Of its own these run code that the text or the session names, and IDENTIFIER
-# hides from the parsed plan what it will build.
+# Spark's functions are too many to list. Of its own these run code that the text or the session names. IDENTIFIER hides
+# from the parsed plan what it will build.
 _FOREIGN = re.compile(
     r"Reflect|Python|ScalaUDF|UserDefined|Invoke|NewInstance|JavaBean|ApplyFunction|V2Aggregator|UnresolvedIdentifier"
 )
@@ -48,6 +48,7 @@ _LEAVES = frozenset(["AttributeReference", "Literal", "LocalRelation", "LogicalR
 _NOT_LOOKED_INTO = (f"{_SPARK}types.", f"{_CATALYST}catalog.")
 
 NOT_A_QUERY = "only statements that read are taken, such as SELECT, SHOW and DESCRIBE"
+COMPUTED_NAME = "only names that stand in the text are taken: write the name itself in place of IDENTIFIER(…)"
 FOREIGN_CODE = "only Spark's own functions are taken, by their names, and none that calls Java (reflect, java_method)"
 
 
@@ -122,6 +123,8 @@ def _each(iterator: Any) -> Iterator[Any]:
 
 
 def _objection(node: Any, name: str, sort: str) -> str | None:
+    if _short(name).endswith("WithUnresolvedIdentifier"):
+        return COMPUTED_NAME
     if sort == _EXPRESSION:
         return None if _is_own(node, name) else FOREIGN_CODE
     reads = sort == _PLAN and _short(name) in _READS and _has_literal_time_travel(node, name)
