@@ -44,6 +44,7 @@ _UID = re.compile(r"\d[\d.]{0,63}(?<!\.\.)", re.ASCII)
 # The service writes, reads and deletes one every 30 s; a crash leaves it (design/service-protocol.md: Data lake).
 _HEALTH_CHECK = re.compile(r"(^|/)healthCheck/health[^/]*\.txt")
 _FORBIDDEN = "this identity may not read files.root"
+_NO_FILE = "there is no such file below files.root"
 # What pydicom raises on files that are no DICOM, cut or damaged.
 _UNREADABLE = (
     InvalidDicomError, BytesLengthException, EOFError, ValueError, TypeError, LookupError, AttributeError,
@@ -92,9 +93,14 @@ def open_instance(
     quiet_libraries()
     settings = load_settings() if settings is None else settings
     named = _named_instance(row)
+    if not (files_root(settings) or settings.dicom.base_url or client):
+        raise ConfigurationError(
+            "neither files.root, lake.root nor dicom.base_url is set: set DICOM_ETL_CONFIG to your settings file, or "
+            "give open_instance the settings"
+        )
     file, why = _in_lake(named.path, settings, filesystem_of, whole=not stop_before_pixels)
     if file is None and strict:
-        raise DataError(f"{why}, and the service may hold another version than the row's, which strict refuses")
+        raise _strict_refusal(why)
     if file is None:
         file = BytesIO(_from_service(named, settings, client, why))
     with file:
@@ -191,7 +197,7 @@ def _fallback_reason(error: Exception) -> str | None:
     """Why the service shall be asked; None when the storage itself has failed."""
     status = getattr(error, "status_code", None)  # of Azure's errors
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError) or status == 404:
-        return "there is no such file below files.root"
+        return _NO_FILE
     if isinstance(error, PermissionError | AccessDenied | ClientAuthenticationError) or status in (401, 403):
         return _FORBIDDEN
     return None
@@ -217,6 +223,15 @@ def _segment(client: HttpClient, partition: str) -> str | None:
     if partition == DEFAULT_PARTITION and partitions(client) is None:
         return None
     return partition
+
+
+def _strict_refusal(why: str) -> DataError:
+    if why == _NO_FILE:
+        return DataError(
+            f"{why}: the instance was updated or deleted since the row was written, and strict takes no other version; "
+            "only an export made before keeps this one"
+        )
+    return DataError(f"{why}, and the service may hold another version than the row's, which strict refuses")
 
 
 def _read(content: BinaryIO, stop_before_pixels: bool) -> Dataset:

@@ -153,7 +153,40 @@ def test_a_row_of_any_kind_says_which_column_it_lacks(site: Site, form: str) -> 
     """The column is named, and no value of the row."""
     row = {name: value for name, value in ct_row(site).items() if name not in ("metadata", "filePath", "partitionName")}
     said = outcome(site, FORMS[form](row))
-    assert said.startswith("UsageError: open_instance: the row lacks partitionName, filePath: select partitionName, ")
+    assert said == "UsageError: open_instance: the row lacks the columns partitionName, filePath: select them, too"
+
+
+NO_ROWS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "Polars lazy frame": (lambda row: pl.LazyFrame([row]), "this frame is not computed yet: collect() it first"),
+    "path": (lambda row: row["filePath"], "give the row of the table instance, not the path of its file"),
+    "pathlib path": (lambda row: Path(row["filePath"]), "give the row of the table instance, not the path"),
+    "pair of iterrows": (lambda row: next(pd.DataFrame([row]).iterrows()), "iterrows() gives pairs of index and row:"),
+    "plain tuple": (lambda row: tuple(row.values()), "a plain tuple has no names of columns: give a dict"),
+    "one column lacks": (lambda row: _without(row, "filePath"), "the row lacks the column filePath: select it, too"),
+}
+
+
+def _without(row: dict[str, Any], column: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != column}
+
+
+@pytest.mark.parametrize("form", NO_ROWS)
+def test_what_is_no_row_says_what_to_give(site: Site, form: str) -> None:
+    """What a notebook has at hand beside a row: each with what to do, and nothing is asked for."""
+    make, words = NO_ROWS[form]
+    said = outcome(site, make(_without(ct_row(site), "metadata")))
+    assert said.startswith(f"UsageError: open_instance: {words}")
+    assert site.retrieved() == 0
+
+
+def test_without_settings_the_variable_is_named(site: Site) -> None:
+    """Where nothing says where files or the service are, also with strict: 78, and what to set."""
+    row = ct_row(site)
+    nothing = load_settings(None, ["dicom.base_url="], {}, site.files)
+    for strict in (False, True):
+        said = outcome(site, row, nothing, strict=strict)
+        assert said.startswith("ConfigurationError: neither files.root, lake.root nor dicom.base_url is set")
+        assert "set DICOM_ETL_CONFIG to your settings file" in said
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.Table.from_pylist])
@@ -204,8 +237,11 @@ def test_a_row_that_is_behind_its_update_gets_the_new_file(site: Site) -> None:
     assert not (site.files / row["filePath"]).exists()
     assert open_instance(row, site.settings()).PatientName == "Second^Update"
     asked = site.retrieved()
-    with pytest.raises(DataError, match="another version than the row's, which strict refuses"):
+    gone = "updated or deleted since the row was written, .* only an export made before keeps this one"
+    with pytest.raises(DataError, match=gone):
         open_instance(row, site.settings(), strict=True)
+    with pytest.raises(DataError, match="another version than the row's, which strict refuses"):
+        open_instance({**row, "filePath": None}, site.settings(), strict=True)
     assert open_instance(ct_row(site), site.settings(), strict=True).PatientName == "Second^Update"
     assert asked == site.retrieved() == 1
 
@@ -561,7 +597,7 @@ def test_a_row_without_a_column_is_a_wrong_call(site: Site) -> None:
         less = {name: value for name, value in row.items() if name not in (column, "metadata")}
         for form in (less, Row(**less)):
             said = outcome(site, form)
-            assert said.startswith(f"UsageError: open_instance: the row lacks {column}: select partitionName, ")
+            assert said == f"UsageError: open_instance: the row lacks the column {column}: select it, too"
 
 
 def test_a_tuple_without_names_is_told_what_to_give(site: Site) -> None:
