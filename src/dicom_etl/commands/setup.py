@@ -34,6 +34,10 @@ def _archive() -> str:
     slower = "no archive of classes: each start of Spark takes twice as long"
     try:
         made = make_archive()
-    except (DicomEtlError, OSError) as problem:
-        return f"{slower} ({type(problem).__name__})"
-    return f"archive of classes at {made.parent}" if made.is_file() else f"{slower} (this Java makes none)"
+    except DicomEtlError as problem:
+        return f"{slower} ({problem})"
+    except OSError as problem:
+        return f"{slower} ({problem.strerror or type(problem).__name__})"
+    if made.is_file():
+        return f"archive of classes at {made.parent}"
+    return f"{slower} (the JVM ended without one: this Java makes none)"

@@ -184,24 +184,31 @@ def ended_without_memory(patience_seconds: float = 5) -> bool:
     return process.returncode in _WITHOUT_MEMORY
 
 
-def stop(spark: SparkSession, patience_seconds: float = 30) -> None:
-    """Stop Spark and wait for its JVM, so that the spill folder can go."""
+def stop(spark: SparkSession, patience_seconds: float = 30) -> bool:
+    """Stop Spark and wait for its JVM, so that the spill folder can go; False when it had to be killed."""
     gateway = SparkContext._gateway
     with suppress(Py4JError, OSError):  # a JVM that has ended cannot be asked to
         spark.stop()
     if gateway is None:
-        return
+        return True
     process = getattr(gateway, "proc", None)
     with suppress(Py4JError, OSError):
         gateway.shutdown()
     SparkContext._gateway = None
     SparkContext._jvm = None
-    if process is not None:
+    return process is None or _has_ended(process, patience_seconds)
+
+
+def _has_ended(process: subprocess.Popen[bytes], patience_seconds: float) -> bool:
+    """Whether a JVM that is to end does so in time; else it is killed."""
+    if process.stdin is not None:
         process.stdin.close()  # the JVM ends when its standard input does
-        try:
-            process.wait(timeout=patience_seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    try:
+        process.wait(timeout=patience_seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return False
+    return True
 
 
 def resolve(coordinates: Sequence[str], scratch: Path) -> None:

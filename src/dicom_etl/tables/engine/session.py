@@ -17,7 +17,7 @@ from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
-from dicom_etl.core.errors import ConfigurationError
+from dicom_etl.core.errors import ConfigurationError, TemporaryError
 from dicom_etl.core.settings.model import Spark
 from dicom_etl.remote.storage import Storage
 from dicom_etl.remote.token_endpoint import token_endpoint
@@ -240,6 +240,10 @@ def check_and_quiet(spark: SparkSession) -> None:
             jvm.org.apache.logging.log4j.core.config.Configurator.setLevel(name, off)
 
 
+# A JVM that writes an archive at its end may take so long for it.
+_ARCHIVE_SECONDS = 120
+
+
 @contextmanager
 def local_session(settings: Spark, rows: int, *, archive: Path | None = None) -> Iterator[SparkSession]:
     """A session in a JVM of our own, stopped at the end together with its spill folder.
@@ -247,18 +251,25 @@ def local_session(settings: Spark, rows: int, *, archive: Path | None = None) ->
     ``rows`` is about how many it will work on: few are not worth much compiling. ``archive``: the JVM writes the
     classes that it has loaded there at its end (`commands.class_archive`), which takes it some time.
 
-    Raises ConfigurationError without a Java, StorageError when the JVM does not start.
+    Raises ConfigurationError without a Java, StorageError when the JVM does not start, TemporaryError when an archive
+    is not written in time.
     """
     home = java_home()
     with tempfile.TemporaryDirectory(prefix="dicom-etl-spark-") as scratch:  # 0700
         # A JVM that writes an archive cannot start from another.
         classes = class_data_option(home) if archive is None else f' -XX:ArchiveClassesAtExit="{archive}"'
         spark = start(_local_settings(settings, Path(scratch), rows, classes), Path(scratch), home)
+        patience_seconds = 30 if archive is None else _ARCHIVE_SECONDS
         try:
             _tune(spark, settings, rows)
             yield spark
         finally:
-            stop(spark, patience_seconds=30 if archive is None else 120)
+            in_time = stop(spark, patience_seconds)
+        if archive is not None and not in_time:
+            raise TemporaryError(
+                f"the JVM had not written it within {patience_seconds} s: run dicom-etl setup again when this machine "
+                "is less busy"
+            )
 
 
 def _local_settings(settings: Spark, scratch: Path, rows: int, classes: str) -> dict[str, str]:
