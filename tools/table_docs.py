@@ -24,8 +24,8 @@ search for another. Spaces and NULs are stripped at both ends. A number in a tex
 object or a list there is null. A person's name is its Alphabetic group. A date is eight digits that are a date, else
 null.
 
-In the column *null*: `never`, or when a value is null. *No value* means that the instance's header lacks the attribute,
-or that its first value is empty or of another kind than the column takes, as above. Rows that `sync --adopt` took over
+In the column *null*: `never`, or when a value is null. A header *has no value* when it lacks the attribute, or its first
+value is empty or of another kind than the column takes, as above. Rows that `sync --adopt` took over
 from the Data Factory template keep its nulls until an entry of the feed renews them. The examples are made up.
 
 Tables that this version or a newer one makes carry these texts as comments of their columns: `DESCRIBE instance`,

@@ -93,7 +93,7 @@ def test_new_tables_carry_what_the_document_says(documented: dict[str, list[Row]
         for field, row in zip(table.columns, documented[table.name], strict=True):
             assert row["what it holds"].replace("`", "").replace("**", "") in field.metadata["comment"]
     assert INSTANCE.columns["modality"].metadata == {
-        "comment": "Modality (0008,0060): of the instance's header. Null: no value"
+        "comment": "Modality (0008,0060): first value in the instance's header. Null when the header has no value"
     }
     comments = [field.metadata[b"comment"] for field in column_facts.commented("run", SCHEMA)]
     assert (len(comments), comments[1]) == (30, b"sync, repair, maintain or adopt; the runs of watch are syncs")

@@ -24,6 +24,7 @@ _BY_COLUMN: dict[str, Attribute] = {attribute.column: attribute for attribute in
 
 _SHARED = ("instance", "series", "study", "instance_tags", "series_tags", "study_tags")
 _NEVER = "never"
+_ADOPTED = "sync --adopt took the row over from the Data Factory template, and no entry has renewed it"
 _NOT_READ = "the verb reads no feed (maintain, adopt), or it failed before it read, or it was killed"
 _FAILED = "the run did not succeed"
 _NOT_COMMITTED = "the run did not succeed, and had committed nothing to it"
@@ -31,17 +32,17 @@ _NOT_COMMITTED = "the run did not succeed, and had committed nothing to it"
 # What a column holds and when it is null, by `column`, or by `table.column` where a table differs.
 _FACTS: dict[str, tuple[str, str]] = {
     "partitionName": (_NEVER, "data partition of the service; `Microsoft.Default` where it has none"),
-    "studyInstanceUid": (_NEVER, "padding stripped"),
-    "seriesInstanceUid": (_NEVER, "padding stripped"),
-    "sopInstanceUid": (_NEVER, "padding stripped"),
+    "studyInstanceUid": (_NEVER, "without padding"),
+    "seriesInstanceUid": (_NEVER, "without padding"),
+    "sopInstanceUid": (_NEVER, "without padding"),
     "lastModifiedTimestamp": (
-        "never, but in adopted rows",
+        _ADOPTED,
         "the maximum over the living instances. **It may go back**, when the newest instance is deleted, and stays "
         "as it is when another one is: who refreshes by it misses deletions (compare the whole row, or read the "
         "table's Delta versions)",
     ),
     "instance.lastModifiedTimestamp": (
-        "never, but in adopted rows",
+        _ADOPTED,
         "time of the instance's last Create or Update, cut to microseconds",
     ),
     "filePath": (
@@ -53,7 +54,7 @@ _FACTS: dict[str, tuple[str, str]] = {
         "name of the DICOM file inside the container, as the feed gave it then",
     ),
     "instance.sequence": (
-        "never, but in adopted rows",
+        _ADOPTED,
         "number of the entry of the feed that the row stands for, `sequence` in `change`; grows with each change of an "
         "instance",
     ),
@@ -63,7 +64,7 @@ _FACTS: dict[str, tuple[str, str]] = {
     "modalitiesInStudy": (
         "no living instance has a modality",
         "distinct modalities of the living instances, sorted, joined by a backslash, as ModalitiesInStudy "
-        "(0008,0061); see below for how to split it",
+        "(0008,0061): split it by the backslash, as one modality may be a part of another's code",
     ),
     "runId": (
         _NEVER,
@@ -325,7 +326,7 @@ class ColumnFacts:
     def comment(self) -> str:
         """The facts as one line of plain text, as a catalog shows it."""
         named = f"{self.attribute.keyword} ({_tag(self.attribute)}): " if self.attribute else ""
-        null = "" if self.null == _NEVER else f". Null: {self.null}"
+        null = "" if self.null == _NEVER else f". Null when {self.null}"
         return (named + self.meaning + null).replace("`", "").replace("**", "")
 
 
@@ -353,16 +354,16 @@ def _tag(attribute: Attribute) -> str:
 def _facts(column: str, table: str) -> tuple[str, str]:
     """When it is null, and what it holds. Raises KeyError for a column that nobody has described."""
     if column in _UID_KEYWORDS and table not in _SHARED:
-        return "the entry has none (it is a reject)", "padding stripped"
+        return "the entry has none (it is a reject)", "without padding"
     attribute = _BY_COLUMN.get(column)
     if attribute is None or column in _UID_KEYWORDS:
         return _FACTS.get(f"{table}.{column}") or _FACTS[column]
     if table == "change":
-        return "no value, or the entry has no usable metadata", "of the entry's header"
+        return "the header has no value, or the entry has no usable metadata", "first value in the entry's header"
     kind = "no value, or none that is a date" if attribute.is_date else "no value"
     if table == "instance":
-        return kind, "of the instance's header"
+        return f"the header has {kind}", "first value in the instance's header"
     return (
-        f"{kind}, in every living instance",
-        "that of the latest instance which has one: by lastModifiedTimestamp, then sequence",
+        f"the header of every living instance has {kind}",
+        "the value of the latest living instance which has one: by lastModifiedTimestamp, then sequence",
     )

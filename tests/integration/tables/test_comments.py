@@ -58,7 +58,8 @@ def test_new_tables_have_comments_and_older_ones_go_on_without(make_site: Callab
     assert {name: commented(site, name) for name in NAMES} == dict.fromkeys(NAMES, True)
     assert site.spark is not None
     described = site.spark.sql(f"DESCRIBE {sql_name(site.place('instance'))}").collect()
-    said = ("modality", "string", "Modality (0008,0060): of the instance's header. Null: no value")
+    comment = "Modality (0008,0060): first value in the instance's header. Null when the header has no value"
+    said = ("modality", "string", comment)
     assert said in [tuple(row) for row in described]
 
     for name in NAMES:
