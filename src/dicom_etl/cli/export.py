@@ -12,7 +12,7 @@ from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.options import common, json_option
 from dicom_etl.cli.query import as_of_option, run_option
 from dicom_etl.cli.screen import print_line
-from dicom_etl.cli.wording import counted
+from dicom_etl.cli.wording import counted, number
 from dicom_etl.core.errors import DataError, UsageError
 from dicom_etl.core.settings.model import Settings
 
@@ -86,7 +86,8 @@ def _check(settings: Settings, folder: Path, as_json: bool) -> int:
     if as_json:
         print_json(check.as_row())
     else:
-        print_line(f"files  {counted(len(check.equal), 'file')} equal")
+        of = len(check.equal) + len(check.changed) + len(check.missing)
+        print_line(f"files  {number(len(check.equal))} of {counted(of, 'file')} equal")
         for what in ("changed", "missing", "unexpected"):
             for path in getattr(check, what):
                 print_line(f"{what}  {path}")

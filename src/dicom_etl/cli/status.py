@@ -46,7 +46,7 @@ def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
             print_facts([(f"output {state.output}", _state(state)) for state in states])
     else:
         row |= {"outputs": "; ".join(f"{state.output}: {_state(state)}" for state in states)} if states else {}
-        print_rows(["", ""], [(name, _rounded(value)) for name, value in row.items()])
+        print_rows(["", "", ""], [(name, _rounded(value), _readable(name, value)) for name, value in row.items()])
         _print_ledger(result.last_runs)
     if most is None or result.lag_seconds <= most:
         return 0
@@ -97,6 +97,11 @@ def _state(state: OutputState) -> str:
 def _rounded(value: Any) -> Any:
     """A measured number as a person reads it; --json has all its digits."""
     return f"{value:.1f}" if isinstance(value, float) else value
+
+
+def _readable(name: str, value: Any) -> str | None:
+    """Beside a number of seconds what it is in words."""
+    return f"({wording.duration(value)})" if name in ("lagSeconds", "eta") and value is not None else None
 
 
 @click.command(epilog="Example: dicom-etl runs --json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dicom_etl.cli.main import cli
 from dicom_etl.commands.export import check, export
 from dicom_etl.commands.export.check import check_export
 from dicom_etl.commands.export.export import ExportRequest, appearing, refuse_without_paths, target
@@ -65,6 +67,22 @@ def test_what_differs_is_named(folder: Path) -> None:
     found = check_export(None, folder)
     assert (found.equal, found.changed, found.missing) == (["rows.csv"], ["files/1.dcm"], ["files/2.dcm"])
     assert (found.unexpected, found.differs) == (["files/3.dcm"], True)
+
+
+def test_a_person_sees_how_many_of_how_many_files_are_equal(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of the manifest, what is equal of them, and what is not; a file that was added is none of them."""
+    monkeypatch.setenv("DICOM_ETL_CONFIG", os.devnull)
+    words = ["export", "--verify", str(folder), "--set", "lake.root=/nonexistent/lake"]
+    cli.main(words, standalone_mode=False)
+    assert "files  3 of 3 files equal" in capsys.readouterr().out.splitlines()
+    (folder / "files/1.dcm").write_bytes(b"onE")
+    (folder / "files/3.dcm").touch()
+    with pytest.raises(DataError, match="is not what it was"):
+        cli.main(words, standalone_mode=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:5] == ["files  2 of 3 files equal", "changed  files/1.dcm", "unexpected  files/3.dcm"]
 
 
 @pytest.mark.parametrize(

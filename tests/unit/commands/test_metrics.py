@@ -411,7 +411,7 @@ def test_the_setting_is_taken(tmp_path: Path) -> None:
 
 
 def test_status_prints_rounded_numbers_and_json_all_digits(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """Coverage, lag, what is due, pace, time to go, rejects and the last error; --max-lag ends with 1."""
+    """Coverage, lag, what is due, pace, time to go, rejects, the last error; durations in words, too; --max-lag: 1."""
     site.clock(3)
     site.create("1", "2", "3")
     site.clock(8)
@@ -428,8 +428,11 @@ def test_status_prints_rounded_numbers_and_json_all_digits(site: Site, capsys: p
 
     assert typed(site, "status", "--max-lag", "36500d") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    printed = {line[0]: line[1] for line in lines if len(line) == 2}
+    printed = {line[0]: line[1] for line in lines if len(line) >= 2}
     assert re.fullmatch(r"\d+\.\d", printed["lagSeconds"])
+    beside = {line[0]: " ".join(line[2:]) for line in lines if len(line) > 2 and line[2].startswith("(")}
+    assert list(beside) == ["lagSeconds", "eta"]
+    assert re.fullmatch(r"\(\d+ years?\)", beside["lagSeconds"]), "2024 is behind by years"
     assert re.fullmatch(r"\d+\.\d", printed["entriesPerSecond"])
     assert re.fullmatch(r"\d+\.\d", printed["eta"])
     assert printed["windowsDue"].isdigit()
