@@ -38,14 +38,15 @@ def shortcuts(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """Make or update the OneLake shortcuts of the three tables, the ledger and the DICOM files."""
+    """Make or update the OneLake shortcuts of the tables, the ledger and the DICOM files; of tag tables, if any."""
     from dicom_etl.outputs.fabric import shortcuts as output  # noqa: PLC0415
     from dicom_etl.outputs.fabric.api import LakehouseShortcuts  # noqa: PLC0415
+    from dicom_etl.outputs.fabric.tag_tables import tag_tables  # noqa: PLC0415
     from dicom_etl.remote.identity import fabric_tokens  # noqa: PLC0415
 
     settings = _with_ids(settings, workspace=workspace, lakehouse=lakehouse, connection=connection)
     # What is wrong with the settings is said before anybody is asked for a token.
-    wanted = output.shortcuts(settings)
+    wanted = [*output.shortcuts(settings), *output.tag_shortcuts(settings, tag_tables(settings))]
     with LakehouseShortcuts(settings.fabric, fabric_tokens(settings.fabric)) as api:
         for done in output.share(wanted, api, dry_run=dry_run):
             _print(done, as_json)

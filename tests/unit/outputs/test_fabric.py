@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
@@ -9,11 +10,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from dicom_etl.core.errors import (
     AccessDenied,
@@ -27,8 +33,10 @@ from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.outputs.fabric import api, responses, shortcuts
 from dicom_etl.outputs.fabric.api import LakehouseShortcuts
+from dicom_etl.outputs.fabric.tag_tables import tag_tables
 from dicom_etl.remote import identity
 from dicom_etl.remote.http import transport
+from dicom_etl.remote.storage import Storage
 from support.fabric_fake import (
     CANARY,
     CONNECTION,
@@ -148,6 +156,43 @@ def test_paths_schema_and_names_are_settable(fake: FabricFake) -> None:
 def test_without_a_name_no_files_are_shared(fake: FabricFake) -> None:
     """fabric.files_name = "" leaves the tables."""
     assert list(share(fake, "fabric.files_name=")) == PLACES[:4]
+
+
+def lake_with(folder: Path, *names: str) -> tuple[Settings, Callable[[Settings], Any]]:
+    """Settings of a lake in Azure, and a storage on which it is a local folder that has these tables."""
+    for name in names:
+        write_deltalake(folder / name, pa.table({"sequence": [1]}))
+    return settings("http://127.0.0.1:1/v1", f"lake.root={folder}"), lambda _settings: Storage()
+
+
+def test_tag_tables_are_shared_where_there_are_any(fake: FabricFake, tmp_path: Path) -> None:
+    """Those that lie in the lake get a shortcut beside the others, and no other folder; made once, then unchanged."""
+    local, storage = lake_with(tmp_path, "instance_tags", "study_tags", "series")
+    names = tag_tables(local, storage)
+    assert names == ("instance_tags", "study_tags")
+    assert tag_tables(lake_with(tmp_path / "other", "series")[0], storage) == ()
+    chosen = settings(fake.url, "fabric.schema=dbo")
+    with LakehouseShortcuts(chosen.fabric, lambda _renew: TOKEN) as lakehouse:
+        wanted = [*shortcuts.shortcuts(chosen), *shortcuts.tag_shortcuts(chosen, names)]
+        done = [[one.outcome for one in shortcuts.share(wanted, lakehouse)] for _ in range(2)]
+    assert done == [["created"] * 7, ["unchanged"] * 7]
+    assert targets(fake)["Tables/dbo/study_tags"]["subpath"] == "/dicom/analytics/study_tags"
+    assert set(fake.shortcuts) == {place.replace("Tables/", "Tables/dbo/") for place in PLACES} | {
+        "Tables/dbo/instance_tags", "Tables/dbo/study_tags",
+    }  # fmt: skip
+
+
+def test_without_the_right_to_look_tag_tables_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    """A warning names the role; the other shortcuts need none on the storage."""
+
+    def refused(_settings: Settings) -> Any:
+        raise AccessDenied("instance_tags: the storage refused our identity")
+
+    with caplog.at_level(logging.WARNING, logger="dicom_etl"):
+        assert tag_tables(settings(), refused) == ()
+    (record,) = caplog.records
+    assert "Storage Blob Data Reader" in record.message
+    assert record.__dict__["error"] == "AccessDenied"
 
 
 # --- once more
@@ -507,14 +552,48 @@ def test_the_token_comes_from_the_variable_or_from_azure_identity(monkeypatch: p
     assert asked == [("https://api.fabric.microsoft.com/.default", "Microsoft Fabric")]
 
 
-def typed(*words: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
-    """`dicom-etl fabric …` in a process of its own."""
-    environment = os.environ | {"DICOM_ETL_FABRIC_TOKEN": token, "DICOM_ETL_CONFIG": "/dev/null"}
+class EmptyAccount(BaseHTTPRequestHandler):
+    """A storage account in which nothing lies: enough of the protocol for looking for a table."""
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        listing = "comp=list" in self.path
+        body = b"<EnumerationResults><Blobs></Blobs><NextMarker/></EnumerationResults>" if listing else b"<Error/>"
+        self.send_response(200 if listing else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def typed() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """`dicom-etl fabric …` in a process of its own; the lake's account is empty."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), EmptyAccount) as account:
+        thread = Thread(target=account.serve_forever)
+        thread.start()
+        yield partial(_typed, f"http://127.0.0.1:{account.server_port}")
+        account.shutdown()
+        thread.join()
+
+
+def _typed(account: str, *words: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "DICOM_ETL_FABRIC_TOKEN": token,
+        "DICOM_ETL_CONFIG": "/dev/null",
+        "DICOM_ETL__STORAGE__AUTH": "key",
+        "DICOM_ETL__STORAGE__KEY_ENV": "KEY_OF_NOTHING",
+        "DICOM_ETL__STORAGE__ENDPOINT": account,
+        "KEY_OF_NOTHING": base64.b64encode(b"key").decode(),
+    }
     command = [sys.executable, "-m", "dicom_etl", "fabric", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_the_command_makes_them_and_says_so(fake: FabricFake) -> None:
+Typed = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_the_command_makes_them_and_says_so(fake: FabricFake, typed: Typed) -> None:
     """Ids as options; a line for each shortcut, or an object with --json; 0."""
     given = [f"--set={text}" for text in texts(fake.url, f"lake.private_root={PRIVATE}") if "fabric.w" not in text]
     words = ["shortcuts", *given, "--workspace", WORKSPACE]
@@ -530,7 +609,7 @@ def test_the_command_makes_them_and_says_so(fake: FabricFake) -> None:
     assert rows[4]["target"] == "https://contoso.dfs.core.windows.net/dicom"
 
 
-def test_the_command_ends_with_the_code_of_its_error(fake: FabricFake) -> None:
+def test_the_command_ends_with_the_code_of_its_error(fake: FabricFake, typed: Typed) -> None:
     """77 for a wrong token, which is not shown; 64 for an id that is none."""
     given = [f"--set={text}" for text in texts(fake.url)]
 

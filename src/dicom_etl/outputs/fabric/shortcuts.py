@@ -1,9 +1,9 @@
-"""Shares the lake with Microsoft Fabric: shortcuts of the three tables, of the ledger and of the DICOM files."""
+"""Shares the lake with Microsoft Fabric: shortcuts of its tables, of the ledger and of the DICOM files."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -59,11 +59,20 @@ def shortcuts(settings: Settings) -> list[Shortcut]:
     root = _azure("lake.root", lake.root)
     # The ledger holds nothing of patients, and says how fresh the three are and which versions fit each other (ADR 80).
     tables = {"instance": lake.instance_path, "series": lake.series_path, "study": lake.study_path, "run": "run"}
-    folder = f"Tables/{fabric.schema}" if fabric.schema else "Tables"
-    wanted = [_shortcut(folder, name, _below(root, path), fabric) for name, path in tables.items()]
+    wanted = [_shortcut(_folder(fabric), name, _below(root, path), fabric) for name, path in tables.items()]
     if fabric.files_name:
         wanted.append(_shortcut("Files", fabric.files_name, _files(settings, root), fabric))
     return wanted
+
+
+def tag_shortcuts(settings: Settings, names: Iterable[str]) -> list[Shortcut]:
+    """The shortcuts of these tag tables, which lie beside the shared tables (`tag_tables.tag_tables` says which)."""
+    root = _azure("lake.root", settings.lake.root)
+    return [_shortcut(_folder(settings.fabric), name, _below(root, name), settings.fabric) for name in names]
+
+
+def _folder(fabric: Fabric) -> str:
+    return f"Tables/{fabric.schema}" if fabric.schema else "Tables"
 
 
 def _put(lakehouse: LakehouseShortcuts, shortcut: Shortcut, *, exists: bool) -> None:
