@@ -25,6 +25,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import polars as pl
 
+from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.core.settings.load import load_settings
 
 pl.Config(tbl_rows=100, tbl_width_chars=160, fmt_str_lengths=64, tbl_hide_dataframe_shape=True)
@@ -38,7 +39,10 @@ pl.Config(tbl_rows=100, tbl_width_chars=160, fmt_str_lengths=64, tbl_hide_datafr
 named = os.environ.get("DICOM_ETL_CONFIG")
 folders = (Path.cwd(), *Path.cwd().parents)
 found = next((folder / named for folder in folders if named and (folder / named).is_file()), None)
-lake = load_settings(found).lake
+try:
+    lake = load_settings(found).lake
+except DicomEtlError as error:
+    raise SystemExit(str(error)) from None
 
 instance = pl.scan_delta(f"{lake.root}/{lake.instance_path}")
 study = pl.scan_delta(f"{lake.root}/{lake.study_path}")
@@ -73,7 +77,7 @@ axes.legend()
 chart_file = Path(os.environ.get("NOTEBOOK_PICTURES", ".")) / "instances_by_year.png"
 chart_file.parent.mkdir(parents=True, exist_ok=True)
 chart.savefig(chart_file, bbox_inches="tight")
-print(f"the chart is in {chart_file.name}")
+print(f"the chart is in {chart_file.resolve()}")
 plt.show()
 
 # %%

@@ -29,6 +29,7 @@ from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_rescale, pixel_array
 
 from dicom_etl import open_instance
+from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.core.settings.load import load_settings
 
 MODALITY = os.environ.get("NOTEBOOK_MODALITY", "MR")
@@ -44,11 +45,18 @@ MODALITY = os.environ.get("NOTEBOOK_MODALITY", "MR")
 named = os.environ.get("DICOM_ETL_CONFIG")
 folders = (Path.cwd(), *Path.cwd().parents)
 found = next((folder / named for folder in folders if named and (folder / named).is_file()), None)
-settings = load_settings(found)
+try:
+    settings = load_settings(found)
+except DicomEtlError as error:
+    raise SystemExit(str(error)) from None
 
 instance = pl.scan_delta(f"{settings.lake.root}/{settings.lake.instance_path}")
 rows = instance.filter(pl.col("modality") == MODALITY).sort("studyInstanceUid", "sopInstanceUid").collect()
 print(f"{len(rows)} instances of modality {MODALITY}")
+found_there = instance.select(pl.col("modality").drop_nulls().unique().sort()).collect()["modality"].to_list()
+OTHERS = f"set NOTEBOOK_MODALITY to one of {', '.join(found_there)}"
+if rows.is_empty():
+    raise SystemExit(f"there is no instance of modality {MODALITY}: {OTHERS}")
 
 # %% [markdown]
 # ## The largest picture
@@ -78,24 +86,29 @@ for row, header in headers:
     if frame is not None and frame.min() < frame.max():
         break
 else:
-    raise SystemExit(f"no instance of modality {MODALITY} can be drawn: set NOTEBOOK_MODALITY to another one")
+    raise SystemExit(f"no instance of modality {MODALITY} can be drawn: {OTHERS}")
 print(f"{dataset.Modality} of {row['studyDate']}: {dataset.Rows} x {dataset.Columns}, {dataset.BitsStored} bits")
 
 # %% [markdown]
 # ## Its pixels
 #
-# Stored values become those of the modality (Hounsfield units for CT) by slope and intercept. Black is the lowest
-# hundredth of the values, white the highest; with MONOCHROME1 it is the other way round.
+# Stored values become those of the modality (Hounsfield units for CT) by slope and intercept. What PixelPaddingValue
+# names is no measurement, such as the corners around a CT's circle: it is masked before, or it would come out as values
+# like -3995 HU and count in each mean. Black is the lowest hundredth of the values, white the highest; with MONOCHROME1
+# it is the other way round.
 
 # %%
 if dataset.PhotometricInterpretation == "PALETTE COLOR":
     frame = apply_color_lut(frame, dataset)
     frame = (frame >> 8 if frame.dtype == np.uint16 else frame).astype(np.uint8)
 if frame.ndim == 2:
+    padding = dataset.get("PixelPaddingValue")
+    if isinstance(padding, int):
+        frame = np.ma.masked_inside(frame, padding, dataset.get("PixelPaddingRangeLimit", padding))
     frame = apply_rescale(frame, dataset)
 print(f"values from {frame.min():g} to {frame.max():g}, mean {frame.mean():.1f}")
 
-low, high = np.percentile(frame, (1, 99))
+low, high = np.percentile(np.ma.compressed(frame), (1, 99))
 grey = "gray_r" if dataset.PhotometricInterpretation == "MONOCHROME1" else "gray"
 picture, axes = plt.subplots()
 axes.imshow(frame, cmap=grey, vmin=low, vmax=max(high, low + 1e-9))
@@ -103,7 +116,7 @@ axes.set_axis_off()
 picture_file = Path(os.environ.get("NOTEBOOK_PICTURES", ".")) / f"{MODALITY}.png"
 picture_file.parent.mkdir(parents=True, exist_ok=True)
 picture.savefig(picture_file, bbox_inches="tight")
-print(f"the picture is in {picture_file.name}")
+print(f"the picture is in {picture_file.resolve()}")
 plt.show()
 
 # %% [markdown]

@@ -34,10 +34,25 @@ COUNTS = [
     ("CT", 2004, 1, 1),
     ("MR", 2004, 1, 1),
     ("NM", 2004, 1, 1),
+    ("PT", 2004, 1, 1),
     ("MR", 2005, 1, 1),
     ("US", 2021, 1, 1),
     ("US", 2024, 2, 3),
 ]
+
+
+def padded(path: Path) -> Path:
+    """A picture whose upper half is padding, beside stored values from 100 to 200."""
+    dataset = pydicom.dcmread(TEST_FILES / "CT_small.dcm")
+    dataset.Modality, dataset.SOPInstanceUID, dataset.StudyInstanceUID = "PT", "1.10.1.1", "1.10"
+    dataset.PatientID = "PT"
+    pixels = np.full((128, 128), -2000, dtype=np.int16)
+    pixels[64:] = np.linspace(100, 200, 128, dtype=np.int16)
+    dataset.PixelData = pixels.tobytes()
+    assert dataset.PixelPaddingValue == -2000
+    assert (dataset.RescaleSlope, dataset.RescaleIntercept) == (1, -1024)
+    dataset.save_as(path)
+    return path
 
 
 def without_pixels(path: Path) -> Path:
@@ -51,11 +66,12 @@ def without_pixels(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def lake(make_shared_site: Callable[..., Site], tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Seven files, and two patients with the same number: one of two studies, one of one. All of it synced."""
+    """Eight files, and two patients with the same number: one of two studies, one of one. All of it synced."""
     site = make_shared_site("dicom.connections=1")
-    files = [TEST_FILES / name for name in FILES] + [without_pixels(tmp_path_factory.mktemp("cr") / "cr.dcm")]
+    made = tmp_path_factory.mktemp("made")
+    files = [*(TEST_FILES / name for name in FILES), without_pixels(made / "cr.dcm"), padded(made / "pt.dcm")]
     kinds = [done.outcome.kind for done in upload(site.settings, files)]
-    assert len(kinds) == 7
+    assert len(kinds) == 8
     assert all(kind.startswith("stored") for kind in kinds)
     seven = {"id": "7", "issuer": "North", "name": "Seven^North", "modality": "US"}
     site.create("1.1", "1.1.1", "1.1.1.1", date="20240102", description="first", **seven)
@@ -66,7 +82,7 @@ def lake(make_shared_site: Callable[..., Site], tmp_path_factory: pytest.TempPat
     site.sync()
     (later,) = site.sync(text_at(11.25), text_at(11.5))
     assert (later.entries_read, later.covered_until) == (0, ticks_at(11.5))
-    assert {name: len(rows) for name, rows in site.tables().items()} == {"instance": 11, "series": 11, "study": 10}
+    assert {name: len(rows) for name, rows in site.tables().items()} == {"instance": 12, "series": 12, "study": 11}
     assert site.tables() == site.expected()
     return site
 
@@ -120,16 +136,16 @@ def test_a_first_look_shows_what_the_lake_holds(
         ("7", date(2024, 1, 2), "first", "US", 2, 2),
         ("7", date(2024, 3, 1), "<second> & last", "US", 1, 1),
     ]
-    assert shown["everything"].height == 11
+    assert shown["everything"].height == 12
     paths = set(shown["file_paths"]["filePath"])
-    assert len(paths) == 11
+    assert len(paths) == 12
     assert all(path.startswith("AHDS/emulator/dicom/dicom/Microsoft.Default/") for path in paths)
     assert bars(shown["chart"]) == {
         (str(year or "no date"), modality): instances for modality, year, _, instances in COUNTS
     }
     assert (tmp_path / "instances_by_year.png").read_bytes().startswith(PNG)
     said = capsys.readouterr().out
-    assert said.startswith("11 instances, 14 columns: partitionName, ")
+    assert said.startswith("12 instances, 14 columns: partitionName, ")
     assert "│ US       ┆ 2024 ┆ 2       ┆ 3         │" in said
     # The other run has read a later range by hand: what it covers lies behind a gap.
     assert "covered until 2024-05-01 11:00:00 UTC, by 2 runs" in said
@@ -145,11 +161,11 @@ def test_a_first_look_runs_in_any_folder(lake: Site, tmp_path: Path) -> None:
     config.write_text("[feed]\nwindow = '1h'\n")
     done = script(lake, "first_look.py", tmp_path, inner, DICOM_ETL_CONFIG="demo-lake/demo.toml")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("11 instances, 14 columns: partitionName, ")
+    assert done.stdout.startswith("12 instances, 14 columns: partitionName, ")
     shutil.rmtree(config.parent)
     lost = script(lake, "first_look.py", tmp_path, inner, DICOM_ETL_CONFIG="demo-lake/demo.toml")
-    assert lost.returncode == 1
-    assert lost.stderr.splitlines()[-1].endswith(f"No such file or directory (a relative path: looked for in {inner})")
+    assert (lost.returncode, lost.stdout, len(lost.stderr.splitlines())) == (1, "", 1)
+    assert lost.stderr.strip().endswith(f"No such file or directory (a relative path: looked for in {inner})")
 
 
 @pytest.mark.parametrize("files", ["files", "no such folder"])
@@ -174,12 +190,20 @@ def test_a_row_becomes_a_picture(lake: Site, tmp_path: Path, files: str, modalit
     assert (done.returncode, done.stderr) == (0, "")
     first, *rest = said
     assert done.stdout.splitlines() == [
-        f"{first} of modality {modality}", *rest, f"the picture is in {modality}.png"
+        f"{first} of modality {modality}", *rest, f"the picture is in {tmp_path / f'{modality}.png'}"
     ]  # fmt: skip
     # Each header and the one whole file, each after the partitions.
     expected = {"CT": 4, "MR": 6}[modality]
     assert lake.service.requests.count() - before == (0 if files == "files" else expected)
     assert (tmp_path / f"{modality}.png").read_bytes().startswith(PNG)
+
+
+def test_padding_is_no_value(lake: Site, tmp_path: Path) -> None:
+    """The half that PixelPaddingValue names is in no number, and the picture is drawn."""
+    done = script(lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY="PT")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "values from -924 to -824, mean -874." in done.stdout
+    assert (tmp_path / "PT.png").read_bytes().startswith(PNG)
 
 
 def test_pixels_compressed_as_jpeg_2000_are_drawn(lake: Site, tmp_path: Path) -> None:
@@ -204,13 +228,20 @@ def test_jpeg_ls_gives_the_pixels_that_were_compressed() -> None:
     assert np.array_equal(plain, compressed)
 
 
-@pytest.mark.parametrize(("modality", "count"), [("CR", 1), ("SR", 1), ("XA", 0)])
-def test_what_cannot_be_drawn_is_said(lake: Site, tmp_path: Path, modality: str, count: int) -> None:
-    """A header without its pixels, an instance that is no picture, or none at all: a sentence, and no picture."""
+@pytest.mark.parametrize(
+    ("modality", "count", "words"),
+    [
+        ("CR", 1, "no instance of modality CR can be drawn"),
+        ("SR", 1, "no instance of modality SR can be drawn"),
+        ("XA", 0, "there is no instance of modality XA"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(lake: Site, tmp_path: Path, modality: str, count: int, words: str) -> None:
+    """A header without its pixels, no picture, or no instance: a sentence that names the modalities, and no picture."""
     done = script(lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY=modality)
     assert done.returncode == 1
     assert done.stdout == f"{count} instances of modality {modality}\n"
-    assert done.stderr.startswith(f"no instance of modality {modality} can be drawn")
+    assert done.stderr == f"{words}: set NOTEBOOK_MODALITY to one of CR, CT, MR, NM, PT, RTPLAN, SR, US\n"
     assert list(tmp_path.iterdir()) == []
 
 
