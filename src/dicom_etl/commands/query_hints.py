@@ -15,6 +15,7 @@ _NO_TRAVEL = re.compile(r"\b(TIME_TRAVEL|time travel)\b", re.IGNORECASE)
 _CHANGES = re.compile(r"\btable_changes\b", re.IGNORECASE)
 
 _PRIVATE = ("change", "rejected", "header")
+_TAGS = ("instance_tags", "series_tags", "study_tags", "header_quality")
 _IN_FULL = "name the table's place in full, such as delta.`/lake/instance`"
 
 
@@ -50,6 +51,7 @@ def _about_names(line: str, views: Sequence[str]) -> str | None:
         name = found[1]
         closed = name.strip("`") in _PRIVATE
         why = " (it is for those who may read the private tables)" if closed else ""
+        why = " (dicom-etl columns update makes it)" if name.strip("`") in _TAGS else why
         return f"there is no view {name}{why}; the views are {listed}"
     if found := _NO_PATH.search(line):
         return f"there is nothing at {found[1] or found[2]}: {_IN_FULL}, or one of the views {listed}"
