@@ -1,7 +1,9 @@
-"""Airflow 2.10 to 3.3: a sync every hour, which reads all that is due, and maintenance once a day.
+"""Airflow 2.10 to 3.3: a sync every hour, which reads all that is due, maintenance once a day, and a comparison
+with the service once a week.
 
 Copy this file and dicom_etl_task.py into the folder of DAGs. The workers need dicom-etl at /opt/dicom-etl, its settings
-at /etc/dicom-etl/config.toml, and in DICOM_ETL_NOTIFY a command that sends what it reads to a person.
+at /etc/dicom-etl/config.toml, and in DICOM_ETL_NOTIFY a command that sends what it reads to a person. What can
+wait for working hours goes to DICOM_ETL_TICKET, where that is set.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from airflow.timetables.trigger import CronTriggerTimetable
-from dicom_etl_task import COMMON, MAINTAIN, MAINTAIN_RETRIES, SYNC, SYNC_RETRIES, DicomEtl
+from dicom_etl_task import COMMON, MAINTAIN, MAINTAIN_RETRIES, SYNC, SYNC_RETRIES, VERIFY, DicomEtl
 
 try:  # Airflow 3
     from airflow.sdk import DAG
@@ -39,3 +41,15 @@ with DAG(
     tags=["dicom"],
 ):
     DicomEtl(task_id="maintain", bash_command=MAINTAIN)
+
+with DAG(
+    dag_id="dicom_etl_verify",
+    # Between two syncs: while one merges, the tables differ.
+    schedule=CronTriggerTimetable("50 4 * * 0", timezone="UTC"),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args=COMMON | {"retries": SYNC_RETRIES},
+    tags=["dicom"],
+):
+    DicomEtl(task_id="verify", bash_command=VERIFY)

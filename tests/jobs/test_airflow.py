@@ -90,16 +90,17 @@ def test_airflow_imports_the_files(airflow: Airflow) -> None:
     found = airflow.described()
     assert found["errors"] == {}
     dags = found["dags"]
-    assert sorted(dags) == ["dicom_etl", "dicom_etl_maintain", "dicom_etl_windows"]
+    assert sorted(dags) == ["dicom_etl", "dicom_etl_maintain", "dicom_etl_verify", "dicom_etl_windows"]
     assert {name: dag["tasks"] for name, dag in dags.items()} == {
-        "dicom_etl": ["sync"], "dicom_etl_maintain": ["maintain"], "dicom_etl_windows": ["delay", "sync"],
+        "dicom_etl": ["sync"], "dicom_etl_maintain": ["maintain"], "dicom_etl_verify": ["verify"],
+        "dicom_etl_windows": ["delay", "sync"],
     }  # fmt: skip
     assert {name: dag["catchup"] for name, dag in dags.items() if dag["catchup"]} == {"dicom_etl_windows": True}
     assert {dag["max_active_runs"] for dag in dags.values()} == {1}
     assert {dag["limit_hours"] for dag in dags.values()} == {12}
     assert {dag["retry_minutes"] for dag in dags.values()} == {10}
     assert {name: dag["retries"] for name, dag in dags.items()} == {
-        "dicom_etl": 18, "dicom_etl_maintain": 80, "dicom_etl_windows": 18,
+        "dicom_etl": 18, "dicom_etl_maintain": 80, "dicom_etl_verify": 18, "dicom_etl_windows": 18,
     }  # fmt: skip
     assert [name for name, dag in dags.items() if dag["depends_on_past"]] == ["dicom_etl_windows"]
 
@@ -108,7 +109,7 @@ def test_the_windows_have_no_start_that_nobody_chose(airflow: Airflow) -> None:
     """Without the Variable the file is broken and says which it wants; the default DAGs are there."""
     found = airflow.described(AIRFLOW_VAR_DICOM_ETL_WINDOWS_START="")
     assert list(found["errors"]) == ["dicom_etl_windows_dag.py"]
-    assert sorted(found["dags"]) == ["dicom_etl", "dicom_etl_maintain"]
+    assert sorted(found["dags"]) == ["dicom_etl", "dicom_etl_maintain", "dicom_etl_verify"]
 
 
 def test_a_run_that_succeeds_is_a_plain_sync_and_tells_nobody(airflow: Airflow) -> None:

@@ -93,6 +93,26 @@ def test_cron_speaks_of_74_and_75_only_when_the_tables_are_behind(
     assert site.calls.read_text(encoding="utf-8").splitlines() == ["sync", "status --max-lag 3h"]
 
 
+def test_differences_that_verify_found_are_for_working_hours(site: Site) -> None:
+    """Of any other verb 65 wakes a person."""
+    said = {verb: site("dicom-etl-cron", verb, code=65).stdout.splitlines()[0] for verb in ("verify", "sync")}
+    assert said["verify"].endswith(": not urgent, in working hours.")
+    assert said["sync"].endswith(": a person is needed now.")
+
+
+def test_the_mail_names_no_file_that_is_not_on_the_server(site: Site) -> None:
+    said = site("dicom-etl-cron", "sync", code=78).stdout
+    assert "dicom-etl doctor" in said
+    assert "docs/" not in said
+
+
+def test_cron_without_a_verb_is_a_wrong_command_line(site: Site) -> None:
+    done = site("dicom-etl-cron")
+    assert (done.returncode, done.stdout) == (64, "")
+    assert done.stderr.startswith("usage: dicom-etl-cron VERB [OPTIONS]")
+    assert not site.calls.exists()
+
+
 def test_cron_ends_a_run_at_its_limit_and_speaks(site: Site) -> None:
     done = site("dicom-etl-cron", "sync", seconds=30, DICOM_ETL_LIMIT="1s")
     assert done.returncode == 124
@@ -132,6 +152,32 @@ def test_a_failed_unit_tells_a_person_when_one_is_needed(
         assert "dicom-etl-sync.service on " in message.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("75", "the tables are not behind"), ("74", "the tables are not behind"), ("130", "it was stopped")],
+)
+def test_a_failed_unit_says_why_nobody_is_told(site: Site, code: str, said: str) -> None:
+    done = site("dicom-etl-failed", "dicom-etl-sync.service", MONITOR_EXIT_STATUS=code, DICOM_ETL_NOTIFY="false")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"dicom-etl-sync.service ended with {code}: nobody is told, since " in done.stdout
+    assert said in done.stdout
+
+
+@pytest.mark.parametrize(("more", "told"), [({}, "page"), ({"DICOM_ETL_TICKET": "cat >'{}/ticket'"}, "ticket")])
+def test_what_can_wait_goes_to_the_command_for_tickets_if_there_is_one(
+    site: Site, more: dict[str, str], told: str
+) -> None:
+    commands = {name: command.format(site.folder) for name, command in more.items()}
+    page = f"cat >'{site.folder}/page'"
+    for unit, code in (("dicom-etl-verify.service", "65"), ("dicom-etl-lag.service", "1")):
+        done = site("dicom-etl-failed", unit, MONITOR_EXIT_STATUS=code, DICOM_ETL_NOTIFY=page, **commands)
+        assert done.returncode == 0, done.stderr
+        if unit == "dicom-etl-verify.service":
+            assert ": not urgent, in working hours." in (site.folder / told).read_text(encoding="utf-8")
+    # That the tables are behind wakes a person.
+    assert "dicom-etl-lag.service on " in (site.folder / "page").read_text(encoding="utf-8")
+
+
 def test_a_failed_unit_without_a_command_to_tell_fails_too(site: Site) -> None:
     done = site("dicom-etl-failed", "dicom-etl-sync.service", MONITOR_EXIT_STATUS="78")
     assert done.returncode == 1
@@ -147,7 +193,7 @@ def gateway() -> Iterator[tuple[str, list[tuple[str, str, bytes]]]]:
     sent: list[tuple[str, str, bytes]] = []
 
     class Gateway(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
+        def do_POST(self) -> None:
             sent.append((self.command, self.path, self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(202)
             self.end_headers()
@@ -179,7 +225,29 @@ def test_a_pods_metrics_are_pushed_and_its_exit_code_is_the_commands(
     file = tmp_path / "dicom_etl.prom"
     done = pushed(address, file, f"echo 'dicom_etl_windows_due 3' >'{file}'; exit 75")
     assert (done.returncode, done.stderr) == (75, "")
-    assert sent == [("PUT", "/metrics/job/dicom-etl", b"dicom_etl_windows_due 3\n")]
+    assert sent == [("POST", "/metrics/job/dicom-etl", b"dicom_etl_windows_due 3\n")]
+
+
+def test_the_exit_code_of_one_verb_replaces_nothing_that_another_pod_has_pushed(
+    gateway: tuple[str, list[tuple[str, str, bytes]]], tmp_path: Path
+) -> None:
+    """POST replaces the metrics of a group that have the same name; so each verb has a group for its exit code."""
+    address, sent = gateway
+    file = tmp_path / "dicom_etl.prom"
+    lake = b"# HELP dicom_etl_windows_due Due.\n# TYPE dicom_etl_windows_due gauge\ndicom_etl_windows_due 3\n"
+    head = b"# HELP dicom_etl_last_exit_code Code.\n# TYPE dicom_etl_last_exit_code gauge\n"
+    codes = {
+        verb: f'dicom_etl_last_exit_code{{verb="{verb}"}} {code}\n'.encode()
+        for verb, code in (("sync", 75), ("maintain", 0))
+    }
+    file.write_bytes(lake + head + codes["sync"] + codes["maintain"])
+    done = pushed(address, file, "exit 75")
+    assert (done.returncode, done.stderr) == (75, "")
+    assert sent == [
+        ("POST", "/metrics/job/dicom-etl", lake),
+        ("POST", "/metrics/job/dicom-etl/verb/sync", head + codes["sync"]),
+        ("POST", "/metrics/job/dicom-etl/verb/maintain", head + codes["maintain"]),
+    ]
 
 
 def test_nothing_is_pushed_where_a_run_left_no_metrics(

@@ -7,12 +7,15 @@ standard error and changes no exit code: the age of what was pushed last is what
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+_EXIT = re.compile(r'dicom_etl_last_exit_\w+\{verb="(\w+)"\}')
 
 
 def run(command: Sequence[str]) -> int:
@@ -36,12 +39,25 @@ def run(command: Sequence[str]) -> int:
 
 
 def push(gateway: str, file: Path) -> None:
-    """Replace the group `dicom-etl` of the gateway by the file's metrics; without a file there is nothing to say."""
-    if not file.exists():
-        return
-    request = urllib.request.Request(f"{gateway.rstrip('/')}/metrics/job/dicom-etl", file.read_bytes(), method="PUT")  # noqa: S310
-    with urllib.request.urlopen(request, timeout=30):  # noqa: S310
-        pass
+    """Bring the gateway up to the file; what the file does not have stays there. No file: nothing to say.
+
+    A pod knows how its own verb ended, and nothing of the lake when it failed early. So the exit codes go into a group
+    of each verb, and the rest into the group `dicom-etl`; POST replaces the metrics that are sent and no others.
+    """
+    groups: dict[str, list[str]] = {}
+    head: list[str] = []  # the HELP and TYPE of the metric whose samples follow
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        if line.startswith("#"):
+            head = [line] if line.startswith("# HELP") else [*head, line]
+            continue
+        ended = _EXIT.match(line)
+        lines = groups.setdefault(f"/verb/{ended[1]}" if ended else "", [])
+        lines += [one for one in head if one not in lines] + [line]
+    for group, lines in groups.items():
+        body = "".join(line + "\n" for line in lines).encode()
+        request = urllib.request.Request(f"{gateway.rstrip('/')}/metrics/job/dicom-etl{group}", body, method="POST")  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+            pass
 
 
 def main(command: Sequence[str], environment: Mapping[str, str]) -> int:
