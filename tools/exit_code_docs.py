@@ -13,9 +13,9 @@ For people who run `dicom-etl` by a scheduler. `make docs` generates this page f
 it.
 
 A command prints its result on standard output and one line about an error on standard error. A scheduler may run a
-command again after 75. After 65, 77 and 78 a person must act first. The [runbook](runbook.md) has what to
-look at for each class. With `--log-format json` the line has `exit_code`, `error_class` and `run_id`, null where no run
-was claimed.
+command again after 74 and 75. After 64, 65, 70, 77 and 78 a person must act first: [how
+urgent each is](be-woken.md#how-urgent-is-it). The [runbook](runbook.md) has what to look at for each class. With
+`--log-format json` the line has `exit_code`, `error_class` and `run_id`, null where no run was claimed.
 
 | code | meaning | what to do |
 |---|---|---|

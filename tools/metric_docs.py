@@ -34,4 +34,5 @@ def _row(metric: Metric) -> str:
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(f"`{name}`" for name in names[:-1]) + f" or `{names[-1]}`"
+    before = ", ".join(f"`{name}`" for name in names[:-1])
+    return f"{before} or `{names[-1]}`" if before else f"`{names[-1]}`"

@@ -375,7 +375,7 @@ def databricks_commands() -> list[list[str]]:
 
 
 VERBS = ("sync", "maintain")
-# The jobs of the Spark clusters have no verify: it needs no Spark, and runs from any machine.
+# A Spark cluster has no job for verify: it runs from any machine that has dicom-etl.
 ALL_VERBS = (*VERBS, "verify")
 WITH_VERIFY = {"cron", "systemd", "kubernetes", "airflow"}
 COMMANDS: dict[str, Callable[[], list[list[str]]]] = {
@@ -685,6 +685,9 @@ def test_every_exit_code_of_ours_has_one_urgency() -> None:
     assert at_once is not None
     assert set(map(int, re.findall(r"\b\d\d\b", by_lag.group(1)))) == OUR_CODES - urgent
     assert set(map(int, re.findall(r"\b\d\d\b", at_once.group(1)))) == urgent
+    # The other pages have no table of their own; the rule is one.
+    for name in ("runbook", "operations", "exit-codes"):
+        assert "be-woken.md#how-urgent-is-it" in (ROOT / f"docs/{name}.md").read_text(encoding="utf-8"), name
 
 
 def test_the_pods_use_workload_identity() -> None:

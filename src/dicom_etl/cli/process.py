@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -38,15 +39,28 @@ def run_command(command: Callable[[], int], verb: str | None = None) -> int:
 
     ``verb`` is what the process does where its first argument does not name it, as in a job.
     """
-    code = _ended(command)
+    end = _ended(command)
     words = sys.argv[1:]
-    # Whatever comes, also a second signal: the exit code is the more important.
+    # A failure that a person has typed is known to that person. Whatever comes, also a second signal: the exit code is
+    # the more important.
     with suppress(BaseException):
-        note_exit(verb or (words[0] if words else ""), code, words)
-    return code
+        if end.code == 0 or not sys.stderr.isatty():
+            note_exit(verb or (words[0] if words else ""), end.code, words)
+    # Last of all, behind what recording the exit may have logged: who is sent the end of a log finds the reason there.
+    for line in end.lines:
+        print(line, file=sys.stderr)  # noqa: T201
+    return end.code
 
 
-def _ended(command: Callable[[], int]) -> int:
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The exit code, and what is to be said on standard error."""
+
+    code: int
+    lines: tuple[str, ...] = ()
+
+
+def _ended(command: Callable[[], int]) -> _End:
     signal.signal(signal.SIGTERM, _terminate)
     # pyspark hands out timestamps in the process's zone, without saying which.
     os.environ["TZ"] = "UTC"
@@ -66,7 +80,7 @@ def _ended(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         # The reader of our output went away (| head). Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _End(0)
     except OSError as error:
         return _storage_or_bug(error)
     except ModuleNotFoundError as error:
@@ -77,7 +91,7 @@ def _ended(command: Callable[[], int]) -> int:
         raise
     except BaseException as error:  # noqa: BLE001  the one place: a bug, or a panic of delta-rs's, ends as one line
         return _bug(error)
-    return code
+    return _End(code)
 
 
 def exit_process(code: int) -> NoReturn:
@@ -126,14 +140,14 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _storage_or_bug(error: OSError) -> int:
+def _storage_or_bug(error: OSError) -> _End:
     if error.errno not in _STORAGE:
         return _bug(error)
     code = errno.errorcode[error.errno or 0]
     return _say(f"the storage cannot be written ({code}): free space or repair it, and run again", 74, error)
 
 
-def _bug(error: BaseException) -> int:
+def _bug(error: BaseException) -> _End:
     """One line with the class and the place; the message of a foreign exception may quote a patient."""
     ours = Path(dicom_etl.__file__).parent
     frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename).is_relative_to(ours)]
@@ -142,12 +156,10 @@ def _bug(error: BaseException) -> int:
     return _say(f"{what}; please report it; the next run completes what this one left", 70, error)
 
 
-def _say(text: str, code: int, error: BaseException) -> int:
-    """The exit code, after the error was said; in JSON each line names the code, the class and the run."""
-    for line in text.splitlines() or [""]:
-        message = format_stderr(line, exit_code=code, error_class=type(error).__name__, run_id=run_of(error))
-        print(_wrapped(message), file=sys.stderr)  # noqa: T201
-    return code
+def _say(text: str, code: int, error: BaseException) -> _End:
+    """The exit code with the lines of the error; in JSON each line names the code, the class and the run."""
+    named = {"exit_code": code, "error_class": type(error).__name__, "run_id": run_of(error)}
+    return _End(code, tuple(_wrapped(format_stderr(line, **named)) for line in text.splitlines() or [""]))
 
 
 def _wrapped(line: str) -> str:

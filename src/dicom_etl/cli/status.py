@@ -12,7 +12,8 @@ from dicom_etl.cli.options import common, json_option
 from dicom_etl.cli.output import print_rows
 from dicom_etl.cli.run_table import print_runs
 from dicom_etl.cli.screen import Tone, on_terminal, print_facts, print_line, print_verdict
-from dicom_etl.core.errors import UsageError
+from dicom_etl.core.clock import utc_now
+from dicom_etl.core.errors import DicomEtlError, UsageError
 from dicom_etl.core.logs import format_stderr
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_SECOND, parse_duration
@@ -20,6 +21,7 @@ from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.status import Status
 
 if TYPE_CHECKING:
+    from dicom_etl.lake.claims.holder import Holder
     from dicom_etl.outputs.state import OutputState
 
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--max-lag", metavar="DURATION", help="Exit with 1 when the tables are further behind, such as 3h.")
 @json_option
 def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
-    """Show coverage, lag, open rejects and the last runs; needs neither Spark nor the service."""
+    """Show coverage, lag, open rejects, who writes and the last runs; needs neither Spark nor the service."""
     from dicom_etl.lake.status import status as verb  # noqa: PLC0415
     from dicom_etl.outputs.state import outputs  # noqa: PLC0415
 
@@ -36,12 +38,13 @@ def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
         most = None if max_lag is None else parse_duration(max_lag) / TICKS_PER_SECOND
     except ValueError as error:
         raise UsageError(f"--max-lag: {error}") from error
-    result, states = verb(settings), outputs(settings)
-    row = result.as_row() | ({"outputs": [state.as_row() for state in states]} if states else {})
+    result, states, writer = verb(settings), outputs(settings), _writer(settings)
+    row = {**result.as_row(), "writer": writer and str(writer), "writerState": writer and writer.state}
+    row |= {"outputs": [state.as_row() for state in states]} if states else {}
     if as_json:
         print_json(row)
     elif on_terminal():
-        show_status(result)
+        show_status(result, writer)
         if states:
             print_facts([(f"output {state.output}", _state(state)) for state in states])
     else:
@@ -56,8 +59,21 @@ def status(settings: Settings, max_lag: str | None, as_json: bool) -> int:
     return 1
 
 
-def show_status(result: Status) -> None:
-    """Print the verdict, how fast the last reading run was, and the last runs."""
+def _writer(settings: Settings) -> Holder | None:
+    """Who writes the lake, or died while it did; None when nobody does, and when the claims may not be listed."""
+    from dicom_etl.lake.claims.holder import holder  # noqa: PLC0415
+    from dicom_etl.lake.paths import lake_paths  # noqa: PLC0415
+
+    paths = lake_paths(settings)
+    try:
+        return holder(*paths.storage.filesystem(paths.claims), utc_now())
+    except DicomEtlError:
+        # Who reads the shared tables needs no right to the claims.
+        return None
+
+
+def show_status(result: Status, writer: Holder | None = None) -> None:
+    """Print the verdict, who writes, how fast the last reading run was, and the last runs."""
     now = result.covered_until + round(result.lag_seconds * TICKS_PER_SECOND)
     rejects = result.open_rejects
     parts = [f"covered until {wording.since(result.covered_until, now)}", _due(result)]
@@ -66,8 +82,11 @@ def show_status(result: Status) -> None:
     else:
         parts.append(wording.counted(rejects, "open reject") + (" (dicom-etl rejects)" if rejects else ""))
     print_verdict(*_verdict(result, "; ".join(parts)))
+    facts = [] if writer is None else [("writer", str(writer))]
     if result.entries_per_second is not None:
-        print_facts([("pace of the last run", f"{result.entries_per_second:,.1f} entries/s")])
+        facts.append(("pace of the last run", f"{result.entries_per_second:,.1f} entries/s"))
+    if facts:
+        print_facts(facts)
     if result.last_runs:
         print_runs(result.last_runs)
 

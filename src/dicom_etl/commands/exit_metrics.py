@@ -27,7 +27,7 @@ EXIT_CODE = Metric(
     "dicom_etl_last_exit_code",
     "gauge",
     "",
-    "Exit code of the command that ended last, by its verb; absent before its first end.",
+    "Exit code of the command that ended last, by its verb, but a failure typed on a terminal; absent before any.",
     _not_of_the_lake,
     "verb",
     VERBS,

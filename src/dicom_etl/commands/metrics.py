@@ -13,7 +13,7 @@ from dicom_etl.commands.exit_metrics import exits_kept
 from dicom_etl.commands.output_metrics import output_lines
 from dicom_etl.commands.prometheus import Metric, metric_lines, write_metrics
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.core.errors import ConfigurationError, DicomEtlError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_SECOND
 from dicom_etl.lake import ledger
@@ -40,6 +40,11 @@ def _known(value: float | None) -> Mapping[str, float]:
 def _last_success(_status: Status, runs: Sequence[Run]) -> Mapping[str, float]:
     last = _last(runs)
     return {"": last.finished_at.timestamp() if last else 0}
+
+
+def _last_maintain(_status: Status, runs: Sequence[Run]) -> Mapping[str, float]:
+    done = (run for run in reversed(runs) if run.status == "succeeded" and run.verb == "maintain")
+    return {"": next((run.finished_at.timestamp() for run in done), 0)}
 
 
 def _last_steps(_status: Status, runs: Sequence[Run]) -> Mapping[str, float]:
@@ -69,6 +74,13 @@ METRICS = (
         "seconds since 1970",
         "When the newest sync or repair that succeeded ended; 0 before the first.",
         _last_success,
+    ),
+    Metric(
+        "dicom_etl_last_maintain_timestamp_seconds",
+        "gauge",
+        "seconds since 1970",
+        "When the newest maintain that succeeded ended, as the next sync tells; 0 before the first.",
+        _last_maintain,
     ),
     Metric(
         "dicom_etl_covered_until_timestamp_seconds",
@@ -159,15 +171,19 @@ def metrics_after(settings: Settings, clock: Callable[[], datetime] = utc_now) -
 
 
 def _refresh(settings: Settings, clock: Callable[[], datetime]) -> str:
-    """Writes the file; the name of the error that kept it from that, or nothing."""
+    """Writes the file; the name of the error that kept it from that, or nothing.
+
+    Without a lake there is nothing to tell, and the command's own error says so.
+    """
     try:
         file = Path(settings.metrics.prometheus_file).expanduser()
         status, runs, snapshot = status_and_runs(settings, clock=clock)
         outputs = output_states(runs, executions(open_executions(snapshot.lake)), clock())
         write_metrics(file, metrics_text(status, runs) + output_lines(outputs) + exits_kept(file))
+    except ConfigurationError:
+        return ""
     except (DicomEtlError, OSError, ValueError, RuntimeError) as error:
-        # A name that can be no file's, or has the ~ of nobody, is a ValueError or a RuntimeError. Without a lake there
-        # is nothing to tell.
+        # A name that can be no file's, or has the ~ of nobody, is a ValueError or a RuntimeError.
         return type(error).__name__
     return ""
 

@@ -148,6 +148,29 @@ def test_an_exit_code_that_cannot_be_recorded_changes_no_exit_code(tmp_path: Pat
     assert done.returncode == 64
 
 
+def test_the_reason_is_the_last_line_also_when_its_code_cannot_be_recorded(tmp_path: Path) -> None:
+    """As on a full disk: who is sent the end of the log finds there what to do."""
+    done = typed(tmp_path, "sync", "--bogus", DICOM_ETL__METRICS__PROMETHEUS_FILE=str(tmp_path / "no" / "etl.prom"))
+    *others, last = done.stderr.splitlines()
+    assert "exit code not recorded" in "".join(others)
+    assert "--bogus" in last
+
+
+@pytest.mark.parametrize(("words", "kept"), [(["--bogus"], False), ([], True)])
+def test_a_failure_that_is_typed_on_a_terminal_alerts_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], kept: bool
+) -> None:
+    """A success is kept: after a repair by hand the alert ends. Without a terminal each end is kept."""
+    monkeypatch.setattr(sys, "argv", ["dicom-etl", "sync", *words, f"--set=metrics.prometheus_file={tmp_path / 'a'}"])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    code = 64 if words else 0
+    assert run_command(lambda: code) == code
+    assert (tmp_path / "a").exists() is kept
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    run_command(lambda: code)
+    assert exits(tmp_path / "a")["code", "sync"] == code
+
+
 # -- of a service and a lake ----------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ VERDICTS = {
     "status.show_status(STATUS)": "Up to date: covered until 03:47 UTC, 15 minutes ago; nothing is due; no open",
     "status.show_status(BEHIND)": "Behind: covered until 03:47 UTC, 15 minutes ago; 2 windows are due, about 2",
     "status.show_status(FAILING)": "Failing: the last run ended with AccessDenied; covered until 03:47 UTC, 15",
+    "status.show_status(STATUS, DEAD)": "Up to date: covered until 03:47 UTC, 15 minutes ago",
     "status.show_status(replace(STATUS, open_rejects=None))": "Up to date: covered until 03:47 UTC, 15 minutes ago",
     "verify.show_verification(EQUAL)": "Equal: the lake and the service hold the same 120,400 instances, as of 04:02",
     "verify.show_verification(DIFFERENT)": "Different: 1,205 rows of the lake and the service differ (1,204 of",
@@ -52,10 +53,13 @@ from dicom_etl.commands.doctor.check import CheckResult
 from dicom_etl.commands.maintain import PlannedMaintenance
 from dicom_etl.commands.repair.reread import Repaired
 from dicom_etl.commands.verify.verify import Keys, Verification
+from dicom_etl.lake.claims.file import ClaimSnapshot
+from dicom_etl.lake.claims.holder import Holder
 from dicom_etl.tables.compact import MaintenanceResult
 from support.results import *
 BEHIND = replace(STATUS, windows_due=2, eta_seconds=95.0, open_rejects=3)
 FAILING = replace(BEHIND, last_error="AccessDenied")
+DEAD = Holder(ClaimSnapshot(46, b"", NOW), "died", 90.0)
 EQUAL = Verification(
     as_of=from_datetime(NOW), covered_until=STATUS.covered_until, service_instances=120_400, lake_instances=120_400,
     service_digest="ab" * 32, lake_digest="ab" * 32, pending=3, pending_different=1, open_rejects=0, kinds={},
@@ -119,6 +123,12 @@ def test_a_table_leaves_out_what_does_not_fit_and_says_so(results: tuple[int, di
         "41 sync succeeded 2026-04-30 23:00 to 24:00 1,204 1,150"
     )
     assert any("ServiceUnavailable" in line for line in lines)
+
+
+def test_status_says_who_died_beneath_its_verdict(results: tuple[int, dict[str, list[str]]]) -> None:
+    _, screens = results
+    facts = " ".join(" ".join(screens["status.show_status(STATUS, DEAD)"]).split())
+    assert "writer run 46 died on this host; the next run that writes records it and goes on" in facts
 
 
 def test_the_runbook_shows_what_status_prints(results: tuple[int, dict[str, list[str]]]) -> None:

@@ -24,6 +24,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from dicom_etl.core.errors import AccessDenied, AnotherWriter, ConfigurationError, StorageError
 from dicom_etl.lake.claims.claim import Claim, claim
+from dicom_etl.lake.claims.holder import Holder, holder
 from dicom_etl.lake.claims.process import Process, this_process
 
 NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
@@ -849,3 +850,63 @@ def test_files_follow_the_umask(lake: Lake) -> None:
     beat(lake.begin())
 
     assert lake.file(1).stat().st_mode == (lake.root / "plain").stat().st_mode
+
+
+# -- who holds the lake, told without a claim ----------------------------------------------------------------------
+
+
+def told(lake: Lake, me: Process = HERE, after: timedelta = timedelta(0)) -> Holder | None:
+    """Who holds it, this long after the newest claim was written; looking changes nothing."""
+    newest = lake.file(lake.ids()[-1]).stat().st_mtime
+    before = {path.name: path.read_bytes() for path in lake.claims.iterdir()}
+    found = holder(LocalFileSystem(), str(lake.claims), datetime.fromtimestamp(newest, UTC) + after, me)
+    assert {path.name: path.read_bytes() for path in lake.claims.iterdir()} == before
+    return found
+
+
+def test_nobody_holds_a_lake_without_claims_or_with_released_ones(lake: Lake) -> None:
+    """One that stepped back hides nobody, and one that was overtaken is over."""
+    assert holder(LocalFileSystem(), str(lake.claims), NOW, HERE) is None
+    lake.put(1)
+    lake.put(2, released=True)
+    assert told(lake) is None
+    lake.put(3, released=True, withdrawn=True)
+    assert told(lake) is None
+    lake.put(2)
+    assert str(told(lake)) == "maintain is running on host etl-2, pid 17, since 2026-03-29T00:10:00Z (run 2)"
+
+
+def test_a_run_of_this_host_is_running_or_hangs_or_is_dead(lake: Lake) -> None:
+    me = this_process()
+    lake.put(1, host=me.host, pid=me.pid, processStarted=me.started, bootId=me.boot_id, pidNamespace=me.namespace)
+    for after, state in ((0, "running"), (3600, "silent")):
+        found = told(lake, me, after * SECOND)
+        assert found is not None
+        assert found.state == state
+    assert str(found) == f"run 1 (maintain) on host {me.host} hangs: silent for 60 min"
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    lake.put(2, host=me.host, pid=child.pid, processStarted=1, bootId=me.boot_id, pidNamespace=me.namespace)
+    found = told(lake, me)
+    assert found is not None
+    assert found.state == "died"
+    assert str(found) == "run 2 (maintain) died on this host; the next run that writes records it and goes on"
+
+
+@pytest.mark.parametrize(("seconds", "state"), [(0, "running"), (60, "running"), (61, "silent"), (-3600, "silent")])
+def test_a_run_elsewhere_is_doubtful_when_its_file_rests(lake: Lake, seconds: int, state: str) -> None:
+    """As long as a claim that is asked for would watch it first; a clock that fell back counts as silence."""
+    lake.put(1)
+    found = told(lake, after=seconds * SECOND)
+    assert found is not None
+    assert found.state == state
+
+
+def test_a_doubtful_run_is_told_with_its_host_and_its_silence(lake: Lake) -> None:
+    lake.put(7)
+    assert str(told(lake, after=timedelta(minutes=90))) == (
+        "run 7 (maintain) on host etl-2 may have died: silent for 90 min"
+    )
+    lake.file(8).write_text("")
+    assert str(told(lake)) == "another run has just begun (run 8)"
+    assert str(told(lake, after=timedelta(minutes=5))) == "run 8 may have died: silent for 5 min"
