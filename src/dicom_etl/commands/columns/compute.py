@@ -108,11 +108,16 @@ def _changed(spark: SparkSession, work: Work, studies: frozenset[str]) -> Comput
     inputs = Inputs(
         live=live_rows(scope.of(work.instances(spark))),
         headers=latest_headers(current_entries(changes, since, until), work.tables.columns, work.parse),
-        creates=create_entries(changes, since, until),
+        creates=create_entries(changes, since, until, _rejected(work.snapshot)),
         stored=scope.of(work.stored_rows(spark)),
         touched=touched_keys(changes, since, until),
     )
     return Computed("changed", inputs, scope)
+
+
+def _rejected(snapshot: LakeSnapshot) -> frozenset[int]:
+    """The sequences of all entries that could not be used when they were read."""
+    return frozenset(read_rows(snapshot.table("rejected"), ["sequence"])["sequence"].to_pylist())
 
 
 def _compared(spark: SparkSession, work: Work) -> Computed:
