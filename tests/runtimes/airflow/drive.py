@@ -17,7 +17,7 @@ except ImportError:
 
 def described(dag: Any) -> dict[str, Any]:
     """What a scheduler decides by."""
-    task = dag.task_dict["maintain" if "maintain" in dag.task_dict else "sync"]
+    task = next(dag.task_dict[name] for name in ("maintain", "verify", "sync") if name in dag.task_dict)
     return {
         "catchup": dag.catchup,
         "max_active_runs": dag.max_active_runs,
