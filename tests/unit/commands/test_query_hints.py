@@ -17,12 +17,12 @@ SAID = {
     "a version that is not there": (
         "[DELTA_VERSION_NOT_FOUND] Cannot time travel Delta table to version 999. Available versions: [0, 31].",
         "SELECT * FROM delta.`/lake/instance` VERSION AS OF 999",
-        "this table has no version 999, it has 0 to 31 (dicom-etl runs --json: those of each run)",
+        "this table has no version 999, it has 0 to 31 (dicom-etl runs --json has those of a run)",
     ),
     "the same without a condition, as Delta 3.2 says it": (
         "Cannot time travel Delta table to version 999. Available versions: [2, 31].",
         "SELECT * FROM delta.`/lake/instance` VERSION AS OF 999",
-        "this table has no version 999, it has 2 to 31 (dicom-etl runs --json: those of each run)",
+        "this table has no version 999, it has 2 to 31 (dicom-etl runs --json has those of a run)",
     ),
     "a time before the table": (
         "[DELTA_TIMESTAMP_EARLIER_THAN_COMMIT_RETENTION] The provided timestamp (2001-01-01 00:00:00.0) is before the "
