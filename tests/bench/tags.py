@@ -47,7 +47,7 @@ def read_by_jvm() -> int:
 
 def backfilled(lake: Settings, engine: Engine) -> dict[str, Any]:
     tools = Tools(lake, engine, NullProgress(), utc_now, time.sleep)
-    seconds, done = timed(lambda: update_in(tools, existing_lake(lake), full=True))
+    seconds, done = timed(lambda: update_in(tools, existing_lake(lake), "full"))
     assert done is not None
     session = whole_tables_session(engine.session(10**7))
     headers = session.read.format("delta").load(f"{lake.lake.root}/change")

@@ -65,7 +65,7 @@ class Follower:
         point = self.random.choice(list(POINTS)) if deadly and self.random.random() < 0.5 else None
         death = self.crashes.at(point, self.random, self.monkeypatch) if point else nullcontext()
         with suppress(Crash), death:
-            done = self._update(site.settings, full=self.random.random() < 0.1, spark=site.spark)
+            done = self._update(site.settings, extent="full" if self.random.random() < 0.1 else "due", spark=site.spark)
             if done is not None:
                 assert done.counts.whole, done
                 self.executions.append(done)

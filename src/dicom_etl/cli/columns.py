@@ -18,6 +18,7 @@ from dicom_etl.core.settings.model import Settings
 
 if TYPE_CHECKING:
     from dicom_etl.commands.columns.choose import ListedColumn
+    from dicom_etl.commands.columns.update import Extent
     from dicom_etl.outputs.execution import Execution
 
 
@@ -119,7 +120,7 @@ def list_(settings: Settings, as_json: bool) -> int:
 @json_option
 def update(settings: Settings, full: bool, as_json: bool) -> int:
     """Bring the tag tables up to the last run."""
-    return _executed(settings, as_json, full=full)
+    return _executed(settings, as_json, "full" if full else "due")
 
 
 @columns.command(epilog="Example: dicom-etl columns backfill --from-service")
@@ -128,7 +129,7 @@ def update(settings: Settings, full: bool, as_json: bool) -> int:
 @json_option
 def backfill(settings: Settings, from_service: bool, as_json: bool) -> int:
     """Give the tag tables the tags that were chosen since, for every instance, from the headers in change."""
-    return _asked(settings, as_json) if from_service else _executed(settings, as_json, backfill=True)
+    return _asked(settings, as_json) if from_service else _executed(settings, as_json, "backfill")
 
 
 def _asked(settings: Settings, as_json: bool) -> int:
@@ -148,12 +149,12 @@ def _asked(settings: Settings, as_json: bool) -> int:
     return 0
 
 
-def _executed(settings: Settings, as_json: bool, *, full: bool = False, backfill: bool = False) -> int:
+def _executed(settings: Settings, as_json: bool, extent: Extent) -> int:
     from dicom_etl.cli.terminal import terminal_progress  # noqa: PLC0415
     from dicom_etl.commands.columns.update import update as verb  # noqa: PLC0415
 
     with terminal_progress() as progress:
-        done = verb(settings, full=full, backfill=backfill, progress=progress)
+        done = verb(settings, extent, progress=progress)
     if as_json:
         print_json({} if done is None else done.as_row())
     else:

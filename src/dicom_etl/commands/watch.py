@@ -58,10 +58,8 @@ def watch(
     """
     failures = 0
     paths = lake_paths(settings)
-    log.info(
-        "watching",
-        extra={"window": format_duration(settings.feed.window), "delay": format_duration(settings.feed.delay)},
-    )
+    window, delay = format_duration(settings.feed.window), format_duration(settings.feed.delay)
+    log.info("watching", extra={"window": window, "delay": delay})
     with ExitStack() as started:
         engine = started.enter_context(Engine(settings.spark, spark, paths))
         while not stop.is_set():

@@ -93,11 +93,7 @@ def open_instance(
     quiet_libraries()
     settings = load_settings() if settings is None else settings
     named = _named_instance(row)
-    if not (files_root(settings) or settings.dicom.base_url or client):
-        raise ConfigurationError(
-            "neither files.root, lake.root nor dicom.base_url is set: set DICOM_ETL_CONFIG to your settings file, or "
-            "give open_instance the settings"
-        )
+    _refuse_without_address(settings, client)
     file, why = _in_lake(named.path, settings, filesystem_of, whole=not stop_before_pixels)
     if file is None and strict:
         raise _strict_refusal(why)
@@ -111,6 +107,14 @@ def open_instance(
             "check files.root, then run dicom-etl verify"
         )
     return dataset
+
+
+def _refuse_without_address(settings: Settings, client: HttpClient | None) -> None:
+    if not (files_root(settings) or settings.dicom.base_url or client):
+        raise ConfigurationError(
+            "neither files.root, lake.root nor dicom.base_url is set: set DICOM_ETL_CONFIG to your settings file, or "
+            "give open_instance the settings"
+        )
 
 
 def files_root(settings: Settings) -> str:

@@ -127,7 +127,7 @@ def test_a_new_column_is_filled_from_the_lake_alone(make_site: Any) -> None:
     followed = columns_updated(site)
     assert followed is not None
     assert "kvp" not in site.rows("instance_tags")[0], "an update follows runs, and leaves the tags as they are"
-    done = columns_updated(site, backfill=True)
+    done = columns_updated(site, extent="backfill")
     assert done is not None
     assert (done.mode, done.counts.touched) == ("full", 2)
     assert [row["kvp"] for row in site.rows("instance_tags")] == [120.0, 120.0]

@@ -73,7 +73,6 @@ def backfill_from_service(
     settings: Settings,
     *,
     spark: SparkSession | None = None,
-    client: HttpClient | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = utc_now,
     sleep: Callable[[float], None] = time.sleep,
@@ -87,22 +86,20 @@ def backfill_from_service(
     """
     snapshot = existing_lake(settings)
     refuse_incomplete(snapshot)
-    own = connect(settings.dicom, dicom_tokens(settings.dicom)) if client is None else None
-    try:
-        with Engine(settings.spark, spark, snapshot.lake.paths) as engine:
-            tools = Tools(settings, engine, progress or NullProgress(), clock, sleep)
-            first = update_in(tools, snapshot, backfill=True)
-            yield from [] if first is None else [first]
-            yield from _filled(tools, snapshot, client or own, batch)
-    finally:
-        if own is not None:
-            own.close()
+    with (
+        connect(settings.dicom, dicom_tokens(settings.dicom), sleep=sleep) as client,
+        Engine(settings.spark, spark, snapshot.lake.paths) as engine,
+    ):
+        tools = Tools(settings, engine, progress or NullProgress(), clock, sleep)
+        first = update_in(tools, snapshot, "backfill")
+        yield from [] if first is None else [first]
+        yield from _filled(tools, snapshot, client, batch)
 
 
-def _filled(tools: Tools, snapshot: LakeSnapshot, client: HttpClient | None, size: int) -> Iterator[Execution]:
+def _filled(tools: Tools, snapshot: LakeSnapshot, client: HttpClient, size: int) -> Iterator[Execution]:
     stored = stored_tags(snapshot.lake)
     design = stored.design
-    if design is None or client is None:
+    if design is None:
         return
     rows = _missing(stored.tables["instance_tags"])
     filling: Filling | None = None

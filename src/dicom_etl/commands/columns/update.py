@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from pyspark.sql import SparkSession
 
@@ -26,6 +27,9 @@ from dicom_etl.outputs.execution import Counts, Execution
 from dicom_etl.outputs.follow import next_step, restored
 from dicom_etl.tables.engine.session import Engine, cluster_session, whole_tables_session
 
+Extent = Literal["due", "full", "backfill"]
+"""What an execution is to do: follow the runs; compute every row; give the tables the tags that were chosen since."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tools:
@@ -40,9 +44,8 @@ class Tools:
 
 def update(
     settings: Settings,
+    extent: Extent = "due",
     *,
-    full: bool = False,
-    backfill: bool = False,
     spark: SparkSession | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = utc_now,
@@ -50,30 +53,30 @@ def update(
 ) -> Execution | None:
     """The execution's row, after everything else is written; None where the tables are up to date.
 
-    ``full`` computes every row, ``backfill`` gives the tables the tags that were added or removed since. Raises
-    ConfigurationError when there is no lake or a tag cannot be a column, AnotherWriter when an execution is under way.
+    Raises ConfigurationError when there is no lake or a tag cannot be a column, AnotherWriter when an execution is
+    under way.
     """
     snapshot = existing_lake(settings)
     refuse_incomplete(snapshot)
     with Engine(settings.spark, spark, snapshot.lake.paths) as engine:
         tools = Tools(settings, engine, progress or NullProgress(), clock, sleep)
-        return update_in(tools, snapshot, full=full, backfill=backfill)
+        return update_in(tools, snapshot, extent)
 
 
-def update_in(tools: Tools, snapshot: LakeSnapshot, *, full: bool = False, backfill: bool = False) -> Execution | None:
+def update_in(tools: Tools, snapshot: LakeSnapshot, extent: Extent = "due") -> Execution | None:
     """The same in an engine that the caller keeps; nothing is claimed, and no JVM started, where nothing is due."""
-    if due(tools.settings, snapshot, full=full, backfill=backfill) is None:
+    if due(tools.settings, snapshot, extent) is None:
         return None
     known = ledger.executions(ledger.open_executions(snapshot.lake))
     with claimed(
         snapshot.lake, OUTPUT, known, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse
     ) as execution_id:
         # Another execution may have ended between.
-        work = due(tools.settings, snapshot.refresh(), full=full, backfill=backfill)
+        work = due(tools.settings, snapshot.refresh(), extent)
         return None if work is None else _executed(tools, snapshot, work, execution_id)
 
 
-def due(settings: Settings, snapshot: LakeSnapshot, *, full: bool = False, backfill: bool = False) -> Due | None:
+def due(settings: Settings, snapshot: LakeSnapshot, extent: Extent = "due") -> Due | None:
     """What there is to do, by the logs alone; None where the tables are up to date."""
     table = ledger.open_executions(snapshot.lake)
     known = ledger.executions(table)
@@ -81,7 +84,8 @@ def due(settings: Settings, snapshot: LakeSnapshot, *, full: bool = False, backf
     stored = stored_tags(snapshot.lake)
     made_of = stored.design
     wanted = wanted_design(settings, added_tags(table), made_of)
-    whole = full or (backfill and made_of != wanted) or (last is not None and _unfit(last, stored))
+    backfill = extent == "backfill"
+    whole = extent == "full" or (backfill and made_of != wanted) or (last is not None and _unfit(last, stored))
     runs = snapshot.runs()
     step = next_step(runs, last, forced="full" if whole else None)
     design = wanted if made_of is None or backfill else made_of
