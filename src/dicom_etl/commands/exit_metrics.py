@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 VERBS = ("sync", "watch", "verify", "repair", "maintain", "columns", "outputs")
 
 
-def _not_of_the_lake(_status: Status, _runs: Sequence[Run]) -> Mapping[str, float]:
+def not_of_the_lake(_status: Status, _runs: Sequence[Run]) -> Mapping[str, float]:
+    """No values: those of the metric come from elsewhere than the lake's state and ledger."""
     return {}
 
 
@@ -28,7 +29,7 @@ EXIT_CODE = Metric(
     "gauge",
     "",
     "Exit code of the command that ended last, by its verb, but a failure typed on a terminal; absent before any.",
-    _not_of_the_lake,
+    not_of_the_lake,
     "verb",
     VERBS,
 )
@@ -37,7 +38,7 @@ EXIT_TIME = Metric(
     "gauge",
     "seconds since 1970",
     "When that command ended; a process that is killed writes neither.",
-    _not_of_the_lake,
+    not_of_the_lake,
     "verb",
     VERBS,
 )

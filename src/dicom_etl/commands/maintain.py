@@ -95,19 +95,22 @@ def planned(settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> I
 
 def _maintained(name: str, session: WriteSession) -> MaintenanceResult:
     """What was done to one table; what it needs is decided by how it is now, behind a purge."""
-    snapshot, retention_hours = session.snapshot, session.settings.maintenance.retention_hours
-    work = maintenance_plan(name, snapshot.refresh(name).table(name), retention_hours)
+    return _maintained_as_planned(name, session.snapshot.refresh(name).table(name), session)
+
+
+def _maintained_as_planned(name: str, table: DeltaTable, session: WriteSession) -> MaintenanceResult:
+    retention_hours = session.settings.maintenance.retention_hours
+    work = maintenance_plan(name, table, retention_hours)
     if not work.steps:
         return MaintenanceResult(name, 0, 0, 0, 0)
-    spark = session.engine.session(shared_rows(snapshot))
+    spark = session.engine.session(shared_rows(session.snapshot))
     return maintain_table(spark, name, session.lake.path(name), retention_hours, work)
 
 
 def _outputs_maintained(session: WriteSession) -> Iterator[MaintenanceResult]:
     """What was done to the tag tables and to `output`; nothing while an execution is under way, which the log tells."""
-    lake, hours = session.lake, session.settings.maintenance.retention_hours
-    tables = output_tables(lake)
-    if not tables:
+    lake = session.lake
+    if not output_tables(lake):
         return
     known = executions(open_executions(lake))
     tools = session.resources
@@ -115,12 +118,7 @@ def _outputs_maintained(session: WriteSession) -> Iterator[MaintenanceResult]:
         with claimed(lake, "columns", known, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse):
             for name, table in output_tables(lake).items():
                 session.progress.step(f"maintain {name}")
-                work = maintenance_plan(name, table, hours)
-                if work.steps:
-                    spark = session.engine.session(shared_rows(session.snapshot))
-                    yield maintain_table(spark, name, lake.path(name), hours, work)
-                else:
-                    yield MaintenanceResult(name, 0, 0, 0, 0)
+                yield _maintained_as_planned(name, table, session)
     except AnotherWriter as busy:
         log.info("tag tables not maintained", extra={"error": type(busy).__name__})
 

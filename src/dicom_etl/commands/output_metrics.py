@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dicom_etl.commands.exit_metrics import not_of_the_lake
 from dicom_etl.commands.prometheus import Metric, metric_lines
 
 if TYPE_CHECKING:
-    from dicom_etl.lake.ledger import Run
-    from dicom_etl.lake.status import Status
     from dicom_etl.outputs.state import OutputState
 
 OUTPUTS = ("columns",)
-
-
-def _not_of_the_lake(_status: Status, _runs: Sequence[Run]) -> Mapping[str, float]:
-    return {}
 
 
 LAG = Metric(
@@ -24,7 +19,7 @@ LAG = Metric(
     "gauge",
     "seconds",
     "For how long there has been a run that the output lacks; 0 where it has what the tables have.",
-    _not_of_the_lake,
+    not_of_the_lake,
     "output",
     OUTPUTS,
 )
@@ -33,7 +28,7 @@ FAILING = Metric(
     "gauge",
     "",
     "1 when the newest execution of the output ended with an error, else 0.",
-    _not_of_the_lake,
+    not_of_the_lake,
     "output",
     OUTPUTS,
 )

@@ -137,23 +137,12 @@ def merge_rollup(
 
     Rows that are equal already are left alone, so that a repeated window rewrites no files.
     """
-    alive = F.col("s.instanceCount") > 0
-    assignments: Assignments = {name: F.col(f"s.{name}") for name in table.columns.names}
-
-    def merge(target: DeltaTable, rows: DataFrame) -> DataFrame:
-        return (
-            target.alias("t")
-            .merge(rows.alias("s"), _on(table, ranges))
-            .whenMatchedDelete(~alive)
-            .whenMatchedUpdate(set=assignments)
-            .whenNotMatchedInsert(alive, values=assignments)
-            .execute()
-        )
 
     def changed(session: SparkSession) -> DataFrame:
         return _not_stored(rows, read_table(session, path), table, ranges)
 
-    return _merge(spark, table, path, changed, fence, merge)
+    alive = F.col("s.instanceCount") > 0
+    return _merge(spark, table, path, changed, fence, _writing_or_removing(table, ranges, alive))
 
 
 def merge_effects(
@@ -164,19 +153,24 @@ def merge_effects(
     The rows must be those that change something: nothing is compared here.
     """
     upsert = F.col("s.effect") == UPSERT
+    return _merge(spark, table, path, lambda _: rows, fence, _writing_or_removing(table, ranges, upsert))
+
+
+def _writing_or_removing(table: Table, ranges: Ranges, written: Column) -> Callable[[DeltaTable, DataFrame], DataFrame]:
+    """The MERGE by which rows where ``written`` holds are written, and others remove their target."""
     assignments: Assignments = {name: F.col(f"s.{name}") for name in table.columns.names}
 
     def merge(target: DeltaTable, rows: DataFrame) -> DataFrame:
         return (
             target.alias("t")
             .merge(rows.alias("s"), _on(table, ranges))
-            .whenMatchedDelete(~upsert)
+            .whenMatchedDelete(~written)
             .whenMatchedUpdate(set=assignments)
-            .whenNotMatchedInsert(upsert, values=assignments)
+            .whenNotMatchedInsert(written, values=assignments)
             .execute()
         )
 
-    return _merge(spark, table, path, lambda _: rows, fence, merge)
+    return merge
 
 
 def _not_stored(
