@@ -29,6 +29,8 @@ def story(_make_site: Callable[..., Site], tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def copy(story: Story, tmp_path: Path) -> Site:
-    """A copy of the story's lake to be spoiled, before the same service."""
-    return story.site.copied(tmp_path)
+def copy(story: Story, tmp_path: Path) -> Iterator[Site]:
+    """A copy of the story's lake to be damaged, before the same service, which the test must leave as it is."""
+    last = story.site.service.next_sequence
+    yield story.site.copied(tmp_path)
+    assert story.site.service.next_sequence == last, "this test changed the service that all tests of the story share"

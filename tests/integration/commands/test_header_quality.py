@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -13,6 +14,7 @@ from dicom_etl.commands.columns.update import update
 from support import following
 from support.crashes import Crash, Crashes
 from support.site import Site, at, metadata
+from support.story import make_creates
 
 
 def synced(site: Site, hour: float) -> None:
@@ -26,10 +28,12 @@ def columns_updated(site: Site) -> None:
 
 
 def test_header_quality_counts_the_headers_of_instance_tags_by_tag_day_and_device(
-    copy: Site, monkeypatch: pytest.MonkeyPatch
+    make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where an execution died before it, it is counted again; and deltas follow updates and deletes."""
-    site = copy.having(*following.SETTINGS)
+    site = make_site(*following.SETTINGS)
+    make_creates(site)
+    synced(site, 12)
     columns_updated(site)
     first = site.opened("header_quality").history()[0]["operation"]
     _assert_counted(site)
