@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 
+from dicom_emulator.serve import Emulator, serve_in_thread
 from dicom_etl.cli.main import cli
 from dicom_etl.commands.columns import choose_many, from_service
 from dicom_etl.commands.columns.choose import listed
@@ -17,7 +20,6 @@ from dicom_etl.commands.columns.choose_many import Mirrored, mirror
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import init_lake
 from dicom_etl.lake.paths import lake_paths
@@ -25,52 +27,66 @@ from dicom_etl.outputs.execution import Counts, Execution
 from support.results import NOW
 
 TAGS = [
-    {"path": "00180050", "vr": "DS", "level": "Series"},  # the set imaging has it, at its own level
-    {"path": "00180060", "vr": "DS", "level": "Series"},
-    {"path": "00104000", "vr": "LT", "level": "Study"},
+    {"path": "00080070", "vr": "LO", "level": "Instance"},  # the set imaging has it, at its own level
+    {"path": "00181315", "vr": "CS", "level": "Series"},
+    {"path": "00102160", "vr": "SH", "level": "Study"},
     {"path": "12051003", "vr": "IS", "level": "Instance", "privateCreator": "ACME"},
-    {"path": "12051004", "vr": "OB", "level": "Instance", "privateCreator": "ACME"},
 ]
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    texts = [f"lake.root={tmp_path}/lake", "dicom.base_url=http://127.0.0.1:1", "feed.start=2024-05-01T00:00:00Z"]
+def emulator() -> Iterator[Emulator]:
+    with serve_in_thread() as running:
+        yield running
+
+
+@pytest.fixture
+def settings(emulator: Emulator, tmp_path: Path) -> Settings:
+    texts = [f"lake.root={tmp_path}/lake", f"dicom.base_url={emulator.base_url}", "feed.start=2024-05-01T00:00:00Z"]
     loaded = load_settings(None, texts, {}, tmp_path)
     init_lake(lake_paths(loaded), service_fingerprint(loaded.dicom.base_url))
     return loaded
 
 
-def mirrored(settings: Settings, **how: Any) -> Mirrored:
-    def answer(_request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-type": "application/json"}, content=json.dumps(TAGS).encode())
+def add_to_service(emulator: Emulator, tags: list[dict[str, str]]) -> None:
+    """The service adds them by an operation, which is over when it answers."""
+    answer = httpx.post(f"{emulator.base_url}/v2/extendedquerytags", json=tags)
+    assert answer.status_code == 202, answer.text
+    while httpx.get(answer.json()["href"]).json()["status"] != "succeeded":
+        time.sleep(0.05)
 
-    with connect(settings.dicom, sleep=lambda _: None, transport=httpx.MockTransport(answer)) as client:
-        return mirror(settings, client=client, **how)
 
-
-def test_what_the_service_searches_becomes_columns_and_what_identifies_is_left_out(settings: Settings) -> None:
+def test_what_the_service_searches_becomes_columns_and_what_identifies_is_left_out(
+    emulator: Emulator, settings: Settings
+) -> None:
     """A repetition adds nothing; with --identifying private tags and the patient's follow."""
+    assert mirror(settings) == Mirrored([], (), ())
+    add_to_service(emulator, TAGS)
     for _ in range(2):
-        found = mirrored(settings)
+        found = mirror(settings)
         assert [(one.column.name, one.column.level, one.source) for one in found.columns] == [
-            ("sliceThickness", "instance", "imaging"),
-            ("kvp", "series", "added"),
+            ("manufacturer", "series", "imaging"),
+            ("variableFlipAngleFlag", "series", "added"),
         ]
-        assert found.identifying == ("PatientComments", "1205,xx03@ACME:long")
-        assert found.impossible == ("12051004",)
-    found = mirrored(settings, identifying=True)
-    assert [one.column.name for one in found.columns][2:] == ["patientComments", "acme_1205_03"]
+        assert sorted(found.identifying) == ["1205,xx03@ACME:long", "EthnicGroup"]
+        assert found.impossible == ()
+    found = mirror(settings, identifying=True)
+    assert sorted(one.column.name for one in found.columns[2:]) == ["acme_1205_03", "ethnicGroup"]
     assert found.identifying == ()
-    assert [one.column.name for one in listed(settings)][-3:] == ["kvp", "patientComments", "acme_1205_03"]
+    assert {one.column.name for one in listed(settings)[-3:]} == {
+        "variableFlipAngleFlag",
+        "ethnicGroup",
+        "acme_1205_03",
+    }
 
 
-def test_mirror_says_what_it_has_left_out(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose_many, "mirror", lambda *_, **__: Mirrored([], ("PatientComments",), ("12051004",)))
-    ended = CliRunner().invoke(cli, ["columns", "mirror", "--set", f"lake.root={settings.lake.root}"])
+def test_mirror_says_what_it_has_left_out(emulator: Emulator, settings: Settings) -> None:
+    add_to_service(emulator, TAGS[1:3])
+    given = [f"lake.root={settings.lake.root}", f"dicom.base_url={emulator.base_url}"]
+    ended = CliRunner().invoke(cli, ["columns", "mirror", *(f"--set={text}" for text in given)])
     assert ended.exit_code == 0
-    assert "left out, since they identify patients: PatientComments; --identifying adds them" in ended.output
-    assert "left out, since they can be no columns: 12051004" in ended.output
+    assert "left out, since they identify patients: EthnicGroup; --identifying adds them" in ended.output
+    assert "variableFlipAngleFlag" in ended.output
 
 
 @pytest.mark.parametrize("words", [[], ["KVP", "--all"]])

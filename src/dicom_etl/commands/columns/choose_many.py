@@ -20,7 +20,6 @@ from dicom_etl.outputs.columns.design import column_of
 from dicom_etl.outputs.columns.mirrored import mirrored_text
 from dicom_etl.outputs.columns.seen import tags_of_headers
 from dicom_etl.outputs.columns.sets import MOST_COLUMNS, all_tags
-from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.tables.engine.session import Engine, whole_tables_session
 from dicom_etl.tables.merge import read_table
@@ -72,15 +71,12 @@ def add_all(
     return add(settings, [f"{text} level={level}" if level else text for text in texts], identifying=True)
 
 
-def mirror(settings: Settings, *, identifying: bool = False, client: HttpClient | None = None) -> Mirrored:
+def mirror(settings: Settings, *, identifying: bool = False) -> Mirrored:
     """The columns of the service's extended query tags, as they are listed from now on, and what was left out.
 
     Raises as ``extended_query_tags`` and ``add`` do.
     """
-    if client is None:
-        with connect(settings.dicom, dicom_tokens(settings.dicom)) as own:
-            tags = extended_query_tags(own)
-    else:
+    with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
         tags = extended_query_tags(client)
     texts: list[str] = []
     told: list[str] = []
