@@ -37,11 +37,11 @@ SETTLE = timedelta(minutes=30)
 
 # Where an execution can die: what is wrapped, and whether it has happened by then.
 POINTS: Points = {
-    "before the merge of instance_tags": (write, "merge_effects", "before"),
-    "after the merge of instance_tags": (write, "merge_effects", "after"),
+    "before a merge of changed rows": (write, "merge_effects", "before"),
+    "after a merge of changed rows": (write, "merge_effects", "after"),
     "after a replacement": (write, "replace_table", "after"),
-    "before a roll-up of tags": (write, "merge_rollup", "before"),
-    "after a roll-up of tags": (write, "merge_rollup", "after"),
+    "before a whole roll-up": (write, "merge_rollup", "before"),
+    "after a whole roll-up": (write, "merge_rollup", "after"),
     "before header_quality": (quality, "merge_quality", "before"),
     "after header_quality": (quality, "merge_quality", "after"),
     "before header_quality is made": (quality, "replace_table", "before"),

@@ -181,11 +181,9 @@ def _not_stored(
     A condition in WHEN MATCHED would not do: Delta rewrites the files of all rows that match in ON, where
     there is an insert clause too (tried with 4.4.0).
     """
-    same = reduce(
-        lambda both, name: both & F.col(f"t.{name}").eqNullSafe(F.col(f"s.{name}")),
-        table.values,
-        _on(table, ranges) if may_be is None else _on(table, ranges) & may_be,
-    )
+    # As SQL: of `Column` objects a table of a hundred columns takes some hundred calls of the JVM.
+    equal = F.expr(" AND ".join(f"t.`{name}` <=> s.`{name}`" for name in table.values))
+    same = equal & (_on(table, ranges) if may_be is None else _on(table, ranges) & may_be)
     return rows.alias("s").join(stored.alias("t"), on=same, how="left_anti")
 
 

@@ -18,10 +18,14 @@ ParseBatches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 HEADERS_AT_ONCE = "256"
 
 
-def current_entries(changes: DataFrame, above_run: int, up_to_run: int) -> DataFrame:
-    """The entries of runs in (above_run, up_to_run] that were current when they were read and have a header."""
-    landed = (F.col("runId") > above_run) & (F.col("runId") <= up_to_run)
-    return changes.where(landed & (F.col("state") == "Current") & F.col("metadata").isNotNull())
+def landed_entries(changes: DataFrame, above_run: int, up_to_run: int) -> DataFrame:
+    """The entries that runs in (above_run, up_to_run] have landed."""
+    return changes.where((F.col("runId") > above_run) & (F.col("runId") <= up_to_run))
+
+
+def current_entries(entries: DataFrame) -> DataFrame:
+    """Those that were current when they were read and have a header."""
+    return entries.where((F.col("state") == "Current") & F.col("metadata").isNotNull())
 
 
 def read_in_small_batches(session: SparkSession) -> None:

@@ -32,13 +32,14 @@ def summaries(tables: TagTables, rows: DataFrame, touched: DataFrame | None = No
         F.count("sopInstanceUid").alias("instanceCount"),
         F.collect_set(F.unix_micros("lastModifiedTimestamp")).alias("moments"),
         (_missing_numbers() if NUMBER in rows.columns else F.lit(None).cast("long")).alias("missing"),
-        *(_latest(tag).alias(tag.name) for tag in tags),
-        *(F.collect_set(tag.name).alias(tag.count_name) for tag in tags),
+        *(F.expr(f"{_latest(tag)} AS `{tag.name}`") for tag in tags),
+        *(F.expr(f"collect_set(`{tag.name}`) AS `{tag.count_name}`") for tag in tags),
     )
 
 
-def _latest(tag: TagColumn) -> Column:
-    return F.max(F.when(F.col(tag.name).isNotNull(), F.struct(*_ORDER, F.col(tag.name).alias("value"))))
+def _latest(tag: TagColumn) -> str:
+    """As SQL, as all that is said of each tag: built of `Column` objects it takes four times as long."""
+    return f"max(CASE WHEN `{tag.name}` IS NOT NULL THEN struct({', '.join(_ORDER)}, `{tag.name}` AS value) END)"
 
 
 def _missing_numbers() -> Column:
@@ -53,9 +54,9 @@ def series_rows(tables: TagTables, summaries: DataFrame) -> DataFrame:
     tags = [
         column
         for tag in tables.series_level
-        for column in (F.col(tag.name)["value"].alias(tag.name), _size(F.col(tag.count_name)).alias(tag.count_name))
+        for column in (f"`{tag.name}`.value AS `{tag.name}`", f"{_size(f'`{tag.count_name}`')} AS `{tag.count_name}`")
     ]
-    return series.select(*SERIES_KEY, "lastModifiedTimestamp", "instanceCount", *tags)
+    return series.selectExpr(*SERIES_KEY, "lastModifiedTimestamp", "instanceCount", *tags)
 
 
 def study_rows(tables: TagTables, summaries: DataFrame, settle_micros: int) -> DataFrame:
@@ -69,9 +70,9 @@ def study_rows(tables: TagTables, summaries: DataFrame, settle_micros: int) -> D
         F.sum("instanceCount").alias("instanceCount"),
         F.array_sort(F.array_distinct(F.flatten(F.collect_list("moments")))).alias("moments"),
         F.sum("missing").alias("missingNumbers"),
-        *(F.max(tag.name)["value"].alias(tag.name) for tag in tables.study_level),
+        *(F.expr(f"max(`{tag.name}`).value AS `{tag.name}`") for tag in tables.study_level),
         *(
-            _size(F.array_distinct(F.flatten(F.collect_list(tag.count_name)))).alias(tag.count_name)
+            F.expr(f"{_size(f'array_distinct(flatten(collect_list(`{tag.count_name}`)))')} AS `{tag.count_name}`")
             for tag in tables.study_level
         ),
     )
@@ -86,8 +87,8 @@ def study_rows(tables: TagTables, summaries: DataFrame, settle_micros: int) -> D
     ).select(*tables.study.columns.names)
 
 
-def _size(values: Column) -> Column:
-    return F.size(values).cast("long")
+def _size(values: str) -> str:
+    return f"cast(size({values}) AS bigint)"
 
 
 def _gaps(micros: int) -> Column:

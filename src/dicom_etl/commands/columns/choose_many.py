@@ -23,7 +23,7 @@ from dicom_etl.outputs.columns.sets import MOST_COLUMNS, all_tags
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.tables.engine.session import Engine, whole_tables_session
 from dicom_etl.tables.merge import read_table
-from dicom_etl.tables.tag_headers import current_entries
+from dicom_etl.tables.tag_headers import current_entries, landed_entries
 from dicom_etl.tables.tag_seen import tags_seen
 
 
@@ -60,7 +60,7 @@ def add_all(
         progress.step("read the headers")
         changes = read_table(session, snapshot.lake.path("change"), run.change_version)
         live = read_table(session, snapshot.lake.path("instance"), run.instance_version)
-        seen = tags_seen(current_entries(changes, 0, run.run_id), live, tags_of_headers)
+        seen = tags_seen(current_entries(landed_entries(changes, 0, run.run_id)), live, tags_of_headers)
     columns = [one.column for one in listed(settings)]
     wanted = {column.path for column in columns}
     paths = [path for path in all_tags(seen, identifying=identifying) if path not in wanted]

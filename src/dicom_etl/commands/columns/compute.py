@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from dicom_etl.commands.columns.landed import Landed
 from dicom_etl.commands.columns.quality import in_order
 from dicom_etl.commands.columns.stored import StoredTags
 from dicom_etl.core.attributes import INSTANCE_KEY
@@ -19,8 +19,15 @@ from dicom_etl.outputs.follow import Step
 from dicom_etl.tables.file_skipping import study_ranges
 from dicom_etl.tables.merge import Ranges, read_table
 from dicom_etl.tables.rollup import instances_within
-from dicom_etl.tables.tag_headers import ParseBatches, current_entries, latest_headers
-from dicom_etl.tables.tag_rows import Inputs, create_entries, differing_keys, live_rows, touched_keys
+from dicom_etl.tables.tag_headers import ParseBatches, current_entries, landed_entries, latest_headers
+from dicom_etl.tables.tag_rows import (
+    Inputs,
+    create_entries,
+    differing_keys,
+    dormant_creates,
+    live_rows,
+    touched_keys,
+)
 from dicom_etl.tables.tag_schema import TagTables
 
 # A comparison that finds more keys computes all rows: the sequences of these keys go to every task.
@@ -57,11 +64,11 @@ class Work:
         rows = read_table(spark, path, version)
         if (made_of := self.stored.instance_design) is not None:
             rows = rows.withColumn("headerQuality", in_order(made_of, self.design))
-        return rows.select(*(_kept(held, name, kind) for name, kind in wanted.items()))
+        return rows.selectExpr(*(_kept(held, name, kind) for name, kind in wanted.items()))
 
 
-def _kept(held: dict[str, str], name: str, kind: str) -> Column:
-    return (F.col(name) if held.get(name) == kind else F.lit(None).cast(kind)).alias(name)
+def _kept(held: dict[str, str], name: str, kind: str) -> str:
+    return f"`{name}`" if held.get(name) == kind else f"cast(NULL AS {kind}) AS `{name}`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,32 +92,24 @@ class Computed:
     scope: Scope | None
 
 
-def touched_studies(snapshot: LakeSnapshot, since: int, until: int) -> tuple[frozenset[str], int]:
-    """The studies of the entries that runs in (since, until] have landed, and how many entries these are.
-
-    By the files' bounds of run ids; no JVM is started.
-    """
-    run_id = pc.field("runId")
-    rows = read_rows(snapshot.table("change"), ["studyInstanceUid"], (run_id > since) & (run_id <= until))
-    return frozenset(pc.unique(pc.drop_null(rows["studyInstanceUid"])).to_pylist()), rows.num_rows
-
-
-def computed(spark: SparkSession, work: Work, studies: frozenset[str]) -> Computed:
-    """What the step asks for, in this session; ``studies`` are the touched ones where it follows entries."""
-    if work.step.mode == "changed":
-        return _changed(spark, work, studies)
+def computed(spark: SparkSession, work: Work, entries: Landed | None) -> Computed:
+    """What the step asks for, in this session; ``entries`` are those that it follows, if it does."""
+    if entries is not None:
+        return _changed(spark, work, entries)
     return _compared(spark, work) if work.step.mode == "compare" else _everything(spark, work)
 
 
-def _changed(spark: SparkSession, work: Work, studies: frozenset[str]) -> Computed:
-    scope = Scope(studies, study_ranges(studies))
-    since, until, changes = work.step.since, work.step.to_run, work.changes(spark)
+def _changed(spark: SparkSession, work: Work, entries: Landed) -> Computed:
+    scope = Scope(entries.studies, study_ranges(entries.studies))
+    changes = work.changes(spark)
+    own = entries.frame(spark, changes)
+    dormant = dormant_creates(changes, entries.since, _rejected(work.snapshot))
     inputs = Inputs(
         live=live_rows(scope.of(work.instances(spark))),
-        headers=latest_headers(current_entries(changes, since, until), work.tables.columns, work.parse),
-        creates=create_entries(changes, since, until, _rejected(work.snapshot)),
+        headers=latest_headers(current_entries(own), work.tables.columns, work.parse),
+        creates=create_entries(own).unionByName(scope.of(dormant)),
         stored=scope.of(work.stored_rows(spark)),
-        touched=touched_keys(changes, since, until),
+        touched=touched_keys(own),
     )
     return Computed("changed", inputs, scope)
 
@@ -121,20 +120,20 @@ def _rejected(snapshot: LakeSnapshot) -> frozenset[int]:
 
 
 def _compared(spark: SparkSession, work: Work) -> Computed:
-    live, stored, changes = live_rows(work.instances(spark)), work.stored_rows(spark), work.changes(spark)
+    live, stored = live_rows(work.instances(spark)), work.stored_rows(spark)
+    entries = landed_entries(work.changes(spark), 0, work.step.to_run)
     differing = differing_keys(live, stored).localCheckpoint()
     if differing.count() > MOST_DIFFERING:
         return _everything(spark, work)
     uids = frozenset(row[0] for row in differing.select("studyInstanceUid").distinct().collect())
     scope = Scope(uids, study_ranges(uids))
     wanted = live.join(F.broadcast(differing), on=list(INSTANCE_KEY), how="left_semi").select("sequence")
-    entries = current_entries(changes, 0, work.step.to_run)
     # Before they are parsed: of ten million headers a repair concerns some.
-    headers = entries.join(F.broadcast(wanted), on="sequence", how="left_semi")
+    headers = current_entries(entries).join(F.broadcast(wanted), on="sequence", how="left_semi")
     inputs = Inputs(
         live=scope.of(live),
         headers=latest_headers(headers, work.tables.columns, work.parse),
-        creates=create_entries(changes, 0, work.step.to_run),
+        creates=create_entries(entries),
         stored=scope.of(stored),
         touched=differing,
     )
@@ -142,11 +141,11 @@ def _compared(spark: SparkSession, work: Work) -> Computed:
 
 
 def _everything(spark: SparkSession, work: Work) -> Computed:
-    until, changes = work.step.to_run, work.changes(spark)
+    entries = landed_entries(work.changes(spark), 0, work.step.to_run)
     inputs = Inputs(
         live=live_rows(work.instances(spark)),
-        headers=latest_headers(current_entries(changes, 0, until), work.tables.columns, work.parse),
-        creates=create_entries(changes, 0, until),
+        headers=latest_headers(current_entries(entries), work.tables.columns, work.parse),
+        creates=create_entries(entries),
         stored=work.stored_rows(spark),
         touched=None,
     )

@@ -11,7 +11,8 @@ from typing import Literal
 from pyspark.sql import SparkSession
 
 from dicom_etl.commands.columns.begin import OUTPUT, Due, Written, begun, due_with, recorded, writer_of
-from dicom_etl.commands.columns.compute import computed, touched_studies
+from dicom_etl.commands.columns.compute import computed
+from dicom_etl.commands.columns.landed import landed
 from dicom_etl.commands.columns.stored import QUALITY, StoredTags, stored_tags
 from dicom_etl.commands.columns.wanted import added_tags, wanted_design
 from dicom_etl.commands.columns.write import write_tags
@@ -113,10 +114,10 @@ def _executed(tools: Tools, snapshot: LakeSnapshot, work: Due, execution_id: int
 
 def _written(tools: Tools, snapshot: LakeSnapshot, due: Due, execution_id: int) -> Written:
     step = due.step
-    studies: frozenset[str] = frozenset()
+    entries = landed(snapshot, step.since, step.to_run) if step.mode == "changed" else None
     rows = shared_rows(snapshot)
-    if step.mode == "changed":
-        studies, rows = touched_studies(snapshot, step.since, step.to_run)
+    if entries is not None:
+        rows = entries.count
         if not rows and due.quality is not None and due.rolled_up:
             standing_versions = {name: version or 0 for name, version in due.stored.versions.items()}
             return step.mode, Counts(), {**standing_versions, QUALITY: due.quality}
@@ -125,6 +126,6 @@ def _written(tools: Tools, snapshot: LakeSnapshot, due: Due, execution_id: int) 
     spark = cluster_session(started) if step.mode == "changed" else whole_tables_session(started)
     tools.progress.step("write the tag tables")
     writer = writer_of(tools.settings, snapshot, due, spark, execution_id)
-    done = computed(spark, writer.work, studies)
+    done = computed(spark, writer.work, entries)
     counts, versions = write_tags(writer, done)
     return done.mode, counts, versions

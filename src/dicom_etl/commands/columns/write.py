@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from pyspark.sql import functions as F
 from dicom_etl.commands.columns.compute import Computed, Scope, Work
 from dicom_etl.commands.columns.quality import QualityWriter, write_quality
 from dicom_etl.commands.columns.stored import QUALITY
-from dicom_etl.core.attributes import SERIES_KEY, STUDY_KEY
+from dicom_etl.core.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.errors import DataError, Superseded
 from dicom_etl.outputs.execution import Counts, Mode
 from dicom_etl.tables.engine.errors import named_errors
@@ -22,6 +23,7 @@ from dicom_etl.tables.schema import Table, TableDesign
 from dicom_etl.tables.tag_rollup import series_rows, study_rows, summaries
 from dicom_etl.tables.tag_rows import SAME, classified
 
+ROLLUPS = ("series_tags", "study_tags")
 _ALL: Ranges = [("", "\U0010ffff")]
 
 
@@ -67,19 +69,25 @@ def write_rows(writer: Writer, mode: Mode, scope: Scope | None, rows: DataFrame)
     """
     with named_errors("instance_tags"):
         rows = rows.localCheckpoint()
-        counted = rows.groupBy("effect").count().collect()
-    counts, version = _write_instances(writer, scope, rows, {row[0]: int(row[1]) for row in counted})
-    if not counts.whole:
-        raise DataError(
-            "instance_tags holds a key in several rows, so somebody else has written to it: run dicom-etl columns "
-            "update --full"
-        )
-    changed = counts.touched != counts.unchanged
-    with ThreadPoolExecutor(1) as pool:
+        effects = {row[0]: int(row[1]) for row in rows.groupBy("effect").count().collect()}
+    # A comparison leaves no trace of what an execution that died before it has touched.
+    followed = scope if mode != "compare" and writer.rolled_up and not writer.remade else None
+    changed = set(effects) != {SAME} if effects else False
+    with ThreadPoolExecutor(2) as pool:
+        ahead = pool.submit(_ahead, writer, followed, rows) if followed is not None and changed else None
+        counts, version = _write_instances(writer, scope, rows, effects)
+        if not counts.whole:
+            raise DataError(
+                "instance_tags holds a key in several rows, so somebody else has written to it: run dicom-etl columns "
+                "update --full"
+            )
         quality = pool.submit(write_quality, writer.quality, rows, version, changed=changed)
-        # A comparison leaves no trace of what an execution that died before it has touched.
-        followed = scope if mode != "compare" and writer.rolled_up else None
-        rollups = _write_rollups(writer, followed, rows, version)
+        if ahead is not None:
+            rollups = _merge_rollups(writer, ahead.result())
+        elif followed is not None:
+            rollups = {name: int(writer.work.stored.tables[name].version()) for name in ROLLUPS}
+        else:
+            rollups = _write_all_rollups(writer, version)
         return counts, {"instance_tags": version, **rollups, QUALITY: quality.result()}
 
 
@@ -100,29 +108,66 @@ def _write_instances(
     return Counts(touched, unchanged, merged.inserted + merged.updated, merged.deleted), _own(table, merged.version)
 
 
-def _write_rollups(writer: Writer, followed: Scope | None, rows: DataFrame, instance_version: int) -> dict[str, int]:
-    """The versions of `series_tags` and `study_tags` that hold what `instance_tags` gives."""
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """What the roll-ups of the changed series and studies are made of, computed while `instance_tags` is written."""
+
+    summaries: DataFrame
+    keys: DataFrame
+    ranges: Ranges
+
+    def of(self, rolled: DataFrame, key: tuple[str, ...]) -> DataFrame:
+        """Those of the rolled-up rows that have changed, with what is to become of them."""
+        keys = F.broadcast(self.keys.select(*key).distinct())
+        effect = F.when(F.col("instanceCount") > 0, UPSERT).otherwise(REMOVE)
+        return rolled.join(keys, on=list(key), how="left_semi").withColumn("effect", effect)
+
+
+def _ahead(writer: Writer, scope: Scope, rows: DataFrame) -> _Ahead:
+    """From the stored rows and the changing ones, since `instance_tags` does not have these yet."""
+    tables = writer.work.tables
+    with named_errors("instance_tags"):
+        changing = rows.where(F.col("effect") != SAME)
+        stored = scope.of(writer.work.stored_rows(writer.spark))
+        others = stored.join(changing.select(*INSTANCE_KEY), on=list(INSTANCE_KEY), how="left_anti")
+        written = changing.where(F.col("effect") == UPSERT).select(*tables.instance.columns.names)
+        keys = changing.select(*SERIES_KEY).distinct()
+        made_of = summaries(tables, others.unionByName(written), keys).localCheckpoint()
+    return _Ahead(made_of, keys, scope.ranges)
+
+
+def _merge_rollups(writer: Writer, ahead: _Ahead) -> dict[str, int]:
+    def put(table: Table, rolled: DataFrame) -> int:
+        changes = ahead.of(rolled, table.key)
+        merged = merge_effects(writer.spark, table, writer.path(table), changes, ahead.ranges, writer.fence(table))
+        return _own(table, merged.version)
+
+    return _both(writer, ahead.summaries, put)
+
+
+def _write_all_rollups(writer: Writer, instance_version: int) -> dict[str, int]:
+    """All of them: an execution that died behind `instance_tags` leaves no trace there of what it touched."""
     tables = writer.work.tables
     with named_errors("instance_tags"):
         instances = read_table(writer.spark, writer.path(tables.instance), instance_version)
-        if followed is not None:
-            made_of = summaries(tables, followed.of(instances), rows.select(*SERIES_KEY).distinct())
-            ranges = followed.ranges
-        else:
-            # All of it: an execution that died behind `instance_tags` leaves no trace there of what it touched.
-            made_of, ranges = summaries(tables, instances, _stored_series(writer)), _ALL
-        made_of = made_of.localCheckpoint()
+        made_of = summaries(tables, instances, _stored_series(writer)).localCheckpoint()
 
     def put(table: Table, rolled: DataFrame) -> int:
         if writer.remade:
             return writer.replace(table, rolled.where(F.col("instanceCount") > 0))
-        merged = merge_rollup(writer.spark, table, writer.path(table), rolled, ranges, writer.fence(table))
+        merged = merge_rollup(writer.spark, table, writer.path(table), rolled, _ALL, writer.fence(table))
         return _own(table, merged.version)
 
+    return _both(writer, made_of, put)
+
+
+def _both(writer: Writer, made_of: DataFrame, put: Callable[[Table, DataFrame], int]) -> dict[str, int]:
+    """The versions of `series_tags` and `study_tags`, put side by side."""
+    tables = writer.work.tables
     with ThreadPoolExecutor(2) as pool:
         series = pool.submit(put, tables.series, series_rows(tables, made_of))
         study = pool.submit(put, tables.study, study_rows(tables, made_of, writer.settle_micros))
-        return {"series_tags": series.result(), "study_tags": study.result()}
+        return dict(zip(ROLLUPS, (series.result(), study.result()), strict=True))
 
 
 def _stored_series(writer: Writer) -> DataFrame | None:
