@@ -31,7 +31,10 @@ POINTS: Points = {
 }
 
 
-_REPEATED = ("a page", "before a roll-up", "after a roll-up", "after a replacement", "after a roll-up of tags")
+_REPEATED = (
+    "a page", "before a roll-up", "after a roll-up", "after a replacement", "after a whole roll-up",
+    "before a merge of changed rows", "after a merge of changed rows",
+)  # fmt: skip
 
 
 class Crash(BaseException):
@@ -52,7 +55,7 @@ class Crashes:
     def at(self, point: str, random: Random, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         """Let the run of this block die at ``point``, at one of the first times that it comes there; or nowhere."""
         module, name, when = self.points[point]
-        times_left = random.choice((1, 1, 1, 2, 5)) if point in _REPEATED else 1
+        times_left = random.choice((1, 1, 2, 3, 5)) if point in _REPEATED else 1
         real: Callable[..., Any] = getattr(module, name)
 
         def dying(*args: Any, **named: Any) -> Any:

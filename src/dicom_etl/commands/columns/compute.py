@@ -19,7 +19,7 @@ from dicom_etl.outputs.follow import Step
 from dicom_etl.tables.file_skipping import study_ranges
 from dicom_etl.tables.merge import Ranges, read_table
 from dicom_etl.tables.rollup import instances_within
-from dicom_etl.tables.tag_headers import ParseBatches, current_entries, landed_entries, latest_headers
+from dicom_etl.tables.tag_headers import ParseBatches, current_entries, landed_entries, latest_headers, shuffle_joins
 from dicom_etl.tables.tag_rows import (
     Inputs,
     create_entries,
@@ -120,6 +120,7 @@ def _rejected(snapshot: LakeSnapshot) -> frozenset[int]:
 
 
 def _compared(spark: SparkSession, work: Work) -> Computed:
+    shuffle_joins(spark)
     live, stored = live_rows(work.instances(spark)), work.stored_rows(spark)
     entries = landed_entries(work.changes(spark), 0, work.step.to_run)
     differing = differing_keys(live, stored).localCheckpoint()
@@ -141,6 +142,7 @@ def _compared(spark: SparkSession, work: Work) -> Computed:
 
 
 def _everything(spark: SparkSession, work: Work) -> Computed:
+    shuffle_joins(spark)
     entries = landed_entries(work.changes(spark), 0, work.step.to_run)
     inputs = Inputs(
         live=live_rows(work.instances(spark)),

@@ -72,7 +72,7 @@ def write_rows(writer: Writer, mode: Mode, scope: Scope | None, rows: DataFrame)
         effects = {row[0]: int(row[1]) for row in rows.groupBy("effect").count().collect()}
     # A comparison leaves no trace of what an execution that died before it has touched.
     followed = scope if mode != "compare" and writer.rolled_up and not writer.remade else None
-    changed = set(effects) != {SAME} if effects else False
+    changed = any(effect != SAME for effect in effects)
     with ThreadPoolExecutor(2) as pool:
         ahead = pool.submit(_ahead, writer, followed, rows) if followed is not None and changed else None
         counts, version = _write_instances(writer, scope, rows, effects)
