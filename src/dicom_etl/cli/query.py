@@ -54,6 +54,8 @@ def query(settings: Settings, sql: str | None, run_id: int | None, as_of: str | 
         def show(statement: str) -> None:
             with tables.answer(statement) as rows:
                 print_answer(rows, row_format)
+            if hint := tables.tags.hint(statement):
+                click.echo(hint, err=True)
 
         if sql is None:
             prompt(show, _typed)

@@ -12,6 +12,7 @@ from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from dicom_etl.commands.query_hints import explained
+from dicom_etl.commands.tag_views import TagViews
 from dicom_etl.commands.views import make_views
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
@@ -32,6 +33,7 @@ class OpenTables:
     snapshot: LakeSnapshot
     session: SparkSession
     run: Run | None
+    tags: TagViews
 
     @contextmanager
     def answer(self, sql: str) -> Iterator[DataFrame]:
@@ -40,7 +42,7 @@ class OpenTables:
         Raises as ``answer`` does; what the machine fails with as ``machine_fault`` names it.
         """
         try:
-            yield _read_only_of(self.snapshot, self.session, sql)
+            yield _read_only_of(self, sql)
         except (PySparkException, Py4JJavaError) as error:
             if self.run is not None and file_missing(error):  # removed since it was looked for
                 raise gone(self.run) from error
@@ -68,15 +70,14 @@ def open_tables(
         if run is not None:
             refuse_incomplete(snapshot, private=False)
         session = engine.session(shared_rows(snapshot))
-        make_views(session, snapshot, run)
-        yield OpenTables(snapshot, session, run)
+        yield OpenTables(snapshot, session, run, make_views(session, snapshot, run))
 
 
 @contextmanager
 def answer(
     settings: Settings, sql: str, when: When | None = None, *, spark: SparkSession | None = None
 ) -> Iterator[DataFrame]:
-    """The rows that ``sql`` asks for; instance, series, study, run, change, rejected and header are views.
+    """The rows that ``sql`` asks for; the tables, the tag tables and header are views.
 
     With ``when`` they are as a run left them. Raises UsageError (64) when the text does not parse, names what is not
     there, or would write; DataError (65) instead when a shared table has vanished; else as ``open_tables``.
@@ -85,20 +86,21 @@ def answer(
         yield rows
 
 
-def _read_only_of(snapshot: LakeSnapshot, session: SparkSession, sql: str) -> DataFrame:
+def _read_only_of(tables: OpenTables, sql: str) -> DataFrame:
     """``read_only``; of a lake without one of its shared tables what that is (65), and not that a name is unknown."""
     try:
-        return read_only(session, sql)
+        return read_only(tables.session, sql, tables.tags.absent)
     except UsageError:
-        refuse_incomplete(snapshot, private=False)
+        refuse_incomplete(tables.snapshot, private=False)
         raise
 
 
-def read_only(spark: SparkSession, sql: str) -> DataFrame:
+def read_only(spark: SparkSession, sql: str, no_tags: str | None = None) -> DataFrame:
     """The frame of a query; anything that could change something is refused before it runs.
 
     The text is judged as it parses, since its analysis may run parts of it, and as it is analysed, since only then the
     text of views and what names stand for can be seen. `spark.sql` runs commands, EXPLAIN among them, at once.
+    ``no_tags``: why there are no tag tables, for the error about one.
     """
     try:
         asked = _parsed(spark, sql)
@@ -111,7 +113,7 @@ def read_only(spark: SparkSession, sql: str) -> DataFrame:
             _refuse(judge.objection(_analysed(spark, query)))
         return spark.sql(sql)
     except AnalysisException as error:  # ParseException is one too
-        raise UsageError(f"query: {explained(str(error), sql, _views(spark))}") from error
+        raise UsageError(f"query: {explained(str(error), sql, _views(spark), no_tags)}") from error
 
 
 def _parsed(spark: SparkSession, sql: str) -> Any:

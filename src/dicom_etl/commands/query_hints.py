@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dicom_etl.commands.tag_views import TAG_TABLES
+
 # By the texts and not by the conditions' names: pyspark 3.5 gives Delta's errors none.
 _NO_VERSION = re.compile(r"version (\d+)\. Available versions: \[(\d+), (\d+)\]")
 _NO_TIME = re.compile(r"\bprovided timestamp\b.*\bbefore the earliest|\bis after the table's latest version", re.DOTALL)
@@ -15,20 +17,20 @@ _NO_TRAVEL = re.compile(r"\b(TIME_TRAVEL|time travel)\b", re.IGNORECASE)
 _CHANGES = re.compile(r"\btable_changes\b", re.IGNORECASE)
 
 _PRIVATE = ("change", "rejected", "header")
-_TAGS = ("instance_tags", "series_tags", "study_tags", "header_quality")
 _IN_FULL = "name the table's place in full, such as delta.`/lake/instance`"
 
 
-def explained(said: str, sql: str, views: Sequence[str]) -> str:
+def explained(said: str, sql: str, views: Sequence[str], no_tags: str | None = None) -> str:
     """One line: Spark's own words about the user's own text, without the plan behind them, and a hint where it has one.
 
-    ``said`` is the text of its AnalysisException, ``views`` are those that a statement can name.
+    ``said`` is the text of its AnalysisException, ``views`` are those that a statement can name,
+    ``no_tags`` why the tag tables are not among them.
     """
     line = _first_line(said)
     if _CHANGES.search(sql):
         hint = "the tables keep no change data: dicom-etl changes --since N compares what two runs left"
         return f"{_bare(line)}; {hint}"
-    return _about_versions(said, line) or _about_names(line, views) or line.rstrip("; ")
+    return _about_versions(said, line) or _about_names(line, views, no_tags) or line.rstrip("; ")
 
 
 def _about_versions(said: str, line: str) -> str | None:
@@ -45,13 +47,13 @@ def _about_versions(said: str, line: str) -> str | None:
     return None
 
 
-def _about_names(line: str, views: Sequence[str]) -> str | None:
+def _about_names(line: str, views: Sequence[str], no_tags: str | None) -> str | None:
     listed = ", ".join(sorted(views))
     if found := _NO_TABLE.search(line):
         name = found[1]
         closed = name.strip("`") in _PRIVATE
         why = " (it is for those who may read the private tables)" if closed else ""
-        why = " (dicom-etl columns update makes it)" if name.strip("`") in _TAGS else why
+        why = f" ({no_tags or 'dicom-etl columns update makes it'})" if name.strip("`") in TAG_TABLES else why
         return f"there is no view {name}{why}; the views are {listed}"
     if found := _NO_PATH.search(line):
         return f"there is nothing at {found[1] or found[2]}: {_IN_FULL}, or one of the views {listed}"

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 
-from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl.core.errors import AccessDenied, StorageError
+from dicom_etl.commands.tag_views import TagViews, tag_views
 from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.past import SHARED, gone, readable, versions
-from dicom_etl.lake.snapshot import TABLES, Lake, LakeSnapshot
-from dicom_etl.outputs.execution import executions, last_succeeded, open_executions
+from dicom_etl.lake.snapshot import TABLES, LakeSnapshot
 from dicom_etl.tables.header import headers
 from dicom_etl.tables.merge import read_table
 
@@ -22,49 +19,24 @@ from dicom_etl.tables.merge import read_table
 _ENFORCED = "spark.databricks.delta.vacuum.enforceTimeTravelWithinDeletedFileRetentionDuration"
 
 
-def make_views(spark: SparkSession, snapshot: LakeSnapshot, run: Run | None = None) -> None:
+def make_views(spark: SparkSession, snapshot: LakeSnapshot, run: Run | None = None) -> TagViews:
     """Make a view of each table that this user may read, by its name, and ``header`` where `change` is among them.
 
     With ``run`` the shared tables are as it left them, and of the others the rows with its ``runId`` or a lower one.
-    The tag tables are those of the execution that followed this run; where none did, there are no views of them.
-    Raises DataError when versions that the run recorded are gone.
+    Gives the tag tables: those that equal this run; where none do, there are no views of them. Raises DataError when
+    versions that the run recorded are gone.
     """
-    for name, rows in _tags(spark, snapshot.lake, run).items():
+    if run is not None:
+        spark.conf.set(_ENFORCED, "false")
+    tags = tag_views(spark, snapshot, run)
+    for name, rows in tags.frames.items():
         rows.createOrReplaceTempView(name)
     frames = _frames(spark, snapshot) if run is None else _frames_of(spark, snapshot, run)
     for name, rows in frames.items():
         rows.createOrReplaceTempView(name)
     if "instance" in frames and "change" in frames:
         headers(frames["instance"], frames["change"]).createOrReplaceTempView("header")
-
-
-def _tags(spark: SparkSession, lake: Lake, run: Run | None) -> dict[str, DataFrame]:
-    """The tag tables and `output`, as far as this user may read them."""
-    try:
-        table = open_executions(lake)
-    except (StorageError, AccessDenied):
-        return {}
-    if table is None:
-        return {}
-    output = read_table(spark, lake.path("output"))
-    if run is None:
-        last = last_succeeded(executions(table), "columns")
-        found = dict.fromkeys(last.versions) if last is not None else {}
-        return {"output": output, **_readable_tags(spark, lake, found)}
-    own = [one for one in executions(table) if one.to_run == run.run_id]
-    last = last_succeeded(own, "columns")
-    spark.conf.set(_ENFORCED, "false")
-    found = dict(last.versions) if last is not None else {}
-    return {"output": output.where(F.col("toRun") <= run.run_id), **_readable_tags(spark, lake, found)}
-
-
-def _readable_tags(spark: SparkSession, lake: Lake, found: Mapping[str, int | None]) -> dict[str, DataFrame]:
-    frames = {}
-    for name, version in found.items():
-        # One that was vacuumed, or lies where this user may not look, gets no view.
-        with suppress(AnalysisException, Py4JJavaError):
-            frames[name] = read_table(spark, lake.path(name), version)
-    return frames
+    return tags
 
 
 def _frames(spark: SparkSession, snapshot: LakeSnapshot, names: Iterable[str] = TABLES) -> dict[str, DataFrame]:

@@ -134,6 +134,32 @@ def test_a_new_column_is_filled_from_the_lake_alone(make_site: Any) -> None:
     assert site.service.requests.all() == []
 
 
+def test_a_query_says_where_the_tag_tables_are_behind_and_which_run_they_equal(make_site: Any, command: Any) -> None:
+    """Behind a run that changed rows, not behind one that read nothing; --run and export name the run to give."""
+    site = make_site()
+    sql = "SELECT count(*) AS n FROM instance_tags"
+    site.create("1.1", "1.1.1", "1.1.1.1", modality="CT")
+    synced(site, 10)
+    columns_updated(site)
+    assert command(site, "query", "--format", "csv", sql) == (0, "n\n1\n", "")
+    site.create("1.2", "1.2.1", "1.2.1.1", modality="CT")
+    synced(site, 12)
+    behind = "instance_tags is 1 run behind: dicom-etl columns update"
+    assert command(site, "query", "--format", "csv", sql) == (0, "n\n1\n", behind)
+    assert command(site, "query", "--format", "csv", "SELECT count(*) AS n FROM instance") == (0, "n\n2\n", "")
+    assert command(site, "query", "--run", "1", "--format", "csv", sql) == (0, "n\n1\n", "")
+    code, out, said = command(site, "query", "--run", "2", sql)
+    assert (code, out) == (64, "")
+    assert "`instance_tags` (the tag tables equal run 1, not run 2: dicom-etl columns update, or --run 1);" in said
+    synced(site, 13.5)  # an empty window
+    columns_updated(site)
+    synced(site, 14.5)  # another
+    assert sorted(row["runId"] for row in site.rows("run")) == [1, 2, 3, 4]
+    assert command(site, "query", "--format", "csv", sql) == (0, "n\n2\n", ""), "run 4 changed no row"
+    for run in ("2", "3", "4"):
+        assert command(site, "query", "--run", run, "--format", "csv", sql) == (0, "n\n2\n", ""), "as in run 3"
+
+
 def columns_lake(site: Site) -> Any:
     from dicom_etl.lake.open import existing_lake
 
