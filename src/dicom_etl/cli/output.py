@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dicom_etl.cli.jsonlines import as_text, print_json
-from dicom_etl.cli.screen import console, on_terminal, plain, side_by_side
+from dicom_etl.cli.screen import console, on_terminal, plain
 from dicom_etl.core.errors import OutputClosed
 
 RowFormat = Literal["table", "csv", "json"]
@@ -22,8 +22,10 @@ RowFormat = Literal["table", "csv", "json"]
 _NO_TERMINAL_WIDTH = 100_000
 # A person reads the beginning of a longer value, such as a header; a UID, and most paths, are shorter.
 _LONGEST_SHOWN = 200
-# A column of a table can be read when it has this width; with less, the rows stand one below the other.
+# A column of a table can be read when it has this width; with less, the rows stand one below the other. So they do
+# where a UID, which has up to 64 characters, would be folded: a folded one cannot be copied.
 _LEAST_WIDTH = 16
+_LONGEST_UID = 64
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], row_format: RowFormat = "table") -> None:
@@ -60,26 +62,34 @@ def _shown(text: str) -> str:
 
 
 def _print_table(columns: Sequence[str], rows: list[list[str]]) -> None:
-    if on_terminal() and _least_width(columns, rows) > console().width:
+    least = [_least_width(cells) for cells in zip(columns, *rows, strict=True)]
+    if on_terminal() and sum(least) + 2 * (len(least) - 1) > console().width:
         _print_blocks(columns, rows)
         return
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=any(columns))
-    for column in columns:
-        # Folded, not cut: the end of a UID counts.
-        table.add_column(column, no_wrap=not on_terminal(), overflow="fold" if on_terminal() else "ellipsis")
+    for column, width in zip(columns, least, strict=True):
+        # Folded, not cut: the end of a path counts.
+        overflow: Literal["fold", "ellipsis"] = "fold" if on_terminal() else "ellipsis"
+        table.add_column(column, no_wrap=not on_terminal(), overflow=overflow, min_width=width)
     for row in rows:
         table.add_row(*row)
     console(width=None if on_terminal() else _NO_TERMINAL_WIDTH).print(table)
 
 
-def _least_width(columns: Sequence[str], rows: list[list[str]]) -> int:
-    """The width at which a table can still be read, with two spaces between its columns."""
-    widths = [max(cell_len(cell) for cell in cells) for cells in zip(columns, *rows, strict=True)]
-    return sum(min(width, _LEAST_WIDTH) + 2 for width in widths) - 2
+def _least_width(cells: Sequence[str]) -> int:
+    """The width at which a column can still be read."""
+    longest_word = max(cell_len(word) for cell in cells for word in cell.split() or [""])
+    return max(min(longest_word, _LONGEST_UID), min(max(map(cell_len, cells)), _LEAST_WIDTH))
 
 
 def _print_blocks(columns: Sequence[str], rows: list[list[str]]) -> None:
+    """One value a line; where it has no room beside its name, a line of its own, which only the terminal wraps."""
     screen = console()
+    names = max(map(cell_len, columns)) + 2
     for number, row in enumerate(rows, 1):
         screen.print(Text(f"row {number}", style="bold"))
-        screen.print(side_by_side(zip(columns, row, strict=True)))
+        for name, value in zip(columns, row, strict=True):
+            if names + cell_len(value) <= screen.width:
+                screen.print(Text(f"{name:{names}}{value}"))
+            else:
+                screen.print(Text(f"{name}\n  {value}"), soft_wrap=True)

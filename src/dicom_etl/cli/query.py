@@ -18,6 +18,7 @@ from dicom_etl.core.settings.model import Settings
 # Nobody reads more on a screen, and all of them are held in memory to find out the widths of the columns.
 _MOST_ROWS = 1000
 _HOW = "Statements end with ; or an empty line. Leave by exit or Ctrl-D."
+_HELP = f"{_HOW}\nSHOW VIEWS; lists what can be asked, DESCRIBE instance; the columns of one view."
 _PROMPT, _GOES_ON = "dicom-etl> ", "       ...> "
 
 run_option = click.option("--run", "run_id", type=int, metavar="N", help="The tables as run N left them.")
@@ -38,8 +39,9 @@ format_option = click.option(
 def query(settings: Settings, sql: str | None, run_id: int | None, as_of: str | None, row_format: RowFormat) -> int:
     """Run a read-only Spark SQL query; - reads it from standard input.
 
-    Without a statement, on a terminal, a prompt takes one after another. Views: instance, series, study, run, and for
-    those who may read the private tables change, rejected and header.
+    Without a statement, on a terminal, a prompt takes one after another. Views: instance, series, study, run; after
+    `dicom-etl columns update` instance_tags, series_tags, study_tags, header_quality and output; for those who may read
+    the private tables change, rejected and header.
     """
     from dicom_etl.commands.query import open_tables  # noqa: PLC0415
     from dicom_etl.lake.past import When  # noqa: PLC0415
@@ -107,8 +109,12 @@ def _statement(typed: Callable[[str], str]) -> str | None:
             line = typed(_GOES_ON if lines else _PROMPT).strip()
         except EOFError:
             return None
-        if not lines and line.rstrip("; ").lower() in ("exit", "quit"):
+        word = "" if lines else line.rstrip("; ").lower()
+        if word in ("exit", "quit"):
             return None
+        if word in ("help", "?"):
+            click.echo(_HELP, err=True)
+            return ""
         if line:
             lines.append(line)
         if not line or line.endswith(";"):

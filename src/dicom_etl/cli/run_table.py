@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 from dicom_etl.cli import wording
 from dicom_etl.cli.screen import Column, print_fitting
@@ -22,11 +23,18 @@ _COLUMNS = (
     Column("no effect", 5, right=True),
     Column("took", 6),
 )
+_FINISHED = Column("finished (UTC)", 1)
 
 
-def print_runs(runs: Iterable[Run]) -> None:
-    """Print one row a run; the class of its error stands in place of its status."""
-    print_fitting(_COLUMNS, [_cells(run) for run in runs], "dicom-etl runs --json")
+def print_runs(runs: Iterable[Run], *, finished: bool = False) -> None:
+    """Print one row a run; the class of its error stands in place of its status. ``finished``: and when it ended."""
+    rows = [_cells(run) + ((_end(run),) if finished else ()) for run in runs]
+    print_fitting((*_COLUMNS, _FINISHED) if finished else _COLUMNS, rows, "dicom-etl runs --json")
+
+
+def _end(run: Run) -> str:
+    """The end up to a second: what is printed, given as --as-of, names this run."""
+    return wording.timestamp(run.finished_at + timedelta(microseconds=-run.finished_at.microsecond % 1_000_000))
 
 
 def _cells(run: Run) -> tuple[str, ...]:

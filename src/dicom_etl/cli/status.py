@@ -137,15 +137,15 @@ def runs(settings: Settings, as_json: bool) -> int:
     elif not on_terminal():
         _print_ledger(ledger)
     elif ledger:
-        print_runs(ledger)
+        print_runs(ledger, finished=True)
     else:
         print_line("No run has finished here yet.")
     return 0
 
 
 _COLUMNS = (
-    "runId", "verb", "status", "windowStart", "windowEnd", "coveredUntil", "entriesRead", "inserted", "updated",
-    "deleted", "superseded", "rejected", "errorClass",
+    "runId", "verb", "status", "windowStart", "windowEnd", "coveredUntil", "finishedAt", "entriesRead", "inserted",
+    "updated", "deleted", "superseded", "rejected", "errorClass",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import DataError, UsageError
-from dicom_etl.core.timerange import from_datetime, parse_instant
+from dicom_etl.core.timerange import format_instant, from_datetime, parse_instant
 from dicom_etl.lake.delta.errors import FAILURES, storage_error
 from dicom_etl.lake.delta.table import txn_version
 from dicom_etl.lake.ledger import Run
@@ -134,9 +134,12 @@ def _another(name: str, run: Run) -> DataError:
 
 
 def _as_of(runs: Iterable[Run], ticks: int) -> Run:
-    ended = [run for run in runs if _usable(run) and from_datetime(run.finished_at) <= ticks]
+    usable = [run for run in runs if _usable(run)]
+    ended = [run for run in usable if from_datetime(run.finished_at) <= ticks]
     if not ended:
-        raise UsageError("--as-of: no run had succeeded by then: dicom-etl runs lists them")
+        first = min((from_datetime(run.finished_at) for run in usable), default=None)
+        found = "none has yet" if first is None else f"the first ended at {format_instant(first)}"
+        raise UsageError(f"--as-of: no run had succeeded by then: {found}; dicom-etl runs lists them")
     return max(ended, key=lambda run: run.run_id)
 
 

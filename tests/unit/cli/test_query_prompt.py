@@ -47,6 +47,15 @@ def test_a_word_or_the_end_of_the_input_leaves(word: str) -> None:
     assert asked("SELECT 1;", "SELECT 2")[0] == ["SELECT 1"], "half a statement is none"
 
 
+@pytest.mark.parametrize("word", ["help", "HELP;", "?"])
+def test_help_needs_no_semicolon(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It names statements that list the views and a view's columns; within a statement it is a word like others."""
+    assert asked(word, "SELECT 1;", "SELECT", "help;")[0] == ["SELECT 1", "SELECT\nhelp"]
+    said = capsys.readouterr().err
+    assert said.startswith("Statements end with ;")
+    assert "SHOW VIEWS; lists what can be asked, DESCRIBE instance;" in said
+
+
 def test_a_wrong_statement_does_not_end_the_prompt(capsys: pytest.CaptureFixture[str]) -> None:
     assert asked("wrong;", "SELECT 1;")[0] == ["wrong", "SELECT 1"]
     assert capsys.readouterr().err.splitlines() == ["dicom-etl: query: it does not parse"]

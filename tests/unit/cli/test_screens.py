@@ -125,6 +125,19 @@ def test_a_table_leaves_out_what_does_not_fit_and_says_so(results: tuple[int, di
     assert any("ServiceUnavailable" in line for line in lines)
 
 
+@pytest.mark.parametrize(("width", "shown"), [(80, "1,204"), (140, "1,204 1,150 40 10 0 4 1 minute")])
+def test_runs_shows_when_each_ended_rounded_up(width: int, shown: str) -> None:
+    """The time, given as --as-of, names the run; at 80 columns it stands there rather than the counts."""
+    call = (
+        "from dataclasses import replace\nfrom support.results import *\n"
+        "from dicom_etl.cli.run_table import print_runs\n"
+        "ended = NOW.replace(hour=0, minute=16, second=1, microsecond=1)\n"
+        "print_runs([replace(RUNS[0], finished_at=ended)], finished=True)"
+    )
+    (line,) = [line for line in script(call, width).lines if line.startswith(" 41")]
+    assert " ".join(line.split()) == f"41 sync succeeded 2026-04-30 23:00 to 24:00 {shown} 2026-05-01 00:16:02"
+
+
 def test_status_says_who_died_beneath_its_verdict(results: tuple[int, dict[str, list[str]]]) -> None:
     _, screens = results
     facts = " ".join(" ".join(screens["status.show_status(STATUS, DEAD)"]).split())
@@ -244,11 +257,15 @@ print_rows([f"column{n}" for n in range(COLUMNS)], [[UID] * COLUMNS] * 2)
 
 
 def test_rows_that_are_too_wide_stand_one_below_the_other() -> None:
-    """Two columns are a table, whose UIDs are folded and not cut; eight are a block a row."""
+    """A UID stands in one line, to be copied: of two columns in a block a row, and in one of its own if need be."""
     uid = "1.2.840.113619.2.5.1762583153.215519.978957063.78.1762583153.2155"
-    table = script(ROWS.replace("COLUMNS", "2"), 80)
-    assert table.lines[0].split() == ["column0", "column1"]
-    assert (faults(table.lines, 80), "…" in table.text) == ([], False)
+    assert script(ROWS.replace("COLUMNS", "1"), 80).lines[0] == "column0"
+    assert script(ROWS.replace("COLUMNS", "2"), 140).lines[2].split() == [uid, uid]
+    assert script(ROWS.replace("COLUMNS", "2"), 80).lines[:3] == ["row 1", f"column0  {uid}", f"column1  {uid}"]
+    long_name = script(ROWS.replace("COLUMNS", "2").replace("column", "studyInstanceUid"), 80)
+    assert long_name.lines[:3] == ["row 1", "studyInstanceUid0", f"  {uid}"]
+    path = script(ROWS.replace("COLUMNS", "2").replace("[UID]", "[UID * 2]"), 80)
+    assert path.lines[:3] == ["row 1", "column0", f"  {uid * 2}"], "what is longer than a line, the terminal wraps"
     blocks = script(ROWS.replace("COLUMNS", "8"), 80)
     assert blocks.lines[:2] == ["row 1", f"column0  {uid}"]
     assert (len(blocks.lines), faults(blocks.lines, 80)) == (18, [])

@@ -160,6 +160,7 @@ def test_one_file_is_read_and_no_other(tmp_path: Path) -> None:
     named.write_text("neither is this")
     settings = load(tmp_path, config=given, environment=variable)
     assert (settings.feed.batch_size, settings.lake.root) == (200, "x")
+    assert load(tmp_path, config=str(given)) == settings, "a name is taken as a path is"
 
 
 def test_the_local_file_is_named_as_the_user_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_a_run_is_named_by_its_number() -> None:
         (When(run_id=9), UsageError, "there is no run 9 in the ledger"),
         (When(run_id=3), UsageError, "run 3 has not succeeded (failed)"),
         (When(run_id=8), DataError, "run 8 recorded no versions"),
-        (When(as_of=0), UsageError, "--as-of: no run had succeeded by then"),
+        (When(as_of=0), UsageError, "no run had succeeded by then: the first ended at 2026-01-31T12:00:00Z;"),
     ],
 )
 def test_a_moment_without_tables_is_refused(when: When, error: type[Exception], text: str) -> None:

@@ -36,7 +36,7 @@ class _Value:
 
 
 def load_settings(
-    config: Path | None = None,
+    config: str | Path | None = None,
     overrides: Iterable[str] = (),
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
@@ -86,9 +86,9 @@ def _default_text() -> str:
     return resources.files("dicom_etl.core.settings").joinpath("default.toml").read_text(encoding="utf-8")
 
 
-def _config_file(config: Path | None, environment: Mapping[str, str], folder: Path) -> Path | None:
+def _config_file(config: str | Path | None, environment: Mapping[str, str], folder: Path) -> Path | None:
     if config is not None:
-        return config
+        return Path(config)
     if named := environment.get(CONFIG_VARIABLE):
         return Path(named)
     local = folder / LOCAL_FILE
