@@ -88,24 +88,47 @@ for row, header in headers:
 else:
     raise SystemExit(f"no instance of modality {MODALITY} can be drawn: {OTHERS}")
 print(f"{dataset.Modality} of {row['studyDate']}: {dataset.Rows} x {dataset.Columns}, {dataset.BitsStored} bits")
+if max(dataset.Rows, dataset.Columns) < 64:
+    print("it is no picture to look at, but a thumbnail or a test file, and none of these instances has a larger one")
 
 # %% [markdown]
 # ## Its pixels
 #
 # Stored values become those of the modality (Hounsfield units for CT) by slope and intercept. What PixelPaddingValue
-# names is no measurement, such as the corners around a CT's circle: it is masked before, or it would come out as values
-# like -3995 HU and count in each mean. Black is the lowest hundredth of the values, white the highest; with MONOCHROME1
-# it is the other way round.
+# names is no measurement, such as the corners around a CT's circle: it is masked before, or it would count in each
+# mean. It is that value alone, or all up to PixelPaddingRangeLimit (PS3.3 C.7.5.1.1.2).
+#
+# Lossy compression changes the padding as it changes everything: -2000 comes back as -2300 or -1700, which the header
+# does not name. In a CT all that is nearer to the padding than to air (-1000 HU) is masked, too; mixtures at its edge
+# remain, so that minimum and mean are estimates. In others nothing tells padding from a value. The notebook says so.
+#
+# Black is the lowest hundredth of the values, white the highest; with MONOCHROME1 it is the other way round.
+
 
 # %%
+def without_padding(frame: np.ndarray, dataset: Dataset) -> np.ma.MaskedArray:
+    """The values of the modality without the padding, and a line about it."""
+    padding = dataset.get("PixelPaddingValue")
+    if not isinstance(padding, int):
+        return np.ma.asarray(apply_rescale(frame, dataset))
+    # Signed as the pixels are (PixelRepresentation), though some headers have -2000 as 63536.
+    ends = np.array([padding, dataset.get("PixelPaddingRangeLimit", padding)]).astype(frame.dtype)
+    values = apply_rescale(np.ma.masked_inside(frame, *ends), dataset)
+    masked, said = np.ma.count_masked(values), ""
+    if dataset.get("LossyImageCompression") == "01":
+        if dataset.Modality == "CT" and (middle := (apply_rescale(ends, dataset).max() - 1000) / 2) < -1024:
+            values = np.ma.masked_less(values, middle)
+            said = f", and {np.ma.count_masked(values) - masked} that are nearer to it than to air"
+        said += "; lossy compression has blurred the padding: what is left of it counts in minimum and mean"
+    print(f"{masked} of {frame.size} pixels are masked as padding{said}")
+    return values
+
+
 if dataset.PhotometricInterpretation == "PALETTE COLOR":
     frame = apply_color_lut(frame, dataset)
     frame = (frame >> 8 if frame.dtype == np.uint16 else frame).astype(np.uint8)
 if frame.ndim == 2:
-    padding = dataset.get("PixelPaddingValue")
-    if isinstance(padding, int):
-        frame = np.ma.masked_inside(frame, padding, dataset.get("PixelPaddingRangeLimit", padding))
-    frame = apply_rescale(frame, dataset)
+    frame = without_padding(frame, dataset)
 print(f"values from {frame.min():g} to {frame.max():g}, mean {frame.mean():.1f}")
 
 low, high = np.percentile(np.ma.compressed(frame), (1, 99))

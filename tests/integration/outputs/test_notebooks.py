@@ -25,6 +25,7 @@ from support.site import Site, at, text_at, ticks_at
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 FILES = ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "JPEG2000.dcm", "examples_overlay.dcm", "reportsi.dcm")
+PADDING = "pixels are masked as padding"
 PNG = b"\x89PNG\r\n\x1a\n"
 # Modality, year, studies, instances; nulls first.
 COUNTS = [
@@ -172,7 +173,15 @@ def test_a_first_look_runs_in_any_folder(lake: Site, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("modality", "said"),
     [
-        ("CT", ["1 instances", "CT of 2004-01-19: 128 x 128, 16 bits", "values from -896 to 1167, mean -119.1"]),
+        (
+            "CT",
+            [
+                "1 instances",
+                "CT of 2004-01-19: 128 x 128, 16 bits",
+                f"0 of 16384 {PADDING}",
+                "values from -896 to 1167, mean -119.1",
+            ],
+        ),
         # The larger of two.
         ("MR", ["2 instances", "MR of 2005-11-30: 300 x 484, 12 bits", "values from 0 to 1123, mean 191.7"]),
     ],
@@ -199,11 +208,60 @@ def test_a_row_becomes_a_picture(lake: Site, tmp_path: Path, files: str, modalit
 
 
 def test_padding_is_no_value(lake: Site, tmp_path: Path) -> None:
-    """The half that PixelPaddingValue names is in no number, and the picture is drawn."""
+    """The half that PixelPaddingValue names is in no number but its own, and the picture is drawn."""
     done = script(lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY="PT")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "values from -924 to -824, mean -874." in done.stdout
+    assert f"\n8192 of 16384 {PADDING}\nvalues from -924 to -824, mean -874." in done.stdout
     assert (tmp_path / "PT.png").read_bytes().startswith(PNG)
+
+
+BLURRED = "; lossy compression has blurred the padding: what is left of it counts in minimum and mean"
+
+
+def striped(lake: Site, folder: Path, modality: str, *stripes: tuple[int, int], **elements: tuple[str, Any]) -> Path:
+    """A copy of the files, in which one of the modality has stripes of stored values in place of its upper rows."""
+    shutil.copytree(lake.folder / "files", folder)
+    path, dataset = next((p, d) for p in folder.rglob("*.dcm") if (d := pydicom.dcmread(p)).Modality == modality)
+    pixels = np.full((128, 128), 200, dtype=np.int16)
+    for first, value in stripes:
+        pixels[first : first + 32] = value
+    dataset.PixelData = pixels.tobytes()
+    assert (dataset.PixelPaddingValue, dataset.RescaleIntercept) == (-2000, -1024)
+    for keyword, (vr, value) in elements.items():
+        dataset[keyword] = pydicom.DataElement(keyword, vr, value)
+    dataset.save_as(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("modality", "said"),
+    [
+        # -1500 HU is nearer to air than to the padding, at -3024 HU.
+        (
+            "CT",
+            f"4096 of 16384 {PADDING}, and 4096 that are nearer to it than to air{BLURRED}\nvalues from -1500 to -824",
+        ),
+        ("PT", f"4096 of 16384 {PADDING}{BLURRED}\nvalues from -3324 to -824"),
+    ],
+)
+def test_padding_that_lossy_compression_has_blurred(lake: Site, tmp_path: Path, modality: str, said: str) -> None:
+    """In a CT what is nearer to it than to air is masked with it; the line says that some of it is left."""
+    stripes = ((0, -2000), (32, -2300), (48, -1800), (64, -476))
+    files = striped(lake, tmp_path / "files", modality, *stripes, LossyImageCompression=("CS", "01"))
+    done = script(
+        lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY=modality, DICOM_ETL__FILES__ROOT=str(files)
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said in done.stdout
+
+
+def test_the_ends_of_the_padding_are_signed_as_the_pixels(lake: Site, tmp_path: Path) -> None:
+    """A range in either order; its ends as unsigned numbers name the same stored values."""
+    ends = {"PixelPaddingValue": ("US", 65536 - 1980), "PixelPaddingRangeLimit": ("US", 65536 - 2000)}
+    files = striped(lake, tmp_path / "files", "PT", (0, -2000), (32, -1990), **ends)
+    done = script(lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY="PT", DICOM_ETL__FILES__ROOT=str(files))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"\n8192 of 16384 {PADDING}\nvalues from -824 to -824" in done.stdout
 
 
 def test_pixels_compressed_as_jpeg_2000_are_drawn(lake: Site, tmp_path: Path) -> None:
