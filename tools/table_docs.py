@@ -12,6 +12,7 @@ from dicom_etl.lake.ledger import SCHEMA as RUN_SCHEMA
 from dicom_etl.lake.rejected import rejected_schema
 from dicom_etl.outputs.execution import SCHEMA as OUTPUT_SCHEMA
 from dicom_etl.tables.schema import TABLES, Table
+from dicom_etl.tables.tag_quality import HEADER_QUALITY
 from dicom_etl.tables.tag_schema import TagTables
 
 _HEAD = """# The tables, column by column
@@ -48,10 +49,14 @@ Paths into the JSON, and the SQL for other engines: [researchers.md](researchers
 
 _TAG_TABLES = """# The tag tables and the ledger of outputs
 
-Made by `dicom-etl columns update` ([columns.md](columns.md)). Beside the columns below each has one for each chosen tag, and
-`series_tags` and `study_tags` have a column `…_values` behind it; types and odd values are in [tags.md](tags.md).
+Made by `dicom-etl columns update` ([columns.md](columns.md)). The first three have a column for each chosen tag, and
+`series_tags` and `study_tags` have a column `…_values` behind it: how many distinct values the living instances have. Types
+and odd values are in [tags.md](tags.md).
 """
 
+_HEADINGS = (
+    "| column | keyword | tag | VR | type | null | what it holds | example |\n|---|---|---|---|---|---|---|---|\n"
+)
 _SPARK_TYPES = {"bigint": "long"}
 _ARROW_TYPES = {"int64": "long", "double": "double", "string": "string", "date32[day]": "date"}
 
@@ -63,7 +68,8 @@ def tables_document() -> str:
         sections.append(_section(name, None, [_row(f.name, _arrow_type(f.type), name) for f in schema]))
     sections.insert(len(TABLES) + 2, _HEADER_VIEW)  # behind `change`
     tags = TagTables(())
-    sections += [_TAG_TABLES, *(_shared(table) for table in (tags.instance, tags.series, tags.study))]
+    pairs = zip((tags.instance, tags.series, tags.study), TABLES, strict=True)
+    sections += [_TAG_TABLES, *(_beside(table, shared) for table, shared in pairs), _shared(HEADER_QUALITY)]
     sections.append(_section("output", None, [_row(f.name, _arrow_type(f.type), "output") for f in OUTPUT_SCHEMA]))
     return "\n".join(sections)
 
@@ -73,12 +79,20 @@ def _shared(table: Table) -> str:
     return _section(table.name, table.key, rows)
 
 
+def _beside(table: Table, shared: Table) -> str:
+    """A tag table: what it has as the shared table of its level has it is named, and the rest described."""
+    known = {field.name for field in shared.columns}
+    same = ", ".join(f"`{field.name}`" for field in table.columns if field.name in known)
+    own = [
+        _row(field.name, _spark_type(field.dataType), table.name) for field in table.columns if field.name not in known
+    ]
+    about = f"Key: that of `{shared.name}`. As in `{shared.name}`: {same}.\n"
+    return f"## `{table.name}`\n\n{about}" + (f"\n{_HEADINGS}" + "\n".join(own) + "\n" if own else "")
+
+
 def _section(name: str, key: tuple[str, ...] | None, rows: list[str]) -> str:
     about = f"Key: {', '.join(f'`{column}`' for column in key)}.\n\n" if key else ""
-    head = (
-        "| column | keyword | tag | VR | type | null | what it holds | example |\n|---|---|---|---|---|---|---|---|\n"
-    )
-    return f"## `{name}`\n\n{about}{head}" + "\n".join(rows) + "\n"
+    return f"## `{name}`\n\n{about}{_HEADINGS}" + "\n".join(rows) + "\n"
 
 
 def _row(column: str, kind: str, table: str) -> str:

@@ -167,18 +167,18 @@ def lake_with(folder: Path, *names: str) -> tuple[Settings, Callable[[Settings],
 
 def test_tag_tables_are_shared_where_there_are_any(fake: FabricFake, tmp_path: Path) -> None:
     """Those that lie in the lake get a shortcut beside the others, and no other folder; made once, then unchanged."""
-    local, storage = lake_with(tmp_path, "instance_tags", "study_tags", "series")
+    local, storage = lake_with(tmp_path, "instance_tags", "study_tags", "header_quality", "series")
     names = tag_tables(local, storage)
-    assert names == ("instance_tags", "study_tags")
+    assert names == ("instance_tags", "study_tags", "header_quality")
     assert tag_tables(lake_with(tmp_path / "other", "series")[0], storage) == ()
     chosen = settings(fake.url, "fabric.schema=dbo")
     with LakehouseShortcuts(chosen.fabric, lambda _renew: TOKEN) as lakehouse:
         wanted = [*shortcuts.shortcuts(chosen), *shortcuts.tag_shortcuts(chosen, names)]
         done = [[one.outcome for one in shortcuts.share(wanted, lakehouse)] for _ in range(2)]
-    assert done == [["created"] * 7, ["unchanged"] * 7]
+    assert done == [["created"] * 8, ["unchanged"] * 8]
     assert targets(fake)["Tables/dbo/study_tags"]["subpath"] == "/dicom/analytics/study_tags"
     assert set(fake.shortcuts) == {place.replace("Tables/", "Tables/dbo/") for place in PLACES} | {
-        "Tables/dbo/instance_tags", "Tables/dbo/study_tags",
+        "Tables/dbo/instance_tags", "Tables/dbo/study_tags", "Tables/dbo/header_quality",
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.delta.table import open_table
 from dicom_etl.remote.storage import Storage, storage_of
 
-NAMES = ("instance_tags", "series_tags", "study_tags")
+NAMES = ("instance_tags", "series_tags", "study_tags", "header_quality")
 
 log = logging.getLogger(__name__)
 
