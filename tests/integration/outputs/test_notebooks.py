@@ -264,6 +264,19 @@ def test_the_ends_of_the_padding_are_signed_as_the_pixels(lake: Site, tmp_path: 
     assert f"\n8192 of 16384 {PADDING}\nvalues from -824 to -824" in done.stdout
 
 
+def test_a_thumbnail_is_called_one(lake: Site, tmp_path: Path) -> None:
+    """Where the largest picture has 16 x 16 pixels, a line says so."""
+    size = {"Rows": ("US", 16), "Columns": ("US", 16)}
+    files = striped(lake, tmp_path / "files", "PT", (1, -1990), **size)
+    done = script(lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY="PT", DICOM_ETL__FILES__ROOT=str(files))
+    _, size_line, said, *_ = done.stdout.splitlines()
+    assert (done.returncode, size_line.partition(": ")[2]) == (0, "16 x 16, 16 bits")
+    assert (
+        said
+        == "it is no picture to look at, but a thumbnail or a test file, and none of these instances has a larger one"
+    )
+
+
 def test_pixels_compressed_as_jpeg_2000_are_drawn(lake: Site, tmp_path: Path) -> None:
     done = script(lake, "from_row_to_pixels.py", tmp_path, NOTEBOOK_MODALITY="NM")
     assert "NM of 2004-08-26: 1024 x 256, " in done.stdout
