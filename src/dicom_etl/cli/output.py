@@ -78,8 +78,9 @@ def _print_table(columns: Sequence[str], rows: list[list[str]]) -> None:
 
 def _least_width(cells: Sequence[str]) -> int:
     """The width at which a column can still be read."""
-    longest_word = max(cell_len(word) for cell in cells for word in cell.split() or [""])
-    return max(min(longest_word, _LONGEST_UID), min(max(map(cell_len, cells)), _LEAST_WIDTH))
+    uids = (word for cell in cells for word in cell.split() if word.replace(".", "").isdigit())
+    longest_uid = max(map(cell_len, uids), default=0)
+    return max(min(longest_uid, _LONGEST_UID), min(max(map(cell_len, cells)), _LEAST_WIDTH))
 
 
 def _print_blocks(columns: Sequence[str], rows: list[list[str]]) -> None:
