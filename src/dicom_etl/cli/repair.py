@@ -12,6 +12,7 @@ from dicom_etl.cli.options import common, json_option
 from dicom_etl.cli.output import print_rows
 from dicom_etl.cli.screen import Column, on_terminal, print_facts, print_fitting, print_verdict
 from dicom_etl.core.errors import DataError
+from dicom_etl.core.logs import format_stderr
 from dicom_etl.core.settings.model import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def repair(settings: Settings, rebuild: bool, metadata: bool, allow_removals: in
     else:
         kinds = ", ".join(f"{count} {kind}" for kind, count in result.kinds_left.items())
         print_rows(["", ""], {**row, "leftByKind": kinds}.items())
+    if result.unread.line:
+        click.echo(format_stderr(result.unread.line), err=True)
     if not result.equal:
         doubled, rejected = result.kinds_left.get("duplicate", 0), result.run.rejected
         hints = [

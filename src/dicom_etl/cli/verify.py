@@ -56,11 +56,7 @@ def verify(settings: Settings, metadata: bool, columns: int | None, show: bool, 
         _print_facts(result)
     if show and not as_json:
         _print_keys(result)
-    if result.pending_different:
-        text = (
-            f"{result.pending_different} keys differ that no run covers yet, and are not compared: "
-            "dicom-etl sync reads them"
-        )
+    for text in _not_compared(result):
         click.echo(format_stderr(text), err=True)
     if result.kinds:
         hint = f"; --show prints at most {MOST_SHOWN} keys of each table" if not show else ""
@@ -71,6 +67,13 @@ def verify(settings: Settings, metadata: bool, columns: int | None, show: bool, 
             "the service has no longer: see to the search and verify again"
         )
     return 0
+
+
+def _not_compared(result: Verification) -> list[str]:
+    """A line on what a sync is still to read, and one on what no sync reads."""
+    to_come = result.pending_different - result.unread.instances
+    due = f"{to_come} keys differ that no run covers yet, and are not compared: dicom-etl sync reads them"
+    return [*([due] if to_come > 0 else []), *([result.unread.line] if result.unread.line else [])]
 
 
 def show_verification(result: Verification) -> None:
@@ -99,7 +102,11 @@ def _show_verdict(result: Verification) -> None:
         print_verdict("Not known", text, "attention")
     else:
         instances = wording.counted(result.lake_instances, "instance")
-        print_verdict("Equal", f"the lake and the service hold the same {instances}, {as_of}")
+        text = f"the lake and the service hold the same {instances}, {as_of}"
+        if result.unread.instances:
+            print_verdict("Equal where it was read", text, "attention")
+        else:
+            print_verdict("Equal", text)
 
 
 def _facts(result: Verification) -> list[tuple[str, str]]:
@@ -112,6 +119,7 @@ def _facts(result: Verification) -> list[tuple[str, str]]:
             "pending",
             f"{pending}, {wording.number(result.pending_different)} of them different" if result.pending else pending,
         ),
+        *([("not read", result.unread.text)] if result.unread.text else []),
         ("open rejects", wording.number(result.open_rejects)),
     ]
     if result.search_refused is None:

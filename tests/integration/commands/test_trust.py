@@ -105,9 +105,13 @@ def test_rows_before_feed_start_stay(make_site: Callable[..., Site], start: int,
         assert (repaired(moved, 12, rebuild=True).equal, moved.tables() == site.expected()) == (True, True)
 
 
-@pytest.mark.soak
-def test_what_lies_between_the_covered_ranges_is_no_difference(make_site: Callable[..., Site]) -> None:
-    """An instance that no run has read or will read is not missing; an update of a row that was read is one."""
+def test_what_lies_between_the_covered_ranges_is_named_and_pending(
+    make_site: Callable[..., Site], command: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Instances that no run has read or will read are pending, and verify and repair name the gap.
+
+    An update there of a row that was read is a difference.
+    """
     site = make_site(f"feed.start={text_at(10)}")
     site.create("1.1", "1.1.1", "1.1.1.1", name="Read")
     site.clock(9.2)
@@ -116,7 +120,17 @@ def test_what_lies_between_the_covered_ranges_is_no_difference(make_site: Callab
     site.sync()
     site.sync(start=text_at(8), end=text_at(9))
     assert len(site.rows("instance")) == 1
-    assert verified(site, 12).equal
+    found = verified(site, 12)
+    assert (found.equal, found.pending, found.pending_different) == (True, 1, 1)
+    assert (found.service_instances, found.lake_instances) == (1, 1)
+    gap = "2024-05-01T09:00:00Z to 2024-05-01T10:00:00Z"
+    assert found.as_row()["notRead"] == gap
+    line = f"not read: {gap}; 1 instances of there are not in the lake, and no sync reads them, as feed.start is later"
+    for verb in ("verify", "repair"):
+        code, out, err = command(site, verb)
+        assert code == 0
+        assert gap in out
+        assert line in err
     site.service.clock.freeze(at(9.4))
     site.update("1.1", "1.1.1", "1.1.1.1", name="Changed")
     assert kinds(verified(site, 12)) == {"sequence": 1}

@@ -184,6 +184,7 @@ def _repaired(work: _Repair, before: Snapshot, inventory: ServiceInventory) -> R
         restored=len(plan.restored),
         unlisted=comparison.missing_in_feed(),
         search_refused=plan.search.refused,
+        unread=comparison.unread,
     )
 
 

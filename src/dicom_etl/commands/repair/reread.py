@@ -14,6 +14,7 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
+from dicom_etl.commands.verify.unread import Unread
 from dicom_etl.core.entry import Entry
 from dicom_etl.core.timerange import Window, windows_around
 from dicom_etl.dicomweb.feed.reader import feed_reader, read_feed
@@ -123,6 +124,8 @@ def discard(read: Reread) -> None:
 class Repaired:
     """What a repair found and left, as numbers of rows by table (of instances also by kind), and the ledger's row.
 
+    ``unread`` is what no run has read or will read; a repair does not read it either, a rebuild does.
+
     ``voided`` counts the keys that the feed still shows and the service no longer has, ``restored`` those that it has
     again. ``unlisted`` are keys that the service has and the feed does not show: no repair reads them. A rebuild
     compares nothing first: ``found`` is empty then. ``search_refused`` says why the service's search could not be
@@ -138,6 +141,7 @@ class Repaired:
     unlisted: int
     search_refused: str | None
     feed_went_back: bool = False
+    unread: Unread = Unread()  # noqa: RUF009 - frozen
 
     @property
     def equal(self) -> bool:
@@ -156,6 +160,7 @@ class Repaired:
             "markedVoid": self.voided,
             "restored": self.restored,
             "missingInFeed": self.unlisted,
+            "notRead": self.unread.text,
             "search": self.search_refused or "compared",
             **{f"{table}Remaining": count for table, count in self.left.items()},
             "feedWentBack": self.feed_went_back,

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from dicom_etl.commands.verify.inventory import Service, ServiceInventory, list_again
 from dicom_etl.commands.verify.scratch import Scratch
 from dicom_etl.commands.verify.search_result import SearchResult, held_instances, proven_gone
+from dicom_etl.commands.verify.unread import Unread, unread_windows
 from dicom_etl.core.attributes import INSTANCE_KEY, STUDY_KEY
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import Window, windows_around
@@ -99,7 +100,8 @@ class Comparison:
     proves not to have (with sequence and timestampTicks), ``suspects`` keys that began with an Update, None where the
     feed was not read from its first entry. ``in_search`` are the keys that the search holds of the studies that were
     asked for, ``restored`` the voids that it refutes. ``search`` is refused where the search, or the proof that an
-    instance is gone, could not be had. ``complete``: the feed was read from its first entry.
+    instance is gone, could not be had. ``complete``: the feed was read from its first entry. ``unread`` is what no run
+    reads; its keys are ``pending``.
     """
 
     last: DataFrame
@@ -115,6 +117,7 @@ class Comparison:
     complete: bool
     series: DataFrame
     study: DataFrame
+    unread: Unread
 
     def missing_in_feed(self) -> int:
         """How many keys the search holds and the feed does not show."""
@@ -173,19 +176,15 @@ def compare(one: Comparer, snap: Snapshot, inventory: ServiceInventory, more: Da
     What seems to be missing is asked for again: overtaken entries by their time, studies that differ one by one,
     instances that seem to be gone by their metadata.
     """
-    since = one.service.settings.feed.start
     inventory, entries, raw = _last_entries(one, snap, inventory, more)
     instances = snap.tables["instance"](one.spark)
     searched = _searched_studies(one, snap, inventory, raw, instances)
     voids = void_until(v for v in snap.voids if v not in searched.restored)
     last = one.keep(as_deleted(raw, voids)) if voids else raw
-    pending = one.keep(_pending(one, snap, inventory, searched, last))
+    windows, unread = _unread(one, snap, inventory, entries, instances)
+    pending = one.keep(_pending(one, snap, inventory, searched, last).unionByName(unread))
     gone, search = _gone(one, searched, last, pending)
-    live = differences.without(differences.live_instances(last, inventory.unreadable), gone)
-    # Of an adopted lake everything is compared: what its first writer missed is missing.
-    if _FIRST_ENTRY < inventory.start < since:
-        live = differences.without(live, differences.outside_of_scope(entries, snap.ranges, since, instances))
-    live = one.keep(live)
+    live = one.keep(differences.without(differences.live_instances(last, inventory.unreadable), gone))
     if search.usable and not search.studies and not live.isEmpty():
         search = replace(search, refused="it holds nothing")
     different = differences.instance_differences(live, instances, pending, attributes=one.service.metadata)
@@ -204,6 +203,7 @@ def compare(one: Comparer, snap: Snapshot, inventory: ServiceInventory, more: Da
         complete=inventory.complete,
         series=one.keep(differences.rollup_differences(SERIES, snap.tables["series"](one.spark), summaries)),
         study=one.keep(differences.rollup_differences(STUDY, snap.tables["study"](one.spark), summaries)),
+        unread=Unread(windows, differences.among(live, unread).count() if windows else 0),
     )
 
 
@@ -287,7 +287,7 @@ def _restored(raw: DataFrame, in_search: DataFrame, voids: tuple[Reject, ...]) -
 def _pending(
     one: Comparer, snap: Snapshot, before: ServiceInventory, searched: SearchedStudies, last: DataFrame
 ) -> DataFrame:
-    """The keys with a last entry that no run covers yet, also one that came while the search was asked."""
+    """The keys with a last entry that a later run reads, also one that came while the search was asked."""
     since = one.service.settings.feed.start
     newest = searched.inventory.files[len(before.files) :]
     listed = differences.pending_keys(last, snap.ranges, since)
@@ -295,6 +295,20 @@ def _pending(
         return listed
     fresh = fold.last_of_each_key(one.entries(snap.lake.path("change"), newest), reread=True)
     return listed.unionByName(differences.pending_keys(fresh, snap.ranges, since)).distinct()
+
+
+def _unread(
+    one: Comparer, snap: Snapshot, inventory: ServiceInventory, entries: DataFrame, instances: DataFrame
+) -> tuple[tuple[Window, ...], DataFrame]:
+    """The stretches that no run reads, and the keys that lie in them alone and that the lake does not hold.
+
+    Of an adopted lake there are none, and everything is compared: what its first writer missed is missing.
+    """
+    since = one.service.settings.feed.start
+    windows = () if inventory.start == _FIRST_ENTRY else unread_windows(inventory.start, since, snap.covered)
+    if not windows:
+        return (), one.keys()
+    return windows, one.keep(differences.outside_of_scope(entries, snap.ranges, since, instances))
 
 
 def _gone(

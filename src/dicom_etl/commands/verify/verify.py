@@ -20,6 +20,7 @@ from dicom_etl.commands.verify.compare import Comparer, Comparison, Snapshot, co
 from dicom_etl.commands.verify.digest import digest
 from dicom_etl.commands.verify.inventory import Service, ServiceInventory, take_inventory
 from dicom_etl.commands.verify.scratch import Scratch, scratch
+from dicom_etl.commands.verify.unread import Unread
 from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import NullProgress, Progress
@@ -74,7 +75,8 @@ class Verification:
 
     ``as_of`` is the instant up to which the feed was read (ticks). ``pending`` counts the keys whose last entry no
     recorded run covers yet; ``pending_different`` those of them that are not equal yet: they are no differences,
-    and the counts and digests (design/architecture.md: Comparison and repair) leave them out on both sides.
+    and the counts and digests (design/architecture.md: Comparison and repair) leave them out on both sides. ``unread``
+    names the stretches that no run has read or will read; what they alone hold is pending as well.
 
     ``kinds`` counts the differences by table and kind, ``differences`` are the first ``MOST_SHOWN`` of each table.
     ``gone`` are the keys that the feed still shows and the service proves not to have, as after a change of UIDs: the
@@ -101,6 +103,7 @@ class Verification:
     search_refused: str | None = None
     search_complete: bool = False
     attributes: dict[str, int] | None = None
+    unread: Unread = Unread()  # noqa: RUF009 - frozen
 
     @property
     def equal(self) -> bool:
@@ -124,6 +127,7 @@ class Verification:
             "lakeDigest": self.lake_digest,
             "pending": self.pending,
             "pendingDifferences": self.pending_different,
+            "notRead": self.unread.text,
             "openRejects": self.open_rejects,
             "search": self.search_refused or "compared",
             "searchComplete": self.search_complete,
@@ -203,6 +207,7 @@ def _verification(
         search_refused=comparison.search.refused,
         search_complete=comparison.search.complete,
         attributes=_by_keyword(differing["instance"]) if service.metadata else None,
+        unread=comparison.unread,
     )
 
 
