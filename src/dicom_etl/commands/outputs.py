@@ -17,6 +17,7 @@ from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.outputs.execution import Execution
+from dicom_etl.outputs.failures import failure_recorded
 from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,15 @@ def brought_up(
 def follow(tools: Tools, snapshot: LakeSnapshot, names: Sequence[str]) -> list[Execution]:
     """The executions of these outputs; none of those that are up to date.
 
-    All of them are tried; then the first error is raised. Nothing of it touches the lake's own tables, or coverage.
+    All of them are tried; then the first error is raised, and has a row in `output`.
+    Nothing of it touches the lake's own tables, or coverage.
     """
     done: list[Execution] = []
     first: DicomEtlError | None = None
     for name in names:
         try:
-            execution = FOLLOWERS[name](tools, snapshot)
+            with failure_recorded(snapshot, name, clock=tools.clock, sleep=tools.sleep):
+                execution = FOLLOWERS[name](tools, snapshot)
         except DicomEtlError as error:
             log.warning("output failed", extra={"output": name, "error_class": type(error).__name__})
             first = first or error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from dicom_etl.core.errors import AnotherWriter, ConfigurationError, DataError
+from dicom_etl.core.errors import AccessDenied, AnotherWriter, ConfigurationError, DataError, StorageError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake import ledger
 from dicom_etl.lake.change_schema import CHANGE_PROPERTIES, change_schema
@@ -22,6 +23,10 @@ from dicom_etl.lake.snapshot import TABLES, Lake, LakeSnapshot, opened
 # lie before `feed.start`.
 ADOPTED = "dicomEtl.adopted"
 
+_ROOT_LOST = (
+    "but lake.private_root has the tables of one: mount the storage of lake.root, or correct lake.root; a new lake "
+    "needs another lake.private_root"
+)
 WITHOUT_LAKE = "mount its storage, or correct lake.root, or make a new lake by dicom-etl init"
 
 
@@ -31,15 +36,15 @@ def find_lake(
     """The lake at ``paths``, each of its tables opened once, or None where no lake was made yet.
 
     ``service`` is the fingerprint of the service that it must hold, if that matters. Raises DataError when a
-    table is not ours or has vanished, ConfigurationError when the lake holds another service. ``adopting``: tables
-    that are nobody's are no reason to refuse. ``private = False`` leaves the private tables alone, which readers of
-    the shared ones have no right to.
+    table is not ours or has vanished, ConfigurationError when the lake holds another service, or when `lake.root` is
+    empty and `lake.private_root` is not. ``adopting``: tables that are nobody's are no reason to refuse.
+    ``private = False`` leaves the private tables alone, which readers of the shared ones have no right to.
     """
     names = TABLES[1:] if private else tuple(paths.shared)
     run = opened(paths, "run")
     if run is None:
         if not adopting:
-            _refuse_foreign_tables(paths, names)
+            _refuse_foreign_tables(paths, private=private)
         return None
     lake = Lake(paths, check_identity(properties(run), service))
     _check_columns(lake, "run", run)
@@ -66,21 +71,41 @@ def lake_at(paths: LakePaths, service: str | None = None, *, private: bool = Tru
     return snapshot
 
 
-def _refuse_foreign_tables(paths: LakePaths, names: Sequence[str]) -> None:
-    for name in names:
-        table = opened(paths, name)
-        if table is not None and LAKE_ID in properties(table):
-            # Either this lake has lost its ledger, or the settings point into another lake: nothing here tells which.
-            raise DataError(
-                f"the table {name} belongs to a lake whose table run is not here: mount or restore its folder, or "
-                "correct lake.root; if this is to be another lake, set folders of its own for it"
-            )
-        if table is not None:
-            raise DataError(
-                f"the table {name} was not made by dicom-etl (there is no table run beside it): set lake.root to "
-                "another folder, or move that table away; dicom-etl sync --adopt takes over the tables of the Data "
-                "Factory template"
-            )
+def _refuse_foreign_tables(paths: LakePaths, *, private: bool) -> None:
+    """Raise where tables lie beside a ledger that is not there: ConfigurationError when lake.root is lost, DataError
+    when the ledger alone is, or when they are somebody else's.
+
+    Readers without a right to the private tables, ``private = False``, are told by the others.
+    """
+    found = _found(paths, TABLES[1:]) if private else _readable(paths)
+    ours = [name for name, table in found.items() if LAKE_ID in properties(table)]
+    if ours and paths.private_root != paths.root and not set(ours) & set(paths.shared):
+        raise ConfigurationError(f"no lake at {paths.root}, {_ROOT_LOST}")
+    if ours:
+        # Either this lake has lost its ledger, or the settings point into another lake: nothing here tells which.
+        raise DataError(
+            f"the table {ours[0]} belongs to a lake whose table run is not here: mount or restore its folder, or "
+            "correct lake.root; if this is to be another lake, set folders of its own for it"
+        )
+    if found:
+        raise DataError(
+            f"the table {next(iter(found))} was not made by dicom-etl (there is no table run beside it): set lake.root "
+            "to another folder, or move that table away; dicom-etl sync --adopt takes over the tables of the Data "
+            "Factory template"
+        )
+
+
+def _found(paths: LakePaths, names: Iterable[str]) -> dict[str, DeltaTable]:
+    tables = ((name, opened(paths, name)) for name in names)
+    return {name: table for name, table in tables if table is not None}
+
+
+def _readable(paths: LakePaths) -> dict[str, DeltaTable]:
+    """The shared tables that are there, and those of the private ones that this user may open."""
+    found = _found(paths, paths.shared)
+    with suppress(AccessDenied, StorageError):
+        found |= _found(paths, (name for name in TABLES[1:] if name not in paths.shared))
+    return {name: found[name] for name in TABLES if name in found}
 
 
 def _check_table(lake: Lake, name: str, table: DeltaTable, adopting: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -107,6 +109,37 @@ def test_an_execution_follows_what_runs_have_touched(make_site: Any) -> None:
     assert_equal(site)
     (state,) = outputs(site.settings)
     assert (state.runs_behind, state.failed, state.holds_purge) == (0, None, False)
+
+
+def test_a_failure_before_the_execution_begins_is_recorded(
+    make_site: Any, command: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """A damaged tag table fails the sync's output: 65, a failed row, the metric; moved away, it is made again."""
+    metrics = tmp_path / "dicom_etl.prom"
+    site = make_site(*following.SETTINGS, 'outputs.after_sync=["columns"]', f"metrics.prometheus_file={metrics}")
+    site.create("1.1", "1.1.1", "1.1.1.1", name="A", modality="CT", date="20240101")
+    synced(site, 10)
+    assert len(site.rows("instance_tags")) == 1
+    (log,) = (site.root / "instance_tags" / "_delta_log").glob("*0.json")
+    log.write_text("garbage")
+    site.create("1.1", "1.1.1", "1.1.1.2", name="A", modality="CT", date="20240101")
+    site.clock(12)
+    code, _, err = command(site, "sync")
+    assert code == 65
+    remedy = "move its folder away, and dicom-etl columns update makes it again"
+    assert f"instance_tags: its _delta_log cannot be read; {remedy}" in err
+    rows = executions(open_executions(columns_lake(site)))
+    assert [(one.execution_id, one.status, one.error_class) for one in rows] == [
+        (1, "succeeded", None),
+        (2, "failed", "DataError"),
+    ]
+    assert 'dicom_etl_output_failing{output="columns"} 1' in metrics.read_text()
+    (state,) = outputs(site.settings)
+    assert (state.failed, state.runs_behind) == ("DataError", 1)
+    shutil.move(site.root / "instance_tags", tmp_path / "aside")
+    assert columns_updated(site) is not None
+    assert len(site.rows("instance_tags")) == 2
+    assert outputs(site.settings)[0].failed is None
 
 
 def test_a_new_column_is_filled_from_the_lake_alone(make_site: Any) -> None:

@@ -117,6 +117,23 @@ def test_a_lake_that_is_gone_is_not_made_again(site: Site, command: Command, gon
     assert (second.run_id, second.window_start) == (2, first.covered_until)
 
 
+def test_a_lost_root_is_named_where_the_private_tables_are_elsewhere(site: Site, command: Command) -> None:
+    """78 and one line for every verb, init included, since another lake there would lose the first one's ledger."""
+    site = site.having(f"lake.private_root={site.folder / 'private'}").init()
+    (first,) = site.sync()
+    assert (first.run_id, first.status) == (1, "succeeded")
+    moved_away(site)
+    line = (
+        f"no lake at {site.root}, but lake.private_root has the tables of one: mount the storage of lake.root, or "
+        "correct lake.root; a new lake needs another lake.private_root"
+    )
+    for words in (["sync"], ["sync", "--init"], ["init"], ["status"], ["runs"], ["verify"], ["repair"], ["maintain"]):
+        assert command(site, *words) == (78, "", line), words
+    assert not site.root.exists()
+    (site.folder / "away").rename(site.root)
+    assert command(site, "status")[0] == 0
+
+
 def test_a_lake_that_vanishes_between_two_windows_ends_watch(site: Site) -> None:
     """Its error is the command's, like each that a person must see to; nothing is put in the lake's place."""
     site.sync(until="2024-05-01T01:00:00Z")

@@ -46,9 +46,7 @@ def main() -> int:
         _write_config(address)
         say("1. Upload every DICOM file that the pydicom package ships (a service refuses the odd ones: expected)")
         _upload([PYDICOM_FILES])
-        say(
-            "2. Sync: the change feed, window by window, into a new lake (--until the time of now: this hour is still open)"
-        )
+        say("2. Sync: the change feed, window by window, into a new lake (--until: this hour is still open)")
         _run("sync", "--init", "--until", _now(address))
         before = _sizes()
         _print_sizes(before)

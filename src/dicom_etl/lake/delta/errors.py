@@ -42,6 +42,9 @@ _UNKNOWN = re.compile(
     r"|[Ff]ailed to authenticate the request|lacked valid authentication"
 )
 
+# What `columns` computes from the other tables: no backup is needed.
+_MADE_AGAIN = ("instance_tags", "series_tags", "study_tags", "header_quality")
+
 _FULL = "the storage is full; free space and run again"
 _FORBIDDEN = "this user may not use its folder; give it the right to read and write"
 _DISK = {
@@ -90,10 +93,17 @@ def storage_error(error: Exception, table: str, *, writing: bool = False) -> Dic
     if azure is not None or _UNREACHABLE.search(text):
         return ServiceUnavailable(f"{table}: the storage account does not answer; try again later")
     if not writing and isinstance(error, FileNotFoundError):
-        return DataError(f"{table}: a file of this table is missing; restore it from a backup")
+        return DataError(f"{table}: a file of this table is missing; {damage_remedy(table)}")
     if not writing and isinstance(error, DeltaError):
-        return DataError(f"{table}: its _delta_log cannot be read; restore it from a backup")
+        return DataError(f"{table}: its _delta_log cannot be read; {damage_remedy(table)}")
     return StorageError(f"{table}: the storage failed ({_kind(error, number)}); see to it and run again")
+
+
+def damage_remedy(table: str) -> str:
+    """What to do about a table that is damaged, as the end of an error's line."""
+    if table in _MADE_AGAIN:
+        return "move its folder away, and dicom-etl columns update makes it again"
+    return "restore it from a backup"
 
 
 def _of_azure(error: Exception) -> AzureError | None:

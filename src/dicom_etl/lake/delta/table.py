@@ -17,7 +17,7 @@ from deltalake.schema import Field, PrimitiveType
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from dicom_etl.core.errors import AnotherWriter, ConfigurationError, DataError
-from dicom_etl.lake.delta.errors import FAILURES, storage_error
+from dicom_etl.lake.delta.errors import FAILURES, damage_remedy, storage_error
 from dicom_etl.lake.delta.folder import is_local, local_path, make_table_folder, protect_log
 
 STATISTICS_PROPERTY = "delta.dataSkippingStatsColumns"
@@ -181,7 +181,7 @@ def read_rows(table: DeltaTable, columns: Sequence[str], only: pc.Expression | N
         dataset = table.to_pyarrow_dataset(filesystem=_arrow_filesystem(table))
         return dataset.to_table(list(columns), filter=only)
     except pa.ArrowInvalid as error:
-        raise DataError(f"{name}: a file of this table cannot be read; restore it from a backup") from error
+        raise DataError(f"{name}: a file of this table cannot be read; {damage_remedy(name)}") from error
     except FAILURES as error:
         raise storage_error(error, name) from error
 
@@ -195,7 +195,7 @@ def iterate_rows(
         dataset = table.to_pyarrow_dataset(filesystem=_arrow_filesystem(table))
         yield from dataset.to_batches(columns=list(columns), filter=only)
     except pa.ArrowInvalid as error:
-        raise DataError(f"{name}: a file of this table cannot be read; restore it from a backup") from error
+        raise DataError(f"{name}: a file of this table cannot be read; {damage_remedy(name)}") from error
     except FAILURES as error:
         raise storage_error(error, name) from error
 

@@ -28,6 +28,7 @@ from dicom_etl.core.errors import (
     Superseded,
     TemporaryError,
 )
+from dicom_etl.lake.delta.errors import damage_remedy
 from dicom_etl.tables.engine.jvm import ended_without_memory
 
 # Each on its own: in Delta's Python package none of them is a DeltaConcurrentModificationException.
@@ -141,10 +142,8 @@ def _to_domain_error(table: str, what: str, message: str) -> DicomEtlError:
         return DataError(f"the table {table} has vanished: mount or restore its folder{rebuild}")
     if any(sign in what or sign in message for sign in _LOG_SPOILT):
         rebuild = ", or move its folder away and run dicom-etl repair --rebuild" if shared else ""
-        return DataError(f"{table}: its _delta_log cannot be read; restore it from a backup{rebuild}")
+        return DataError(f"{table}: its _delta_log cannot be read; {damage_remedy(table)}{rebuild}")
     if any(sign in what or sign in message for sign in _FILE_SPOILT):
         rebuild = ", or run dicom-etl repair --rebuild" if shared else ""
-        return DataError(
-            f"{table}: a file of this table is missing or cannot be read; restore it from a backup{rebuild}"
-        )
+        return DataError(f"{table}: a file of this table is missing or cannot be read; {damage_remedy(table)}{rebuild}")
     return StorageError(f"{table}: Spark could not read or write the table ({what}); see to its storage and run again")
