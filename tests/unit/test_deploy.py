@@ -27,6 +27,7 @@ import pytest
 
 import dicom_etl
 from dicom_etl.cli.main import cli
+from dicom_etl.commands.output_metrics import OUTPUT_METRICS
 from dicom_etl.commands.sync_request import SyncRequest
 from dicom_etl.core.errors import ConfigurationError, DicomEtlError, UsageError
 from dicom_etl.core.settings.model import Settings
@@ -1010,8 +1011,8 @@ def test_the_alerts_in_kubernetes_name_the_cron_jobs_that_are_there() -> None:
     (group,) = rule["spec"]["groups"]
     expressions = {one["alert"]: one["expr"] for one in group["rules"]}
     assert sorted(expressions) == [
-        "DicomJobFailed", "DicomMaintainBehind", "DicomMaintainNeverSucceeded", "DicomSyncBehind",
-        "DicomSyncNeverSucceeded", "DicomVerifyFailed",
+        "DicomJobFailed", "DicomMaintainBehind", "DicomMaintainNeverSucceeded", "DicomOutputBehind",
+        "DicomOutputFails", "DicomSyncBehind", "DicomSyncNeverSucceeded", "DicomVerifyFailed",
     ]  # fmt: skip
     names = {job["metadata"]["name"] for job in cron_jobs()}
     assert {name for text in expressions.values() for name in re.findall(r'cronjob="(.+?)"', text)} == {
@@ -1022,7 +1023,10 @@ def test_the_alerts_in_kubernetes_name_the_cron_jobs_that_are_there() -> None:
     assert matched == {
         "dicom-etl-sync": [True, False], "dicom-etl-maintain": [True, False], "dicom-etl-verify": [False, True],
     }  # fmt: skip
-    assert {one["labels"]["severity"] for one in group["rules"] if "Verify" in one["alert"]} == {"warning"}
+    by_ours = set(re.findall(r"dicom_etl_\w+", "".join(expressions.values())))
+    assert by_ours == {metric.name for metric in OUTPUT_METRICS}
+    waiting = [one for one in group["rules"] if "Verify" in one["alert"] or "Output" in one["alert"]]
+    assert [one["labels"]["severity"] for one in waiting] == ["warning"] * 3
 
 
 def test_one_layout_stands_in_every_file() -> None:

@@ -93,7 +93,10 @@ def show_status(result: Status, writer: Holder | None = None) -> None:
 
 def _verdict(result: Status, rest: str) -> tuple[str, str, Tone]:
     if result.last_error is not None:
-        return "Failing", f"the last run ended with {result.last_error}; {rest}", "bad"
+        at = "" if result.last_error_at is None else f" at {wording.timestamp(result.last_error_at)} UTC"
+        text = f"the last recorded run ended with {result.last_error}{at}; {rest}"
+        # A sync that succeeds and finds nothing due leaves no row.
+        return ("Failing", text, "bad") if result.windows_due else ("Up to date", text, "attention")
     if result.windows_due:
         return "Behind", rest, "attention"
     return "Up to date", rest, "attention" if result.open_rejects else "good"

@@ -26,8 +26,9 @@ class Status:
     """``lake_id`` is the lake's own; ``covered_until`` in ticks: everything of the feed before it is in the tables.
 
     ``entries_per_second`` is that of the last run that read any; ``eta_seconds`` how long what is due may take
-    at its pace, null when it cannot be told. ``last_error`` is the error class of the newest run that read the feed or
-    failed, null when that succeeded. ``open_rejects`` is null for a user who may not read the private tables.
+    at its pace, null when it cannot be told. ``last_error`` is the error class of the newest row that read the feed or
+    failed, null when that succeeded, and ``last_error_at`` when it ended: a sync that finds nothing due leaves no row.
+    ``open_rejects`` is null for a user who may not read the private tables.
     """
 
     lake_id: uuid.UUID
@@ -39,6 +40,7 @@ class Status:
     open_rejects: int | None
     last_error: str | None
     last_runs: tuple[Run, ...]
+    last_error_at: datetime | None = None
 
     def as_row(self) -> dict[str, Any]:
         """By name, as a command and a job print it; without the runs, which have rows of their own."""
@@ -50,6 +52,7 @@ class Status:
             "eta": self.eta_seconds,
             "openRejects": self.open_rejects,
             "lastError": self.last_error,
+            "lastErrorAt": self.last_error_at,
         }
 
 
@@ -87,6 +90,7 @@ def _status(snapshot: LakeSnapshot, runs: list[Run], settings: Settings, clock: 
     covered_until = min(now, coverage.covered_until(feed.start, covered))
     stretches = coverage.due(now, start=feed.start, window=feed.window, delay=feed.delay, covered=covered)
     windows_due = coverage.windows_in(stretches, feed.window)
+    told = next((run for run in reversed(runs) if run.covers or run.error_class), None)
     return Status(
         lake_id=snapshot.lake.identity.lake_id,
         covered_until=covered_until,
@@ -95,8 +99,9 @@ def _status(snapshot: LakeSnapshot, runs: list[Run], settings: Settings, clock: 
         entries_per_second=_pace(runs),
         eta_seconds=_eta_seconds(runs, windows_due, feed.window),
         open_rejects=len(read_open(snapshot.table("rejected"))) if snapshot.readable("rejected") else None,
-        last_error=next((run.error_class for run in reversed(runs) if run.covers or run.error_class), None),
+        last_error=told and told.error_class,
         last_runs=tuple(runs[-LAST_RUNS:]),
+        last_error_at=told.finished_at if told and told.error_class else None,
     )
 
 

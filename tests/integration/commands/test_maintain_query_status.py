@@ -236,7 +236,7 @@ def test_the_status_of_a_lake(story: Story, command: Command) -> None:
     assert (code, err) == (1, "the tables are further behind than 3h: see lastError and windowsDue")
     assert set(json.loads(out)) == {
         "coveredUntil", "lagSeconds", "windowsDue", "entriesPerSecond", "eta", "openRejects", "lastError",
-        "writer", "writerState",
+        "lastErrorAt", "writer", "writerState",
     }  # fmt: skip
     assert json.loads(out)["coveredUntil"] == "2024-05-01T14:00:00Z"
     years = f"{timedelta(days=365 * 100).days}d"

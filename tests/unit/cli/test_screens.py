@@ -27,7 +27,7 @@ LOG_LINE = re.compile(r"^\d{4}-\d\d-\d\dT\S+ (INFO|WARNING|ERROR)", re.MULTILINE
 VERDICTS = {
     "status.show_status(STATUS)": "Up to date: covered until 03:47 UTC, 15 minutes ago; nothing is due; no open",
     "status.show_status(BEHIND)": "Behind: covered until 03:47 UTC, 15 minutes ago; 2 windows are due, about 2",
-    "status.show_status(FAILING)": "Failing: the last run ended with AccessDenied; covered until 03:47 UTC, 15",
+    "status.show_status(FAILING)": "Failing: the last recorded run ended with AccessDenied at 2026-05-01 04:02:00",
     "status.show_status(STATUS, DEAD)": "Up to date: covered until 03:47 UTC, 15 minutes ago",
     "status.show_status(replace(STATUS, open_rejects=None))": "Up to date: covered until 03:47 UTC, 15 minutes ago",
     "verify.show_verification(EQUAL)": "Equal: the lake and the service hold the same 120,400 instances, as of 04:02",
@@ -58,7 +58,7 @@ from dicom_etl.lake.claims.holder import Holder
 from dicom_etl.tables.compact import MaintenanceResult
 from support.results import *
 BEHIND = replace(STATUS, windows_due=2, eta_seconds=95.0, open_rejects=3)
-FAILING = replace(BEHIND, last_error="AccessDenied")
+FAILING = replace(BEHIND, last_error="AccessDenied", last_error_at=NOW)
 DEAD = Holder(ClaimSnapshot(46, b"", NOW), "died", 90.0)
 EQUAL = Verification(
     as_of=from_datetime(NOW), covered_until=STATUS.covered_until, service_instances=120_400, lake_instances=120_400,

@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -480,6 +481,18 @@ class Failing(LocalFileSystem):
 
     def _fail(self, *_: Any, **__: Any) -> Any:
         raise self._error
+
+
+def test_a_disk_that_is_nearly_full_is_a_warning(
+    emulator: Emulator, tmp_path: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Less than 1 GiB free below a folder of the lake, one that is not there yet included."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=(1 << 30) - 1))
+    findings = examined(settings_of(emulator, tmp_path, f"lake.private_root={tmp_path / 'own'}"), machine)
+    assert states(findings, "warning") == ["lake.root", "lake.private_root", "lake"]
+    assert only(findings, "lake.root").text.startswith("1.0 GiB are free there: make room")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 30))
+    assert states(examined(settings_of(emulator, tmp_path), machine), "warning") == ["lake"]
 
 
 @pytest.mark.parametrize(

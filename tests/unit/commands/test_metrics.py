@@ -177,7 +177,7 @@ def unknown_metrics(text: str) -> set[str]:
     """What a text names like a metric of ours and no metrics file holds."""
     written = set(re.findall(r"^# TYPE (\S+)", metrics_text(STATUS, RUNS), re.MULTILINE))
     assert len(written) == 11
-    written |= {metric.name for metric in EXIT_METRICS}
+    written |= {metric.name for metric in (*EXIT_METRICS, *OUTPUT_METRICS)}
     return set(re.findall(r"dicom_etl_[a-z_]+", text)) - written
 
 
@@ -186,11 +186,15 @@ def test_the_alerts_of_the_guide_ask_for_metrics_that_are_written() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
     watching = guide[guide.index("## What to watch") : guide.index("## When something fails")]
     found = alerts(watching)
-    assert len(found) == 10
+    assert len(found) == 12
     first = {code for code in (64, 65, 70, 74, 75, 77, 78) if f"== {code}" in found["DicomNeedsAPerson"]}
     assert first == {64, 65, 70, 77, 78}, "what passes by itself shows in the lag"
     assert {name for name, rule in found.items() if "dicom_etl_lake_info" in rule} == {"DicomLakeReplaced"}
     assert "resets(dicom_etl_runs_total[1d]) > 0" in found["DicomLakeReplaced"]
+    tickets = set(re.findall(r"alert: (\w+)(?:(?!alert:).)*?severity: ticket", watching, re.DOTALL))
+    assert {name for name, rule in found.items() if "dicom_etl_output" in rule} == {
+        "DicomOutputFails", "DicomOutputBehind",
+    } <= tickets  # fmt: skip
     assert unknown_metrics("".join(found.values())) == set()
     assert unknown_metrics(found["DicomLakeReplaced"].replace("lake_info", "lake_id")) == {"dicom_etl_lake_id"}
 
@@ -424,7 +428,7 @@ def test_status_prints_rounded_numbers_and_json_all_digits(site: Site, capsys: p
     facts = json.loads(capsys.readouterr().out)
     assert list(facts) == [
         "coveredUntil", "lagSeconds", "windowsDue", "entriesPerSecond", "eta", "openRejects", "lastError",
-        "writer", "writerState",
+        "lastErrorAt", "writer", "writerState",
     ]  # fmt: skip
     assert facts["coveredUntil"] == "2024-05-01T07:00:00Z"
     assert (facts["openRejects"], facts["lastError"]) == (0, None)
@@ -444,7 +448,7 @@ def test_status_prints_rounded_numbers_and_json_all_digits(site: Site, capsys: p
 
 
 def test_status_names_the_last_error(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """The class of the error of a run that failed."""
+    """The class of the error of a run that failed, and when: a sync that finds nothing due leaves no row."""
     typed(site, "sync")
     site.service.faults.add(Fault(status=403))
     site.clock(12)
@@ -452,7 +456,9 @@ def test_status_names_the_last_error(site: Site, capsys: pytest.CaptureFixture[s
         typed(site, "sync")
     capsys.readouterr()
     typed(site, "status", "--json")
-    assert json.loads(capsys.readouterr().out)["lastError"] == "AccessDenied"
+    row = json.loads(capsys.readouterr().out)
+    assert row["lastError"] == "AccessDenied"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", row["lastErrorAt"])
 
 
 def test_status_says_who_writes_and_who_died(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

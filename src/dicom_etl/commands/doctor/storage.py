@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, ResourceNotFoundError
 from fsspec import AbstractFileSystem
@@ -29,6 +31,8 @@ from dicom_etl.remote.storage import FilesystemOf
 from dicom_etl.remote.uri import is_remote, parse_abfs_uri
 
 ROLE = "Storage Blob Data Contributor"
+# Less than this is a warning: one busy run may write as much.
+_LEAST_FREE = 1 << 30
 _CONTENT = b"dicom-etl doctor\n"
 
 
@@ -57,7 +61,16 @@ def _usable(key: str, uri: str, filesystem_of: FilesystemOf, nonce: str) -> Chec
     except (RuntimeError, ValueError, AzureError) as error:
         raise StorageError(f"{key}: the storage cannot be opened ({type(error).__name__}); check {key}") from error
     probe(key, fs, folder, nonce)
+    if isinstance(fs, LocalFileSystem) and (free := _free_bytes(folder)) < _LEAST_FREE:
+        text = f"{free / (1 << 30):.1f} GiB are free there: make room, since a run on a full disk ends with 74"
+        return CheckResult(key, "warning", text)
     return CheckResult(key, "ok", "a file could be created once, written, read, renamed and deleted there")
+
+
+def _free_bytes(folder: str) -> int:
+    """The free space of the disk that the folder lies on, or will lie on."""
+    path = Path(folder)
+    return shutil.disk_usage(next(part for part in (path, *path.parents) if part.exists())).free
 
 
 def probe(key: str, fs: AbstractFileSystem, folder: str, nonce: str) -> None:
