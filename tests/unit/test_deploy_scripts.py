@@ -106,6 +106,32 @@ def test_the_mail_names_no_file_that_is_not_on_the_server(site: Site) -> None:
     assert "docs/" not in said
 
 
+def test_cron_mails_only_what_this_run_wrote(site: Site) -> None:
+    for code, earlier in ((0, ""), (78, "a line of the log, it is a $ecret\n")):
+        assert (site.log("sync") if earlier else "") == earlier
+        said = site("dicom-etl-cron", "sync", code=code).stdout
+    assert said.splitlines()[-2:] == [f"The end of {site.folder}/logs/sync.log:", "a line of the log, it is a $ecret"]
+    assert site.log("sync").count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["--config", "/a b.toml", "--log-format", "json"], "--config /a b.toml"),
+        (["--json", "--config=/x.toml", "--set", "lake.root=/l"], "--config=/x.toml --set lake.root=/l"),
+        (["--set=lake.root=/l", "--max-runs", "1"], "--set=lake.root=/l"),
+        (["--log-format", "json"], ""),
+        (["--config"], ""),
+    ],
+)
+def test_cron_asks_for_the_status_by_the_settings_of_the_run(site: Site, words: list[str], asked: str) -> None:
+    """A lag that is told of another lake, or of none, would wake a person, or nobody, for nothing."""
+    done = site("dicom-etl-cron", "sync", *words, code=75)
+    assert (done.returncode, done.stderr) == (75, "")
+    calls = site.calls.read_text(encoding="utf-8").splitlines()
+    assert calls == [" ".join(["sync", *words]), f"status --max-lag 3h {asked}".rstrip()]
+
+
 def test_cron_without_a_verb_is_a_wrong_command_line(site: Site) -> None:
     done = site("dicom-etl-cron")
     assert (done.returncode, done.stdout) == (64, "")

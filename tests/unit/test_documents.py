@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tools.docs import DOCS, GENERATED
 from tools.site_hooks import _LOADED, in_site, linked
@@ -109,6 +112,22 @@ def test_nothing_advises_to_install_our_name_from_an_index() -> None:
         'pip install "dicom-etl[all] @ file:///x.whl"',
     ):
         assert not _BY_NAME.search(good), good
+
+
+def test_the_constraints_of_the_install_page_pin_all_that_the_wheel_asks_for(tmp_path: Path) -> None:
+    """The line as it stands there, run in the checkout; pip takes each line that it writes for a constraint."""
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^sed .+ > dist/constraints\.txt$", page, re.MULTILINE)
+    file = tmp_path / "constraints.txt"
+    subprocess.run(["sh", "-c", line.replace("dist/constraints.txt", f"'{file}'")], cwd=ROOT, check=True)
+    pinned = {Requirement(text).name for text in file.read_text(encoding="utf-8").splitlines()}
+    assert len(pinned) > 60
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *(one for name in extras if name != "all" for one in extras[name])]
+    assert {Requirement(text).name for text in asked} - pinned == set()
+    commands = re.findall(r"^.*bin/pip (?:install|wheel) .*$", page, re.MULTILINE)
+    assert [("--constraint" in one) != ("--no-index" in one) for one in commands] == [True] * 4
 
 
 @pytest.mark.parametrize(
