@@ -99,7 +99,7 @@ def _status(snapshot: LakeSnapshot, runs: list[Run], settings: Settings, clock: 
         entries_per_second=_pace(runs),
         eta_seconds=_eta_seconds(runs, windows_due, feed.window),
         open_rejects=len(read_open(snapshot.table("rejected"))) if snapshot.readable("rejected") else None,
-        last_error=told and told.error_class,
+        last_error=None if told is None else told.error_class,
         last_runs=tuple(runs[-LAST_RUNS:]),
         last_error_at=told.finished_at if told and told.error_class else None,
     )
