@@ -52,7 +52,7 @@ class Plan:
     pause: float
     seed: int | None
     late: bool = False
-    follow: float = 0.7
+    follow: float = 0.8
 
 
 # A fixed seed for every change of the code, and other histories in each soak.

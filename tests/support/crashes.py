@@ -55,7 +55,7 @@ class Crashes:
     def at(self, point: str, random: Random, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         """Let the run of this block die at ``point``, at one of the first times that it comes there; or nowhere."""
         module, name, when = self.points[point]
-        times_left = random.choice((1, 1, 2, 3, 5)) if point in _REPEATED else 1
+        times_left = random.choice((1, 1, 1, 2, 5)) if point in _REPEATED else 1
         real: Callable[..., Any] = getattr(module, name)
 
         def dying(*args: Any, **named: Any) -> Any:

@@ -16,6 +16,8 @@ from dicom_etl.commands.columns.choose import add
 from dicom_etl.commands.columns.update import update
 from dicom_etl.commands.maintain import maintain
 from dicom_etl.commands.repair.repair import repair
+from dicom_etl.core.errors import DataError
+from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.execution import Counts, Execution, executions, open_executions
 from dicom_etl.outputs.state import outputs
 from support import following
@@ -136,6 +138,9 @@ def test_a_failure_before_the_execution_begins_is_recorded(
     assert 'dicom_etl_output_failing{output="columns"} 1' in metrics.read_text()
     (state,) = outputs(site.settings)
     assert (state.failed, state.runs_behind) == ("DataError", 1)
+    with pytest.raises(DataError, match=remedy):
+        columns_updated(site)
+    assert executions(open_executions(columns_lake(site)))[-1].execution_id == 3
     shutil.move(site.root / "instance_tags", tmp_path / "aside")
     assert columns_updated(site) is not None
     assert len(site.rows("instance_tags")) == 2
@@ -194,8 +199,6 @@ def test_a_query_says_where_the_tag_tables_are_behind_and_which_run_they_equal(m
 
 
 def columns_lake(site: Site) -> Any:
-    from dicom_etl.lake.open import existing_lake
-
     return existing_lake(site.settings).lake
 
 

@@ -36,6 +36,7 @@ from dicom_etl.outputs import execution as ledger
 from dicom_etl.outputs.claim import claimed
 from dicom_etl.outputs.columns.served import HeaderService, Key, Served
 from dicom_etl.outputs.execution import Counts, Execution
+from dicom_etl.outputs.failures import failure_recorded
 from dicom_etl.outputs.follow import next_step
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
@@ -91,7 +92,8 @@ def backfill_from_service(
         Engine(settings.spark, spark, snapshot.lake.paths) as engine,
     ):
         tools = Tools(settings, engine, progress or NullProgress(), clock, sleep)
-        first = update_in(tools, snapshot, "backfill")
+        with failure_recorded(snapshot, OUTPUT, clock=clock, sleep=sleep):
+            first = update_in(tools, snapshot, "backfill")
         yield from [] if first is None else [first]
         yield from _filled(tools, snapshot, client, batch)
 

@@ -25,6 +25,7 @@ from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.outputs import execution as ledger
 from dicom_etl.outputs.claim import claimed
 from dicom_etl.outputs.execution import Counts, Execution
+from dicom_etl.outputs.failures import failure_recorded
 from dicom_etl.outputs.follow import next_step, restored
 from dicom_etl.tables.engine.session import Engine, cluster_session, whole_tables_session
 
@@ -59,7 +60,8 @@ def update(
     """
     snapshot = existing_lake(settings)
     refuse_incomplete(snapshot)
-    with Engine(settings.spark, spark, snapshot.lake.paths) as engine:
+    failed = failure_recorded(snapshot, OUTPUT, clock=clock, sleep=sleep)
+    with failed, Engine(settings.spark, spark, snapshot.lake.paths) as engine:
         tools = Tools(settings, engine, progress or NullProgress(), clock, sleep)
         return update_in(tools, snapshot, extent)
 
