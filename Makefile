@@ -45,10 +45,16 @@ test-runtimes: ## the integration tests on the Spark and Delta of others (docs/r
 	  [ -z "$$failed" ] || { echo "test-runtimes: not all passed:$$failed" >&2; exit 1; }
 
 AIRFLOW := 2.10 3.0 3.1 3.3
-.PHONY: test-airflow test-kubernetes
+.PHONY: test-airflow test-kubernetes test-oracles
 test-airflow: setup ## the DAGs of deploy/airflow on four Airflows, each in .runtimes (AIRFLOW=3.1: one of them)
 	@failed=; for airflow in $(AIRFLOW); do sh tests/runtimes/airflow/run.sh $$airflow || failed="$$failed $$airflow"; done; \
 	  [ -z "$$failed" ] || { echo "test-airflow: not all passed:$$failed" >&2; exit 1; }
+
+test-oracles: setup ## values of tag columns beside DCMTK's and pydicom's, of more files (needs dcm2json)
+	@command -v dcm2json > /dev/null || { echo "test-oracles: needs dcm2json (Debian: dcmtk)" >&2; exit 1; }
+	@$(PY) -m pip --disable-pip-version-check --quiet install --no-deps --require-hashes --upgrade \
+	  --target .runtimes/pydicom-data -r tests/runtimes/pydicom-data.txt
+	@DICOM_ETL_TEST_PYDICOM_DATA=.runtimes/pydicom-data $(PY) -m pytest -s tests/unit/outputs/columns/test_parse_oracles.py
 
 test-kubernetes: ## deploy/kubernetes against the schemas of Kubernetes (needs kubectl)
 	@sh tests/runtimes/kubernetes.sh
