@@ -12,6 +12,7 @@ from typing import Any
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from dicom_etl.commands.columns.stored import last_execution_id
 from dicom_etl.commands.maintenance_plan import maintenance_plan
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import AnotherWriter
@@ -112,10 +113,10 @@ def _outputs_maintained(session: WriteSession) -> Iterator[MaintenanceResult]:
     lake = session.lake
     if not output_tables(lake):
         return
-    known = executions(open_executions(lake))
+    last_id = last_execution_id(lake, executions(open_executions(lake)), "columns")
     tools = session.resources
     try:
-        with claimed(lake, "columns", known, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse):
+        with claimed(lake, "columns", last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse):
             for name, table in output_tables(lake).items():
                 session.progress.step(f"maintain {name}")
                 yield _maintained_as_planned(name, table, session)

@@ -172,6 +172,11 @@ def last_succeeded(all_executions: Iterable[Execution], output: str) -> Executio
     return max(own, key=lambda one: one.execution_id, default=None)
 
 
+def highest_id(all_executions: Iterable[Execution], output: str) -> int:
+    """The highest id of an execution of the output; 0 where it has run never."""
+    return max((one.execution_id for one in all_executions if one.output == output), default=0)
+
+
 def record(lake: Lake, execution: Execution) -> None:
     """Add the row of an execution.
 

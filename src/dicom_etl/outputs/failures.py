@@ -12,7 +12,7 @@ from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import AnotherWriter, DicomEtlError, Superseded
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.outputs.claim import claimed
-from dicom_etl.outputs.execution import Execution, executions, last_succeeded, open_executions, record
+from dicom_etl.outputs.execution import Execution, executions, highest_id, last_succeeded, open_executions, record
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,9 @@ def _record(
         return
     last = last_succeeded(known, output)
     target = max((run.run_id for run in snapshot.runs() if run.status == "succeeded"), default=0)
-    with claimed(snapshot.lake, output, known, clock=clock, sleep=sleep, pulse=lambda: 0) as execution_id:
+    with claimed(
+        snapshot.lake, output, highest_id(known, output), clock=clock, sleep=sleep, pulse=lambda: 0
+    ) as execution_id:
         record(
             snapshot.lake,
             Execution(

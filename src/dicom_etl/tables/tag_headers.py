@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
+from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.tables.tag_schema import TagColumn
 
 ParseBatches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
@@ -52,10 +53,10 @@ def parsed(entries: DataFrame, columns: tuple[TagColumn, ...], parse: ParseBatch
 
 
 def latest_headers(entries: DataFrame, columns: tuple[TagColumn, ...], parse: ParseBatches) -> DataFrame:
-    """One header a sequence, as the last run that read it found it; columns as ``parsed``, without ``runId``.
+    """One header an entry, as the last run that read it found it; the key, and columns as ``parsed`` without ``runId``.
 
     A range that is read again lands its entries again. The narrow columns decide which of them counts, so that no
-    header is shuffled.
+    header is shuffled. A service that was restored counts its sequences again, so that the key belongs to them.
     """
-    newest = entries.groupBy("sequence").agg(F.max("runId").alias("runId"))
+    newest = entries.groupBy(*INSTANCE_KEY, "sequence").agg(F.max("runId").alias("runId"))
     return parsed(entries, columns, parse).join(newest, on=["runId", "sequence"]).drop("runId")

@@ -19,11 +19,13 @@ WAS = "was"
 _KEY = list(INSTANCE_KEY)
 # Of these `headerState`s the first has been parsed; without a header all tags are null.
 MISSING = "missing"
+# In `headerQuality`: the header was gone when the tag was chosen, so nothing is known of it.
+UNKNOWN = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the rows are made of: living instances, their headers by sequence, Create entries, and the stored rows.
+    """What the rows are made of: living instances, their headers by key and sequence, Creates, and the stored rows.
 
     ``touched`` are the keys to look at; None: all of ``live`` and ``stored``.
     """
@@ -69,9 +71,12 @@ def touched_keys(entries: DataFrame) -> DataFrame:
 
 
 def differing_keys(live: DataFrame, stored: DataFrame) -> DataFrame:
-    """The keys whose sequence in ``live`` is not that in ``stored``, or that only one of them has."""
-    left = live.select(*_KEY, F.struct("sequence").alias("_live"))
-    right = stored.select(*_KEY, F.struct("sequence").alias("_stored"))
+    """The keys whose sequence or time in ``live`` is not that in ``stored``, or that only one of them has.
+
+    After a service was restored, a key may have its old sequence again.
+    """
+    left = live.select(*_KEY, F.struct("sequence", "lastModifiedTimestamp").alias("_live"))
+    right = stored.select(*_KEY, F.struct("sequence", "lastModifiedTimestamp").alias("_stored"))
     both = left.join(right, on=_KEY, how="full")
     return both.where(~F.col("_live").eqNullSafe(F.col("_stored"))).select(*_KEY)
 
@@ -91,8 +96,8 @@ def classified(table: Table, inputs: Inputs, was: Sequence[str] = ()) -> DataFra
     else:
         both = inputs.touched.join(live, on=_KEY, how="left").join(stored, on=_KEY, how="left")
     created = inputs.creates.groupBy(*_KEY).agg(F.collect_list("created").alias("_creates"))
-    header = inputs.headers.selectExpr("sequence", f"struct({_names(_of_header(table))}) AS _new")
-    rows = both.join(created, on=_KEY, how="left").join(header, on="sequence", how="left")
+    header = inputs.headers.selectExpr(*_KEY, "sequence", f"struct({_names(_of_header(table))}) AS _new")
+    rows = both.join(created, on=_KEY, how="left").join(header, on=[*_KEY, "sequence"], how="left")
     desired = rows.select(*_KEY, "_live", "_old", F.expr(f"struct({', '.join(_values(table))}) AS _row"))
     return desired.select(*_KEY, "_row.*", _effect(), *([before(was)] if was else []))
 
@@ -116,9 +121,10 @@ def _values(table: Table) -> list[str]:
     own = {
         "sequence": "sequence",
         "lastModifiedTimestamp": "lastModifiedTimestamp",
-        # The last Create up to its own entry: since then it has the same pixels. Greatest: a range that is read again
-        # brings older Creates than the one that stands.
-        "createdSequence": "greatest(array_max(filter(_creates, one -> one <= sequence)), _old.createdSequence)",
+        # The last Create up to its own entry: since then it has the same pixels. Also the one that stands: a range that
+        # is read again brings older ones.
+        "createdSequence": "array_max(filter(concat(ifnull(_creates, array()), array(_old.createdSequence)), "
+        "one -> one <= sequence))",
     }
     for name in _of_header(table):
         kept = f"CASE WHEN _new IS NOT NULL THEN _new.`{name}` WHEN {same_entry} THEN _old.`{name}` END"

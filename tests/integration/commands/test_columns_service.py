@@ -52,7 +52,7 @@ def test_headers_that_change_lacks_are_filled_from_the_service(
     synced(site, 10)
     site.service.delete("Microsoft.Default", *KEYS[5])
 
-    crashes = Crashes({"a roll-up": (write, "merge_rollup", "before")})
+    crashes = Crashes({"a roll-up": (write, "_merge_rollups", "before")})
     with suppress(Crash), crashes.at("a roll-up", Random(1), monkeypatch):
         filled(site)
     assert crashes.met == {"a roll-up": 1}

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.commands.columns.compute import Work
 from dicom_etl.commands.columns.quality import QualityWriter, quality_source, standing
-from dicom_etl.commands.columns.stored import DESIGN, StoredTags, rolled_up
+from dicom_etl.commands.columns.stored import DESIGN, SETTLE, StoredTags, rolled_up
 from dicom_etl.commands.columns.write import Writer
 from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.core.settings.model import Settings
@@ -88,16 +88,19 @@ def recorded(lake: Lake, row: Execution, clock: Callable[[], datetime], write: C
 def writer_of(settings: Settings, snapshot: LakeSnapshot, due: Due, spark: SparkSession, execution_id: int) -> Writer:
     """What writes the step's rows in this session."""
     tables = TagTables(tuple(tag_column(column) for column in due.design.columns))
+    settle = wanted_settle(settings)
+    remade = due.stored.design != due.design or (due.step.mode == "full" and due.stored.settle_micros != settle)
+    if not remade and due.stored.settle_micros is not None:
+        settle = due.stored.settle_micros  # one study by one quiet and one by another could not be compared
     work = Work(snapshot, due.step, due.design, tables, due.stored, batch_parser(due.design))
-    remade = due.stored.design != due.design
-    design = _table_design(settings, snapshot, due.design)
+    design = _table_design(settings, snapshot, due.design, settle)
     stands = None if remade else due.quality
     return Writer(
         spark,
         work,
         execution_id,
         design,
-        int(settings.outputs.settle) // TICKS_PER_MICROSECOND,
+        settle,
         remade,
         due.rolled_up,
         QualityWriter(spark, snapshot.lake, quality_source(due.design), design, execution_id, stands),
@@ -109,8 +112,13 @@ def tag_column(column: Column) -> TagColumn:
     return TagColumn(column.name, column.type, column.level, column.path.text)
 
 
-def _table_design(settings: Settings, snapshot: LakeSnapshot, design: ColumnDesign) -> TableDesign:
-    identity = {**snapshot.lake.identity.properties, DESIGN: design.to_json()}
+def wanted_settle(settings: Settings) -> int:
+    """The quiet, in microseconds, after which the settings call a study settled."""
+    return int(settings.outputs.settle) // TICKS_PER_MICROSECOND
+
+
+def _table_design(settings: Settings, snapshot: LakeSnapshot, design: ColumnDesign, settle: int) -> TableDesign:
+    identity = {**snapshot.lake.identity.properties, DESIGN: design.to_json(), SETTLE: str(settle)}
     # Reader version 1, whatever the fixed tables have: Fabric, DuckDB and Polars read them as they are.
     return TableDesign((), settings.maintenance.retention_hours, False, identity)
 

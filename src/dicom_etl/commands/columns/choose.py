@@ -51,12 +51,14 @@ def add(settings: Settings, tags: Sequence[str], *, identifying: bool = False) -
     columns = [column_of(text) for text in tags]
     design_of(columns, identifying=identifying or settings.columns.identifying, imaging=False)
     lake = existing_lake(settings, private=False).lake
-    stored, before = stored_tags(lake).design, added_tags(open_executions(lake))
+    # Read and written through one handle: of two that add at once, the second meets the first one's commit.
+    table = open_executions(lake)
+    stored, before = stored_tags(lake).design, added_tags(table)
     wanted = {column.path for column in wanted_design(settings, before, stored).columns}
     new = [text for text, column in zip(tags, columns, strict=True) if column.path not in wanted]
     wanted_design(settings, [*before, *new], stored)  # refuses two columns of one name
     if new:
-        keep_added(made_executions(lake), [*before, *new])
+        keep_added(table or made_executions(lake), [*before, *new])
     paths = {column.path for column in columns}
     return [one for one in listed(settings) if one.column.path in paths]
 

@@ -64,7 +64,9 @@ def add_all(
     columns = [one.column for one in listed(settings)]
     wanted = {column.path for column in columns}
     paths = [path for path in all_tags(seen, identifying=identifying) if path not in wanted]
-    room = max(0, MOST_COLUMNS - len(columns))
+    # Each column of series and study has the number of its values beside it.
+    most = MOST_COLUMNS if level in (None, "instance") else MOST_COLUMNS // 2
+    room = max(0, most - len(columns))
     frequent = sorted(paths, key=lambda path: -seen[path.steps[0].tag])[:room]
     texts = [path.text for path in paths if path in set(frequent)]
     texts = _with_free_names(texts, {column.name.lower() for column in columns})

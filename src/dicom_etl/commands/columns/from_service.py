@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.commands.columns.begin import OUTPUT, Due, Written, begun, due_with, recorded, writer_of
 from dicom_etl.commands.columns.compute import Scope
-from dicom_etl.commands.columns.stored import stored_tags
+from dicom_etl.commands.columns.stored import last_execution_id, stored_tags
 from dicom_etl.commands.columns.update import Tools, update_in
 from dicom_etl.commands.columns.write import write_rows
 from dicom_etl.core.attributes import INSTANCE_KEY
@@ -43,7 +43,7 @@ from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.tables.engine.frames import typed_rows
 from dicom_etl.tables.engine.session import Engine, cluster_session
 from dicom_etl.tables.file_skipping import study_ranges
-from dicom_etl.tables.tag_rows import MISSING
+from dicom_etl.tables.tag_rows import MISSING, UNKNOWN
 from dicom_etl.tables.tag_schema import answer_columns
 from dicom_etl.tables.tag_service import ASKED, filled
 
@@ -81,9 +81,9 @@ def backfill_from_service(
 ) -> Iterator[Execution]:
     """The executions, each when it is over: a backfill from `change` where one is due, then one a batch of rows.
 
-    Rows whose ``headerState`` is ``missing`` get the header that the service has now. Its instances that are gone, or
-    whose header cannot be had, are counted as failed. Raises as ``update`` does, and for the service as
-    ``HttpClient.send``.
+    Rows whose header is missing, or was when one of the tags was chosen, get the header that the service has now. Its
+    instances that are gone, or whose header cannot be had, are counted as failed. Raises as ``update`` does, and for
+    the service as ``HttpClient.send``.
     """
     snapshot = existing_lake(settings)
     refuse_incomplete(snapshot)
@@ -114,8 +114,11 @@ def _filled(tools: Tools, snapshot: LakeSnapshot, client: HttpClient, size: int)
 
 
 def _missing(table: DeltaTable) -> Iterator[tuple[Key, int | None]]:
-    """Key and sequence of each row without a header, in the order of the files: rows of a study lie together."""
-    only = pc.field("headerState") == MISSING
+    """Key and sequence of each row whose header lacks, or lacked when a tag was chosen.
+
+    In the order of the files: rows of a study lie together.
+    """
+    only = (pc.field("headerState") == MISSING) | pc.match_substring(pc.field("headerQuality"), UNKNOWN)
     for found in iterate_rows(table, [*INSTANCE_KEY, "sequence"], only):
         *keys, sequences = (column.to_pylist() for column in found.columns)
         yield from zip(zip(*keys, strict=True), sequences, strict=True)
@@ -124,7 +127,8 @@ def _missing(table: DeltaTable) -> Iterator[tuple[Key, int | None]]:
 def _execution(filling: Filling, asked: dict[Key, int | None], served: Served) -> Execution:
     tools, lake = filling.tools, filling.snapshot.lake
     known = ledger.executions(ledger.open_executions(lake))
-    with claimed(lake, OUTPUT, known, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse) as execution_id:
+    last_id = last_execution_id(lake, known, OUTPUT)
+    with claimed(lake, OUTPUT, last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse) as execution_id:
         due = _due(filling)
         # It follows no entries: those of a run that has ended meanwhile are still to be taken.
         row = replace(begun(due, execution_id, tools.clock), to_run=due.step.since)

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from dicom_etl.core.attributes import INSTANCE_KEY
-from dicom_etl.lake.delta.table import iterate_rows, read_rows
+from dicom_etl.lake.delta.table import iterate_rows
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.tables.engine.frames import typed_rows
 from dicom_etl.tables.tag_headers import landed_entries
@@ -50,9 +50,13 @@ def landed(snapshot: LakeSnapshot, since: int, until: int) -> Landed:
     """What runs in (since, until] have landed, by the files' bounds of run ids; no JVM is started."""
     table, run_id = snapshot.table("change"), pc.field("runId")
     only = (run_id > since) & (run_id <= until)
-    uids = read_rows(table, ["studyInstanceUid"], only)["studyInstanceUid"]
-    rows = _few(snapshot, only) if len(uids) <= MOST_ENTRIES else None
-    return Landed(since, until, frozenset(pc.unique(pc.drop_null(uids)).to_pylist()), len(uids), rows)
+    studies: set[str] = set()
+    count = 0
+    for batch in iterate_rows(table, ["studyInstanceUid"], only):
+        count += batch.num_rows
+        studies.update(pc.unique(pc.drop_null(batch["studyInstanceUid"])).to_pylist())
+    rows = _few(snapshot, only) if count <= MOST_ENTRIES else None
+    return Landed(since, until, frozenset(studies), count, rows)
 
 
 def _few(snapshot: LakeSnapshot, only: pc.Expression) -> pa.Table | None:

@@ -17,9 +17,7 @@ from dicom_etl.tables.merge import Fence, read_table
 from dicom_etl.tables.replace import replace_table
 from dicom_etl.tables.schema import TableDesign
 from dicom_etl.tables.tag_quality import HEADER_QUALITY, QualitySource, merge_quality, quality_changes, quality_rows
-
-# In `headerQuality`: the header was gone when the tag was chosen, so nothing is known of it.
-UNKNOWN = "-"
+from dicom_etl.tables.tag_rows import UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +52,11 @@ def standing(lake: Lake, stored: StoredTags, design: ColumnDesign) -> int | None
     return int(table.version()) if own >= txn_version(counted, lake.app_id("instance_tags")) else None
 
 
-def write_quality(writer: QualityWriter, rows: DataFrame, instance_version: int, *, changed: bool) -> int:
+def write_quality(writer: QualityWriter, rows: DataFrame, instance_version: int) -> int:
     """The version of `header_quality` that equals ``instance_version`` of `instance_tags`.
 
-    ``rows`` are those that ``classified`` gave; ``changed`` says whether they changed anything. Raises Superseded.
+    ``rows`` are those that ``classified`` gave. Raises Superseded.
     """
-    if writer.stands is not None and not changed:
-        return writer.stands
     spark, path = writer.spark, writer.lake.path(QUALITY)
     fence = Fence(writer.lake.app_id(QUALITY), writer.execution_id)
     if writer.stands is not None:

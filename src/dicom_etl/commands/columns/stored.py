@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from deltalake import DeltaTable
@@ -12,12 +12,15 @@ from dicom_etl.lake.delta.table import properties, txn_version
 from dicom_etl.lake.lake_id import check_owner
 from dicom_etl.lake.snapshot import Lake, opened
 from dicom_etl.outputs.columns.design import ColumnDesign, design_from_json
+from dicom_etl.outputs.execution import Execution, highest_id
 
 NAMES = ("instance_tags", "series_tags", "study_tags")
 # Counts what `instance_tags` holds, and is made of it again where it does not fit.
 QUALITY = "header_quality"
 # A property of each tag table: the tags that it is made of.
 DESIGN = "dicomEtl.columns"
+# Another: the quiet, in microseconds, after which they call a study settled.
+SETTLE = "dicomEtl.settle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ class StoredTags:
         return None if text is None else design_from_json(text)
 
     @property
+    def settle_micros(self) -> int | None:
+        """The quiet by which `study_tags` was made; None where it is not there, or does not say."""
+        text = properties(self.tables["study_tags"]).get(SETTLE, "") if "study_tags" in self.tables else ""
+        return int(text) if text.isdecimal() else None
+
+    @property
     def instance_design(self) -> ColumnDesign | None:
         """The tags that `instance_tags` is made of, whatever the others say; None where it is not there."""
         table = self.tables.get("instance_tags")
@@ -65,6 +74,17 @@ def rolled_up(lake: Lake, stored: StoredTags) -> bool:
         txn_version(stored.tables[name], lake.app_id(name)) if name in stored.tables else -1 for name in NAMES
     )
     return counted >= 0 and all(marker >= counted for marker in rolled)
+
+
+def last_execution_id(lake: Lake, executions: Iterable[Execution], output: str) -> int:
+    """The highest id that an execution of the output, or a commit to one of its tables, has.
+
+    Where `output` was put back to an older state, the tables know ids above it, and would refuse these as overtaken.
+    """
+    stored = stored_tags(lake)
+    tables = {**stored.tables, **({QUALITY: stored.quality} if stored.quality is not None else {})}
+    markers = (txn_version(table, lake.app_id(name)) for name, table in tables.items())
+    return max(highest_id(executions, output), *markers, 0)
 
 
 def stored_tags(lake: Lake) -> StoredTags:

@@ -10,10 +10,10 @@ from typing import Literal
 
 from pyspark.sql import SparkSession
 
-from dicom_etl.commands.columns.begin import OUTPUT, Due, Written, begun, due_with, recorded, writer_of
+from dicom_etl.commands.columns.begin import OUTPUT, Due, Written, begun, due_with, recorded, wanted_settle, writer_of
 from dicom_etl.commands.columns.compute import computed
 from dicom_etl.commands.columns.landed import landed
-from dicom_etl.commands.columns.stored import QUALITY, StoredTags, stored_tags
+from dicom_etl.commands.columns.stored import QUALITY, StoredTags, last_execution_id, stored_tags
 from dicom_etl.commands.columns.wanted import added_tags, wanted_design
 from dicom_etl.commands.columns.write import write_tags
 from dicom_etl.core.clock import utc_now
@@ -71,8 +71,9 @@ def update_in(tools: Tools, snapshot: LakeSnapshot, extent: Extent = "due") -> E
     if due(tools.settings, snapshot, extent) is None:
         return None
     known = ledger.executions(ledger.open_executions(snapshot.lake))
+    last_id = last_execution_id(snapshot.lake, known, OUTPUT)
     with claimed(
-        snapshot.lake, OUTPUT, known, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse
+        snapshot.lake, OUTPUT, last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse
     ) as execution_id:
         # Another execution may have ended between.
         work = due(tools.settings, snapshot.refresh(), extent)
@@ -88,7 +89,8 @@ def due(settings: Settings, snapshot: LakeSnapshot, extent: Extent = "due") -> D
     made_of = stored.design
     wanted = wanted_design(settings, added_tags(table), made_of)
     backfill = extent == "backfill"
-    whole = extent == "full" or (backfill and made_of != wanted) or (last is not None and _unfit(last, stored))
+    differs = made_of != wanted or stored.settle_micros != wanted_settle(settings)
+    whole = extent == "full" or (backfill and differs) or (last is not None and _unfit(last, stored))
     runs = snapshot.runs()
     step = next_step(runs, last, forced="full" if whole else None)
     design = wanted if made_of is None or backfill else made_of

@@ -65,6 +65,9 @@ def write_tags(writer: Writer, done: Computed) -> tuple[Counts, dict[str, int]]:
 def write_rows(writer: Writer, mode: Mode, scope: Scope | None, rows: DataFrame) -> tuple[Counts, dict[str, int]]:
     """The same for ``rows`` as ``classified`` gives them.
 
+    Every table is written, also where no row changes: its marker then refuses an execution that was overtaken, which
+    would write rows that this one has found to be gone.
+
     Raises Superseded when a later execution has committed, DataError when the counts do not agree.
     """
     with named_errors("instance_tags"):
@@ -72,22 +75,16 @@ def write_rows(writer: Writer, mode: Mode, scope: Scope | None, rows: DataFrame)
         effects = {row[0]: int(row[1]) for row in rows.groupBy("effect").count().collect()}
     # A comparison leaves no trace of what an execution that died before it has touched.
     followed = scope if mode != "compare" and writer.rolled_up and not writer.remade else None
-    changed = any(effect != SAME for effect in effects)
     with ThreadPoolExecutor(2) as pool:
-        ahead = pool.submit(_ahead, writer, followed, rows) if followed is not None and changed else None
+        ahead = pool.submit(_ahead, writer, followed, rows) if followed is not None else None
         counts, version = _write_instances(writer, scope, rows, effects)
         if not counts.whole:
             raise DataError(
                 "instance_tags holds a key in several rows, so somebody else has written to it: run dicom-etl columns "
                 "update --full"
             )
-        quality = pool.submit(write_quality, writer.quality, rows, version, changed=changed)
-        if ahead is not None:
-            rollups = _merge_rollups(writer, ahead.result())
-        elif followed is not None:
-            rollups = {name: int(writer.work.stored.tables[name].version()) for name in ROLLUPS}
-        else:
-            rollups = _write_all_rollups(writer, version)
+        quality = pool.submit(write_quality, writer.quality, rows, version)
+        rollups = _write_all_rollups(writer, version) if ahead is None else _merge_rollups(writer, ahead.result())
         return counts, {"instance_tags": version, **rollups, QUALITY: quality.result()}
 
 
@@ -100,8 +97,6 @@ def _write_instances(
         written = rows.where(F.col("effect") != REMOVE)
         version = writer.replace(table, written)
         return Counts(touched, unchanged, effects.get(UPSERT, 0), effects.get(REMOVE, 0)), version
-    if unchanged == touched:
-        return Counts(touched, unchanged), int(writer.work.stored.tables[table.name].version())
     ranges = _ALL if scope is None else scope.ranges
     changing = rows.where(F.col("effect") != SAME)
     merged = merge_effects(writer.spark, table, writer.path(table), changing, ranges, writer.fence(table))

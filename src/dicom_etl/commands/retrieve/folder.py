@@ -49,10 +49,11 @@ class PartFile:
     def begin(self) -> None:
         """Opens it, empty, also when an earlier attempt has written. Raises LeadsOutside, OSError."""
         self.close()
-        for missing in reversed([one for one in self.path.parents if not one.exists()]):
-            missing.mkdir(mode=0o700, exist_ok=True)
+        # Before a folder is made: it would be made behind the link.
         if not self.path.parent.resolve().is_relative_to(self._root):
             raise LeadsOutside
+        for missing in reversed([one for one in self.path.parents if not one.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
         self._sink = os.fdopen(os.open(self._hidden, flags, 0o600), "wb")
         self.size = 0
@@ -80,8 +81,10 @@ class PartFile:
             self._sink = None
 
     def discard(self) -> None:
-        """Leaves nothing of what was not committed."""
+        """Leaves nothing of what was not committed; a place outside is left alone."""
         self.close()
+        if not self.path.parent.resolve().is_relative_to(self._root):
+            return
         with suppress(FileNotFoundError, NotADirectoryError):
             self._hidden.unlink()
 

@@ -27,6 +27,11 @@ RESERVED: Final = frozenset(
         "instanceCount",
         "seriesCount",
         "runId",
+        # What a computation of theirs calls its own columns.
+        "effect",
+        "was",
+        "missing",
+        "moments",
     )
 )
 # The number of distinct values stands beside a column of series and study.

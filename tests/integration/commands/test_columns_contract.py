@@ -1,0 +1,130 @@
+"""The contract of `columns` where little tells of a change: no row, no sequence, no tag."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicom_etl.commands.columns.choose import add
+from dicom_etl.commands.columns.from_service import backfill_from_service
+from dicom_etl.commands.columns.update import update
+from dicom_etl.commands.repair.repair import repair
+from dicom_etl.lake.delta.table import txn_version
+from dicom_etl.lake.open import existing_lake
+from dicom_etl.outputs.execution import Counts, Execution
+from dicom_etl.tables.compact import purge_changes
+from support.site import Site, at, metadata, text_at
+
+pytestmark = pytest.mark.soak  # each execution costs seconds of Spark
+
+HEADER = {"00080070": {"vr": "LO", "Value": ["ACME"]}, "00180060": {"vr": "DS", "Value": [120]}}
+TABLES = ("instance_tags", "series_tags", "study_tags", "header_quality")
+
+
+def synced(site: Site, hour: float, **how: Any) -> None:
+    site.clock(hour)
+    site.sync(now=at(hour), **how)
+
+
+def updated(site: Site, **how: Any) -> Execution:
+    done = update(site.settings, spark=site.spark, **how)
+    assert done is not None
+    return done
+
+
+def markers(site: Site) -> dict[str, int]:
+    lake = existing_lake(site.settings).lake
+    return {name: txn_version(site.opened(name), lake.app_id(name)) for name in TABLES}
+
+
+def created(site: Site, sop: str) -> None:
+    site.create("1.1", "1.1.1", sop, document=metadata(name="Doe", modality="CT") | HEADER)
+
+
+def test_an_execution_that_changes_no_row_fences_every_table(make_site: Any) -> None:
+    """One that it has overtaken would write what it has found to be gone."""
+    site = make_site()
+    created(site, "1")
+    synced(site, 10)
+    assert updated(site).counts == Counts(touched=1, written=1)
+    assert markers(site) == dict.fromkeys(TABLES, 1)
+    synced(site, 11, start=text_at(8), end=text_at(9))
+    assert updated(site).counts == Counts(touched=1, unchanged=1)
+    assert markers(site) == dict.fromkeys(TABLES, 2)
+
+
+def test_a_rebuild_that_brings_headers_under_the_same_sequences_is_followed(make_site: Any) -> None:
+    """`lake.keep_metadata` was false: a rebuild lands what was not kept."""
+    site = make_site("lake.keep_metadata=false")
+    created(site, "1")
+    synced(site, 10)
+    updated(site)
+    assert [row["headerState"] for row in site.rows("instance_tags")] == ["missing"]
+    kept = site.having("lake.keep_metadata=true")
+    repair(kept.settings, rebuild=True, spark=kept.spark, clock=lambda: at(11))
+    done = updated(kept)
+    assert (done.mode, done.counts) == ("compare", Counts(touched=1, written=1))
+    assert [row["headerState"] for row in kept.rows("instance_tags")] == ["ok"]
+    assert [row["manufacturer"] for row in kept.rows("series_tags")] == ["ACME"]
+
+
+def test_a_tag_chosen_after_a_purge_is_filled_from_the_service(make_site: Any) -> None:
+    """The rows have a header, but nothing is known of the new tag: `-`."""
+    site = make_site()
+    for sop in ("1", "2"):
+        created(site, sop)
+    synced(site, 10)
+    updated(site)
+    assert purge_changes(site.spark, site.place("change"), 1, 0) == 2
+    add(site.settings, ["KVP"])
+    assert updated(site, extent="backfill").counts == Counts(touched=2, written=2)
+    assert {(row["headerState"], row["kvp"], row["headerQuality"][-1]) for row in site.rows("instance_tags")} == {
+        ("ok", None, "-")
+    }
+    (done,) = backfill_from_service(site.settings, spark=site.spark)
+    assert done.counts == Counts(touched=2, written=2)
+    assert {(row["headerState"], row["kvp"]) for row in site.rows("instance_tags")} == {("ok", 120.0)}
+    assert list(backfill_from_service(site.settings, spark=site.spark)) == []
+
+
+def test_another_quiet_counts_for_every_study_by_a_backfill(make_site: Any) -> None:
+    """Until then all studies keep the quiet by which the tables were made."""
+
+    def quiets(site: Site) -> list[timedelta]:
+        return [row["settledAt"] - row["lastModifiedTimestamp"] for row in site.rows("study_tags")]
+
+    site = make_site()
+    created(site, "1")
+    synced(site, 10)
+    updated(site)
+    longer = site.having("outputs.settle=2h")
+    longer.create("1.2", "1.2.1", "2", name="A")
+    synced(longer, 12)
+    updated(longer)
+    assert quiets(longer) == [timedelta(minutes=30)] * 2
+    updated(longer, extent="backfill")
+    assert quiets(longer) == [timedelta(hours=2)] * 2
+
+
+def test_an_output_whose_rows_were_put_back_goes_on_above_what_its_tables_know(make_site: Any, tmp_path: Path) -> None:
+    """As with a lake that was restored, and `columns.root` elsewhere: an id of the tables would be refused."""
+    site = make_site()
+    created(site, "1")
+    synced(site, 10)
+    updated(site)
+    shutil.copytree(site.root / "output", tmp_path / "output")
+    for hour, sop in ((11, "2"), (12, "3")):
+        created(site, sop)
+        synced(site, hour + 0.5)
+        updated(site)
+    assert markers(site) == dict.fromkeys(TABLES, 3)
+    shutil.rmtree(site.root / "output")
+    shutil.copytree(tmp_path / "output", site.root / "output")
+    shutil.rmtree(site.root / "_claims" / "columns", ignore_errors=True)
+    done = updated(site)
+    assert (done.execution_id, done.status) == (4, "succeeded")
+    assert len(site.rows("instance_tags")) == 3
