@@ -9,14 +9,11 @@ from typing import Any
 
 import pytest
 
-from dicom_etl.commands.columns.choose import add
-from dicom_etl.commands.columns.from_service import backfill_from_service
 from dicom_etl.commands.columns.update import update
 from dicom_etl.commands.repair.repair import repair
 from dicom_etl.lake.delta.table import txn_version
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.execution import Counts, Execution
-from dicom_etl.tables.compact import purge_changes
 from support.site import Site, at, metadata, text_at
 
 pytestmark = pytest.mark.soak  # each execution costs seconds of Spark
@@ -70,25 +67,6 @@ def test_a_rebuild_that_brings_headers_under_the_same_sequences_is_followed(make
     assert (done.mode, done.counts) == ("compare", Counts(touched=1, written=1))
     assert [row["headerState"] for row in kept.rows("instance_tags")] == ["ok"]
     assert [row["manufacturer"] for row in kept.rows("series_tags")] == ["ACME"]
-
-
-def test_a_tag_chosen_after_a_purge_is_filled_from_the_service(make_site: Any) -> None:
-    """The rows have a header, but nothing is known of the new tag: `-`."""
-    site = make_site()
-    for sop in ("1", "2"):
-        created(site, sop)
-    synced(site, 10)
-    updated(site)
-    assert purge_changes(site.spark, site.place("change"), 1, 0) == 2
-    add(site.settings, ["KVP"])
-    assert updated(site, extent="backfill").counts == Counts(touched=2, written=2)
-    assert {(row["headerState"], row["kvp"], row["headerQuality"][-1]) for row in site.rows("instance_tags")} == {
-        ("ok", None, "-")
-    }
-    (done,) = backfill_from_service(site.settings, spark=site.spark)
-    assert done.counts == Counts(touched=2, written=2)
-    assert {(row["headerState"], row["kvp"]) for row in site.rows("instance_tags")} == {("ok", 120.0)}
-    assert list(backfill_from_service(site.settings, spark=site.spark)) == []
 
 
 def test_another_quiet_counts_for_every_study_by_a_backfill(make_site: Any) -> None:

@@ -74,13 +74,17 @@ def test_headers_that_change_lacks_are_filled_from_the_service(
     assert following.stored_quality(site) == following.quality_of(rows.values(), following.tag_columns(site))
 
     add(site.settings, ["KVP"])
-    assert [one.mode for one in filled(site)] == ["full", "service"]
+    done = update(site.settings, extent="backfill", spark=site.spark)
+    assert done is not None
+    assert done.mode == "full"
     rows = {row["sopInstanceUid"]: row for row in site.rows("instance_tags")}
     assert [rows[key[2]]["instanceNumber"] for key in KEYS] == [0, 1, 2, 3, 4, None]
     assert {row["headerQuality"][-1] for row in rows.values() if row["headerQuality"]} == {"-"}, "nothing is known"
     quality = [row for row in site.rows("header_quality") if row["tag"] == "kvp"]
     assert sum(row["noHeader"] for row in quality) == 6
     assert update(site.settings, spark=site.spark) is None
+    assert [counts(one) for one in filled(site)] == [(2, 2, 0), (2, 2, 0), (2, 1, 1)], "the new tag is asked for, too"
+    assert [row["kvp"] is None for row in site.rows("instance_tags")].count(True) == 1
 
 
 def test_the_set_all_is_what_living_headers_have(make_site: Callable[..., Site]) -> None:
