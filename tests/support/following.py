@@ -18,7 +18,7 @@ from dicom_etl.outputs import execution
 from dicom_etl.outputs.execution import Execution
 from support.crashes import Crash, Crashes, Points
 from support.oracle import KEYS, Row, Tables, by_key
-from support.site import Site
+from support.site import Site, at
 
 # The attributes of `instance` as tags: what its own columns and roll-ups hold is the oracle's already.
 TAGS = ("StudyDate", "StudyDescription", "IssuerOfPatientID", "PatientID", "PatientName", "Modality", "SOPClassUID")
@@ -52,6 +52,12 @@ POINTS: Points = {
 
 # What an execution that follows entries comes by; the others are met where it computes everything, or after a death.
 _USUAL = [name for name in POINTS if "changed rows" in name or name.endswith(("header_quality", "row of output"))]
+
+
+def synced(site: Site, hour: float, **how: Any) -> None:
+    """A sync at this hour, by the service's clock, too."""
+    site.clock(hour)
+    site.sync(now=at(hour), **how)
 
 
 class Follower:

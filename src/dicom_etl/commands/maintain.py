@@ -12,7 +12,6 @@ from typing import Any
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from dicom_etl.commands.columns.stored import last_execution_id
 from dicom_etl.commands.maintenance_plan import maintenance_plan
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import AnotherWriter
@@ -24,7 +23,7 @@ from dicom_etl.lake.open import existing_lake, refuse_incomplete, refuse_restore
 from dicom_etl.lake.snapshot import TABLES, Lake, LakeSnapshot, opened
 from dicom_etl.lake.statistics import landed_between, shared_rows
 from dicom_etl.outputs.claim import claimed
-from dicom_etl.outputs.execution import executions, open_executions
+from dicom_etl.outputs.execution import executions, highest_id, open_executions
 from dicom_etl.outputs.follow import oldest_needed
 from dicom_etl.run.late_rows import oldest_compared, reading_runs
 from dicom_etl.run.record import record_verb
@@ -113,7 +112,7 @@ def _outputs_maintained(session: WriteSession) -> Iterator[MaintenanceResult]:
     lake = session.lake
     if not output_tables(lake):
         return
-    last_id = last_execution_id(lake, executions(open_executions(lake)), "columns")
+    last_id = highest_id(executions(open_executions(lake)), "columns")
     tools = session.resources
     try:
         with claimed(lake, "columns", last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse):

@@ -21,17 +21,12 @@ from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.execution import Counts, Execution, executions, open_executions
 from dicom_etl.outputs.state import outputs
 from support import following
+from support.following import synced
 from support.oracle import Tables
 from support.site import Site, at, text_at
 from support.story import NoSpark
 
 TABLES = ("instance_tags", "series_tags", "study_tags")
-
-
-def synced(site: Site, hour: float, **how: Any) -> None:
-    """A sync at this hour, by the service's clock, too."""
-    site.clock(hour)
-    site.sync(now=at(hour), **how)
 
 
 def columns_updated(site: Site, *, spark: Any = None, **how: Any) -> Execution | None:

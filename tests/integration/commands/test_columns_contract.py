@@ -14,17 +14,13 @@ from dicom_etl.commands.repair.repair import repair
 from dicom_etl.lake.delta.table import txn_version
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.execution import Counts, Execution
+from support.following import synced
 from support.site import Site, at, metadata, text_at
 
 pytestmark = pytest.mark.soak  # each execution costs seconds of Spark
 
 HEADER = {"00080070": {"vr": "LO", "Value": ["ACME"]}, "00180060": {"vr": "DS", "Value": [120]}}
 TABLES = ("instance_tags", "series_tags", "study_tags", "header_quality")
-
-
-def synced(site: Site, hour: float, **how: Any) -> None:
-    site.clock(hour)
-    site.sync(now=at(hour), **how)
 
 
 def updated(site: Site, **how: Any) -> Execution:

@@ -17,15 +17,10 @@ from dicom_etl.commands.columns.update import update
 from dicom_etl.outputs.execution import Execution
 from support import following
 from support.crashes import Crash, Crashes
-from support.site import Site, at, metadata
+from support.following import synced
+from support.site import Site, metadata
 
 KEYS = [(f"1.{study}", f"1.{study}.1", f"1.{study}.1.{sop}") for study in (1, 2) for sop in (1, 2, 3)]
-
-
-def synced(site: Site, hour: float) -> None:
-    """A sync at this hour, by the service's clock, too."""
-    site.clock(hour)
-    site.sync(now=at(hour))
 
 
 def filled(site: Site) -> list[Execution]:

@@ -13,14 +13,9 @@ from dicom_etl.commands.columns import quality
 from dicom_etl.commands.columns.update import update
 from support import following
 from support.crashes import Crash, Crashes
-from support.site import Site, at, metadata
+from support.following import synced
+from support.site import Site, metadata
 from support.story import make_creates
-
-
-def synced(site: Site, hour: float) -> None:
-    """A sync at this hour, by the service's clock, too."""
-    site.clock(hour)
-    site.sync(now=at(hour))
 
 
 def columns_updated(site: Site) -> None:

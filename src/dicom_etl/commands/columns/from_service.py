@@ -127,7 +127,7 @@ def _missing(table: DeltaTable) -> Iterator[tuple[Key, int | None]]:
 def _execution(filling: Filling, asked: dict[Key, int | None], served: Served) -> Execution:
     tools, lake = filling.tools, filling.snapshot.lake
     known = ledger.executions(ledger.open_executions(lake))
-    last_id = last_execution_id(lake, known, OUTPUT)
+    last_id = last_execution_id(lake, known, OUTPUT, stored_tags(lake))
     with claimed(lake, OUTPUT, last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse) as execution_id:
         due = _due(filling)
         # It follows no entries: those of a run that has ended meanwhile are still to be taken.

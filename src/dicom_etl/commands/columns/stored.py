@@ -76,12 +76,11 @@ def rolled_up(lake: Lake, stored: StoredTags) -> bool:
     return counted >= 0 and all(marker >= counted for marker in rolled)
 
 
-def last_execution_id(lake: Lake, executions: Iterable[Execution], output: str) -> int:
-    """The highest id that an execution of the output, or a commit to one of its tables, has.
+def last_execution_id(lake: Lake, executions: Iterable[Execution], output: str, stored: StoredTags) -> int:
+    """The highest id that an execution of the output, or a commit to one of its ``stored`` tables, has.
 
     Where `output` was put back to an older state, the tables know ids above it, and would refuse these as overtaken.
     """
-    stored = stored_tags(lake)
     tables = {**stored.tables, **({QUALITY: stored.quality} if stored.quality is not None else {})}
     markers = (txn_version(table, lake.app_id(name)) for name, table in tables.items())
     return max(highest_id(executions, output), *markers, 0)

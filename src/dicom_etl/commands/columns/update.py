@@ -68,10 +68,11 @@ def update(
 
 def update_in(tools: Tools, snapshot: LakeSnapshot, extent: Extent = "due") -> Execution | None:
     """The same in an engine that the caller keeps; nothing is claimed, and no JVM started, where nothing is due."""
-    if due(tools.settings, snapshot, extent) is None:
+    before = due(tools.settings, snapshot, extent)
+    if before is None:
         return None
     known = ledger.executions(ledger.open_executions(snapshot.lake))
-    last_id = last_execution_id(snapshot.lake, known, OUTPUT)
+    last_id = last_execution_id(snapshot.lake, known, OUTPUT, before.stored)
     with claimed(
         snapshot.lake, OUTPUT, last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse
     ) as execution_id:
