@@ -187,6 +187,8 @@ def _expected(key: str, error: Exception) -> str:
         return "expected " + ("one of " if len(choices) > 1 else "") + ", ".join(str(c) for c in choices)
     if get_origin(declared.plain) is list:
         return _expected_list(*get_args(declared.plain))
+    if get_origin(declared.plain) is dict and isinstance(error, msgspec.ValidationError):
+        return 'expected a table of texts, such as { "HOSP" = "urn:oid:1.2.3" }'
     if declared.bounds is not None:
         return f"expected a number {_bounds(declared.bounds)}"
     if declared.plain in _WORDS and isinstance(error, msgspec.ValidationError):

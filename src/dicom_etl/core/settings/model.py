@@ -87,7 +87,7 @@ class Columns(msgspec.Struct, frozen=True):
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    after_sync: list[Literal["columns"]]
+    after_sync: list[Literal["columns", "fhir"]]
     settle: Annotated[Duration, rules.check_above_zero]
 
 
@@ -116,6 +116,26 @@ class Fabric(msgspec.Struct, frozen=True):
     token_env: TokenVariable
 
 
+class Fhir(msgspec.Struct, frozen=True):
+    base_url: Annotated[str, rules.check_optional_address]
+    auth: Literal["none", "azure", "token"]
+    token_env: TokenVariable
+    patients: Literal["find", "find_or_create", "own"]
+    patients_ttl: Annotated[Duration, rules.check_above_zero]
+    issuers: Annotated[dict[str, str], rules.check_issuers]
+    default_system: Annotated[str, rules.check_uri]
+    timezone: Annotated[str, rules.check_zone]
+    instances: Literal["auto", "all", "none"]
+    dose: bool
+    strict_modality: bool
+    bundle_entries: Annotated[int, Meta(ge=1, le=500)]
+    connections: Annotated[int, Meta(ge=1, le=64)]
+    timeout_seconds: Seconds
+    retry_seconds: Seconds
+    id_key_env: Annotated[str, rules.check_optional_variable]
+    root: Folder
+
+
 class Settings(msgspec.Struct, frozen=True):
     """All settings, checked. ``origins`` maps each ``section.key`` to the place its value came from."""
 
@@ -130,6 +150,7 @@ class Settings(msgspec.Struct, frozen=True):
     spark: Spark
     metrics: Metrics
     fabric: Fabric
+    fhir: Fhir
     origins: dict[str, str]
 
     @property
@@ -183,7 +204,7 @@ def shown(value: Any) -> str:
         return format_duration(value)
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list):
+    if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)
     return str(value)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 _LABEL = re.compile(r"[\w-]{1,63}", re.ASCII)
 # Spark asks for 450 MiB of the heap that Java reports, which is less than what it is given.
@@ -24,6 +25,35 @@ def check_key_variable(name: str) -> None:
 def _check_variable(name: str, content: str) -> None:
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", name):
         raise ValueError(f"expected the name of a variable in capitals, not the {content} itself")
+
+
+def check_optional_variable(name: str) -> None:
+    if name:
+        _check_variable(name, "secret")
+
+
+# A scheme and something behind it without blanks, as RFC 3986 has it.
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+", re.ASCII)
+
+
+def check_uri(value: str) -> None:
+    if value and not _URI.fullmatch(value):
+        raise ValueError("expected a URI such as urn:oid:1.2.3 or https://hospital.example.org/patients")
+
+
+def check_issuers(issuers: Mapping[str, str]) -> None:
+    for issuer, uri in issuers.items():
+        if not issuer.strip() or not uri or not _URI.fullmatch(uri):
+            raise ValueError('expected a URI for each issuer: { "HOSP" = "urn:oid:1.2.3" }')
+
+
+def check_zone(name: str) -> None:
+    if not name:
+        return
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError("expected the name of a time zone, such as Europe/Berlin") from error
 
 
 def check_above_zero(ticks: int) -> None:
@@ -72,6 +102,11 @@ def check_service_root(address: str) -> None:
     check_address(address)
     if re.search(r"/v\d[^/]*/?$", urlsplit(address).path):
         raise ValueError("expected the service root, without the version")
+
+
+def check_optional_address(address: str) -> None:
+    if address:
+        check_address(address)
 
 
 def check_address(address: str) -> None:
@@ -144,6 +179,15 @@ def contradictions(good: Mapping[str, Any], origins: Mapping[str, str]) -> list[
         sends_token = key == "fabric.api_url" or good["dicom.auth"] != "none"
         if sends_token and _is_open_to_others(good[key]):
             problems.append(f"{origins[key]}: {key}: expected https://, a token is sent to this address")
+    if _is_open_to_others(good["fhir.base_url"]):
+        problems.append(
+            f"{origins['fhir.base_url']}: fhir.base_url: expected https://, patients are sent to this address"
+        )
+    if "fhir" in good["outputs.after_sync"] and "columns" not in good["outputs.after_sync"]:
+        problems.append(
+            f"{origins['outputs.after_sync']}: outputs.after_sync: fhir is made of the tag tables, which must follow "
+            'the same sync: ["columns", "fhir"]'
+        )
     if good["maintenance.retention_hours"] < 168 and not good["maintenance.allow_short_retention"]:
         origin = origins["maintenance.retention_hours"]
         problems.append(
