@@ -143,7 +143,8 @@ def test_the_jobs_do_without_the_command_line() -> None:
 @pytest.mark.parametrize(
     "package",
     ["core", "core.settings", "remote", "remote.http", "dicomweb", "dicomweb.feed", "lake", "lake.delta", "lake.claims",
-     "landing", "outputs", "outputs.fabric", "outputs.columns", "cli", "commands.upload", "commands.metrics"],
+     "landing", "outputs", "outputs.fabric", "outputs.columns", "outputs.fhir", "cli", "commands.upload",
+     "commands.metrics"],
 )  # fmt: skip
 def test_these_load_without_pyspark(package: str) -> None:
     """They are needed where there is no Spark, and its import alone costs a second."""
