@@ -31,6 +31,15 @@ class Reason(StrEnum):
     CODE_WITHOUT_SYSTEM = "code-without-system"
     CHARACTERS = "characters"
     INSTANCES = "instances"
+    DOSE_HEADER = "dose-header"
+    DOSE_TITLE = "dose-title"
+    DOSE_ITEM = "dose-item"
+    DOSE_EVENT = "dose-event"
+    DOSE_REPORT = "dose-report"
+    DOSE_NUMBER = "dose-number"
+    DOSE_UNIT = "dose-unit"
+    DOSE_VALUE = "dose-value"
+    DOSE_UID = "dose-uid"
 
 
 LeftOut = Counter[str]
@@ -57,5 +66,14 @@ REASON_TEXTS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.CODE_WITHOUT_SYSTEM: "a code whose scheme has no URI: its meaning, or the code, as text",
         Reason.CHARACTERS: "control characters that FHIR does not take: the text without them",
         Reason.INSTANCES: "the study is larger than 1.5 MB (`fhir.instances`): the series without their instances",
+        Reason.DOSE_HEADER: "the header of a dose report is no JSON, or has no content tree: no Observation",
+        Reason.DOSE_TITLE: "a document of a dose report's SOP class is no dose report: no Observation",
+        Reason.DOSE_ITEM: "a content item of a dose report is none, or more than 32 deep: the others",
+        Reason.DOSE_EVENT: "an irradiation or administration has neither a UID nor a value: no Observation",
+        Reason.DOSE_REPORT: "a dose report has neither totals nor events: no Observation",
+        Reason.DOSE_NUMBER: "a value is no number, negative, or a count that is not whole: no component",
+        Reason.DOSE_UNIT: "a number has no unit: no component",
+        Reason.DOSE_VALUE: "a code or text is empty: no component",
+        Reason.DOSE_UID: "an event's UID is no UID: no identifier",
     }
 )
