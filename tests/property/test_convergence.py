@@ -138,7 +138,7 @@ def _live(site: Site, script: Script, random: Random, plan: Plan, follower: Foll
         death = told.crashes.at(point, random, follower.monkeypatch) if point else nullcontext()
         with death:
             reader.read(now)
-        if follower.random.random() < plan.follow and site.has("instance"):
+        if follower.random.random() < plan.follow and _has_run(site):
             follower.follow(site)
         now += int(random.uniform(0.2, 1.8) * plan.pause * HOUR)
     site.service.faults.clear()
@@ -147,6 +147,11 @@ def _live(site: Site, script: Script, random: Random, plan: Plan, follower: Foll
         reader.due(end + hour * HOUR)
     follower.follow(site, deadly=False)
     return told
+
+
+def _has_run(site: Site) -> bool:
+    """Whether a run has succeeded: before, an output has nothing to follow."""
+    return site.has("run") and any(row["status"] == "succeeded" for row in site.ledger())
 
 
 class _Reader:
