@@ -1,4 +1,4 @@
-"""Identity: tokens of Azure for the DICOM service, the storage and Fabric."""
+"""Identity: tokens of Azure for the DICOM service, the storage, Fabric and the FHIR service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import AzureError, ClientAuthenticationError, ServiceResponseError
 
 from dicom_etl.core.errors import AccessDenied, ConfigurationError, DicomEtlError, ServiceUnavailable
-from dicom_etl.core.settings.model import Dicom, Fabric
+from dicom_etl.core.settings.model import Dicom, Fabric, Fhir
 
 # The same for all instances of the service (design/service-protocol.md: Tokens and roles), and for all accounts.
 DICOM_SCOPE = "https://dicom.healthcareapis.azure.com/.default"
@@ -163,6 +163,22 @@ def fabric_tokens(fabric: Fabric, environment: Mapping[str, str] | None = None) 
     if fabric.auth == "token":
         return _from_environment("fabric", fabric.token_env, environment)
     return azure_tokens(FABRIC_SCOPE, "Microsoft Fabric")
+
+
+def fhir_tokens(fhir: Fhir, environment: Mapping[str, str] | None = None) -> TokenSource | None:
+    """The same for the FHIR server. Each of Azure's FHIR services is an audience of its own, named by its address."""
+    if fhir.auth == "none":
+        return None
+    if fhir.auth == "token":
+        return _from_environment("fhir", fhir.token_env, environment)
+    return azure_tokens(f"{_origin(fhir.base_url)}/.default", "the FHIR service")
+
+
+def _origin(address: str) -> str:
+    """Scheme and host as Entra knows them: in lower case, and without the port that https has anyhow."""
+    parts = urlsplit(address)
+    port = f":{parts.port}" if parts.port not in (None, 443) else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}"
 
 
 def _from_environment(section: str, name: str, environment: Mapping[str, str] | None) -> TokenSource:

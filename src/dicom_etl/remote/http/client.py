@@ -150,6 +150,11 @@ class HttpClient:
             kind = KeepsFailing if looks_poisoned() else ServiceUnavailable
             raise kind(_advice(failure, self._endpoint, self.host)) from failure
 
+    def throttled(self, retry_after: float | None) -> None:
+        """Fewer requests from now on, and none for so many seconds: also said by a part of a good answer."""
+        closed = min(retry_after or 0.0, self._endpoint.retry_seconds)
+        self._throttle.throttled(self.monotonic() + closed)
+
     def pause(self, seconds: float, cancelled: Callable[[], bool]) -> None:
         """Sleeps, in slices so that a cancelled caller is not kept."""
         while seconds > 0 and not cancelled():
@@ -168,8 +173,7 @@ class HttpClient:
             self._check(request, response)
         except RetryableError as failure:
             if failure.kind is FailureKind.THROTTLED or failure.retry_after is not None:
-                closed = min(failure.retry_after or 0.0, self._endpoint.retry_seconds)
-                self._throttle.throttled(self.monotonic() + closed)
+                self.throttled(failure.retry_after)
             raise
         self._throttle.answered()
         return read(response)

@@ -16,6 +16,7 @@ Sink = Callable[[httpx.Headers], Callable[[bytes], None]]
 class HttpRequest:
     """One request, without the address of the service.
 
+    ``path`` may have a query of its own, encoded, where ``params`` are empty, as a link to the next page has one.
     ``json`` is sent as the body, encoded, and needs no ``content``; its Content-Type is application/json unless
     ``headers`` name another. ``expected`` are the statuses that the caller understands; the endpoint makes errors of
     the others. ``expect_json`` demands JSON of a 200. ``max_bytes`` bounds the decoded body (body.TooLarge).

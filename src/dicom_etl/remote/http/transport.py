@@ -96,12 +96,12 @@ class Transport:
             self._in_flight += 1
             self._in_time_until = give_up_at
         url = self._base_url + request.path
+        # httpx takes an empty mapping for "without a query", also where the path has one.
+        params = dict(request.params) or None
         try:
             with (
                 callable_address(self.host, self._endpoint.address_key),
-                self._http.stream(
-                    request.method, url, params=dict(request.params), headers=headers, content=content
-                ) as response,
+                self._http.stream(request.method, url, params=params, headers=headers, content=content) as response,
             ):
                 self._note(response)
                 body = self._body(request, response, give_up_at)
