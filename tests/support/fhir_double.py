@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from dicom_emulator.fhir.options import FhirOptions
 from dicom_emulator.fhir.serve import FhirEmulator, serve_fhir
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Fhir
+from dicom_etl.outputs.fhir.bundle import Entry
 
 CANARY = "CANARY^PATIENT"
 TOKEN = "token-of-the-tests"
@@ -64,6 +66,16 @@ def patient(resource_id: str, *identifiers: tuple[str | None, str], **more: Any)
     """A Patient with these identifiers, each a system or None and a value."""
     listed = [{"value": value} | ({"system": system} if system else {}) for system, value in identifiers]
     return {"resourceType": "Patient", "id": resource_id, "identifier": listed, **more}
+
+
+def put(resource: dict[str, Any], if_match: str | None = None) -> Entry:
+    """The entry that puts a resource."""
+    body = json.dumps(resource, separators=(",", ":"), sort_keys=True).encode()
+    return Entry("PUT", resource["resourceType"], resource["id"], body, if_match)
+
+
+def deletion(kind: str, resource_id: str) -> Entry:
+    return Entry("DELETE", kind, resource_id)
 
 
 def put_all(double: FhirEmulator, *resources: dict[str, Any]) -> None:
