@@ -6,14 +6,14 @@ from typing import Any, Final
 
 from dicom_etl.outputs.fhir.codes import identifier_type
 from dicom_etl.outputs.fhir.facts import Json, StudyFacts
-from dicom_etl.outputs.fhir.ids import meta, resource_id
+from dicom_etl.outputs.fhir.ids import meta, study_id
 from dicom_etl.outputs.fhir.reasons import LeftOut, Reason
 from dicom_etl.outputs.fhir.rule import Context, Example, Rule
 from dicom_etl.outputs.fhir.values import id_of_uid, text
 
 
 def _id(study: StudyFacts, context: Context) -> str:
-    return resource_id(context.options.key, "ImagingStudy", context.options.source, study.partition, study.uid)
+    return study_id(study.partition, study.uid, context.options)
 
 
 def _meta(_: Any, context: Context) -> Json:

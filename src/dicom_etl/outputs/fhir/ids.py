@@ -21,6 +21,11 @@ def resource_id(key: bytes, kind: str, *parts: str) -> str:
     return hmac.new(key, message, hashlib.sha256).hexdigest()
 
 
+def study_id(partition: str, uid: str, options: MappingOptions) -> str:
+    """The id of a study's ImagingStudy."""
+    return resource_id(options.key, "ImagingStudy", options.source, partition, uid)
+
+
 def meta(options: MappingOptions) -> Json:
     """``Resource.meta``: the DICOM service as source, and a tag by which all that is ours is found."""
     return {"source": options.source, "tag": [{"system": LAKE, "code": options.lake}]}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dicom_etl.outputs.fhir.facts import Json, MappingOptions, Resource, StudyFacts
 from dicom_etl.outputs.fhir.mapping import PATIENT
 from dicom_etl.outputs.fhir.names import shown_name
-from dicom_etl.outputs.fhir.patient_rules import identifier
+from dicom_etl.outputs.fhir.patient_rules import identifier, patient_id
 from dicom_etl.outputs.fhir.reasons import LeftOut
 from dicom_etl.outputs.fhir.rule import Context, filled, fillers
 
-__all__ = ["identifier", "logical_subject", "patient"]
+__all__ = ["identifier", "logical_subject", "patient", "patient_id"]
 
 _MADE_BY = fillers(PATIENT)
 
@@ -28,10 +28,9 @@ def logical_subject(study: StudyFacts, options: MappingOptions) -> Json:
 def patient(study: StudyFacts, options: MappingOptions) -> Resource:
     """FHIR R4 Patient, a stub of our own: identifier, name, gender, birth date.
 
-    Its id is that of system and number, not of the partition: a number of one issuer is the same person in every
-    partition. Numbers without a system are taken as those of one issuer: where partitions have the same numbers for
-    different people, ``fhir.issuers`` must tell them apart. Of several studies of a patient the newest is to be given.
-    Raises ValueError for a study without PatientID, for which ``identifier`` is None.
+    Its id is that of system and number: a number of one issuer is the same person in every partition. A number without
+    a system is one person's in its partition and with its issuer's text. Of several studies of a patient the newest is
+    to be given. Raises ValueError for a study without PatientID, for which ``identifier`` is None.
     """
     context = Context(options, LeftOut())
     made = filled(_MADE_BY, study, context)

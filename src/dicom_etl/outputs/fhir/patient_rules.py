@@ -26,11 +26,22 @@ def identifier(study: StudyFacts, options: MappingOptions) -> Json | None:
     return {"type": identifier_type("MR"), **({"system": system} if system else {}), "value": value}
 
 
-def _id(study: StudyFacts, context: Context) -> str | None:
-    found, options = identifier(study, context.options), context.options
+def patient_id(study: StudyFacts, options: MappingOptions) -> str | None:
+    """The id of our own Patient; None without PatientID.
+
+    With a system the same person in every partition; a number without one is told apart by partition and issuer.
+    """
+    found = identifier(study, options)
     if found is None:
         return None
-    return resource_id(options.key, "Patient", options.source, found.get("system", ""), found["value"])
+    if system := found.get("system"):
+        return resource_id(options.key, "Patient", options.source, system, found["value"])
+    whose = (study.partition, study.values.get("IssuerOfPatientID") or "")
+    return resource_id(options.key, "Patient", options.source, *whose, "", found["value"])
+
+
+def _id(study: StudyFacts, context: Context) -> str | None:
+    return patient_id(study, context.options)
 
 
 def _meta(_: StudyFacts, context: Context) -> Json:
@@ -62,8 +73,8 @@ def _birth_date(study: StudyFacts, _: Context) -> str | None:
 RULES: Final = (
     Rule(
         resource="Patient", path="id", cardinality="1..1", tags=("PatientID", "IssuerOfPatientID"),
-        writes="HMAC-SHA-256 of the service, the identifier's system and its value, in hexadecimal; whatever the "
-        "partition",
+        writes="HMAC-SHA-256 of the service, the identifier's system and its value, in hexadecimal; without a system "
+        "of the partition and the issuer, too",
         source="R4 Resource.id",
         example=Example(
             {"PatientID": "P7", "IssuerOfPatientID": "HOSP"},

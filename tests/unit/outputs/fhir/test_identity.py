@@ -113,6 +113,13 @@ def test_a_patient_is_known_by_system_and_number() -> None:
     assert patient(study, replace(OPTIONS, source="https://b")).id != found.id
 
 
+def test_a_number_without_a_system_is_another_person_in_another_partition_or_of_another_issuer() -> None:
+    study = one_instance({"PatientID": "P7"})
+    others = [replace(study, partition="b"), one_instance({"PatientID": "P7", "IssuerOfPatientID": "OTHER"})]
+    assert len({patient(one, OPTIONS).id for one in (study, *others)}) == 3
+    assert patient(replace(study, uid="9.9"), OPTIONS).id == patient(study, OPTIONS).id
+
+
 def test_an_issuer_without_a_uri_is_as_none() -> None:
     assert identifier(one_instance({**JO, "IssuerOfPatientID": "OTHER"}), OPTIONS) == {"type": MR, "value": "P7"}
     site = replace(OPTIONS, default_system="urn:site")

@@ -189,7 +189,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "Patient.id": [
         case({}, None),
-        case({"PatientID": "P7"}, "4f0b9a893aaeef496a91fee2e06dce668dc638fc81bda3d8b6a8ea25196f53ce"),
+        case({"PatientID": "P7"}, "4b203776cbf363117a7180a784339a1a480b7db1e423934f832d721fb27d006c"),
     ],
     "Patient.meta": [case({}, META)],
     "Patient.identifier": [
