@@ -11,6 +11,7 @@ from dicom_etl.lake.column_facts import column_facts
 from dicom_etl.lake.ledger import SCHEMA as RUN_SCHEMA
 from dicom_etl.lake.rejected import rejected_schema
 from dicom_etl.outputs.execution import SCHEMA as OUTPUT_SCHEMA
+from dicom_etl.outputs.fhir.sent import SCHEMA as SENT_SCHEMA
 from dicom_etl.tables.schema import TABLES, Table
 from dicom_etl.tables.tag_quality import HEADER_QUALITY
 from dicom_etl.tables.tag_schema import TagTables
@@ -58,7 +59,7 @@ _HEADINGS = (
     "| column | keyword | tag | VR | type | null | what it holds | example |\n|---|---|---|---|---|---|---|---|\n"
 )
 _SPARK_TYPES = {"bigint": "long"}
-_ARROW_TYPES = {"int64": "long", "double": "double", "string": "string", "date32[day]": "date"}
+_ARROW_TYPES = {"int64": "long", "int32": "integer", "double": "double", "string": "string", "date32[day]": "date"}
 
 
 def tables_document() -> str:
@@ -70,7 +71,8 @@ def tables_document() -> str:
     tags = TagTables(())
     pairs = zip((tags.instance, tags.series, tags.study), TABLES, strict=True)
     sections += [_TAG_TABLES, *(_beside(table, shared) for table, shared in pairs), _shared(HEADER_QUALITY)]
-    sections.append(_section("output", None, [_row(f.name, _arrow_type(f.type), "output") for f in OUTPUT_SCHEMA]))
+    for name, schema in (("output", OUTPUT_SCHEMA), ("fhir_sent", SENT_SCHEMA)):
+        sections.append(_section(name, None, [_row(f.name, _arrow_type(f.type), name) for f in schema]))
     return "\n".join(sections)
 
 

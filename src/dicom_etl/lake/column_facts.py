@@ -193,7 +193,7 @@ _FACTS |= {
     "header_quality.wrongVr": (_NEVER, "whose header gives another VR, and no value of the column's type"),
     "header_quality.unparsable": (_NEVER, "whose value is none of the column's type"),
     "header_quality.binary": (_NEVER, "whose value is not in the header"),
-    "output": (_NEVER, "name of the output: columns"),
+    "output": (_NEVER, "name of the output: columns or fhir"),
     "executionId": (_NEVER, "the execution; ids of an output grow"),
     "mode": (
         _NEVER,
@@ -214,6 +214,26 @@ _FACTS |= {
     "versions": (_NEVER, "Delta versions of the output's tables behind the execution, by name, as JSON"),
     "designDigest": ("the output has no design", "digits that change with the tags that the output is made of"),
     "output.errorClass": ("the execution succeeded", "class of the error that ended it"),
+    "details": ("the output has no more to count", "further counts of the execution, by word, as JSON"),
+    "number": (_NEVER, "grows with each row that is written later; of a resource the row with the highest counts"),
+    "fhir_sent.executionId": (_NEVER, "the execution of the output fhir"),
+    "server": (_NEVER, "address of the FHIR server, without scheme; rows of another server do not count"),
+    "kind": (_NEVER, "ImagingStudy, Endpoint, Patient or Observation; PatientSearch: what the server answered"),
+    "key": (_NEVER, "the id that is computed of what the resource is made of"),
+    "resourceId": ("a search found no Patient, or several", "id of the resource in the server; differs if adopted"),
+    "parent": (
+        "the resource has none",
+        "of an ImagingStudy the key of its patient, of an Observation the key of its ImagingStudy",
+    ),
+    "digest": ("the resource was deleted, or taken over", "digits that change with what is to be sent"),
+    "fhir_sent.state": (
+        _NEVER,
+        "sent, deleted, refused, failed (the server erred to the end of the retries) or adopted; of a search one, none "
+        "or several",
+    ),
+    "httpStatus": ("nothing was asked", "status of the server's answer for this resource"),
+    "issueCode": ("the server gave none", "code of the first issue of the server's OperationOutcome"),
+    "at": (_NEVER, "when the answer came"),
 }
 
 _LATEST = "that of the latest instance that has one: by `lastModifiedTimestamp`, then `sequence`"
@@ -310,6 +330,18 @@ _EXAMPLES: dict[str, str] = {
     "failed": "0",
     "versions": '{"instance_tags": 7, "series_tags": 7, "study_tags": 7}',
     "designDigest": "0c9be1b5d2a7f3e4",
+    "details": '{"requests": 3}',
+    "number": "5000001",
+    "server": "ws-fhir.fhir.azurehealthcareapis.com",
+    "kind": "ImagingStudy",
+    "key": "0f3a…",
+    "resourceId": "0f3a…",
+    "parent": "77b1…",
+    "digest": "9ac0…",
+    "fhir_sent.state": "sent",
+    "httpStatus": "200",
+    "issueCode": "invalid",
+    "at": "2026-03-01T09:16:02Z",
 }
 
 

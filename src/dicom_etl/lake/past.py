@@ -20,7 +20,7 @@ from dicom_etl.core.timerange import format_instant, from_datetime, parse_instan
 from dicom_etl.lake.delta.errors import FAILURES, storage_error
 from dicom_etl.lake.delta.table import txn_version
 from dicom_etl.lake.ledger import Run
-from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.lake.snapshot import Lake, LakeSnapshot
 
 Clock = Callable[[], datetime]
 SHARED = ("instance", "series", "study")
@@ -88,6 +88,24 @@ def last_run(runs: Iterable[Run]) -> Run:
 def versions(run: Run) -> dict[str, int]:
     """The versions of the shared tables that the run recorded, by table."""
     return {name: int(getattr(run, f"{name}_version")) for name in SHARED}
+
+
+def table_at(snapshot: LakeSnapshot, run: Run, name: str) -> DeltaTable:
+    """One of the shared tables as ``run`` left it.
+
+    Raises DataError when its log does not reach back so far, StorageError or AccessDenied when it cannot be read.
+    """
+    return version_of(snapshot.lake, name, versions(run)[name], run)
+
+
+def version_of(lake: Lake, name: str, version: int, run: Run) -> DeltaTable:
+    """A table of the lake at a version, which is that of ``run``. Raises as ``table_at`` does."""
+    path = lake.path(name)
+    try:
+        return DeltaTable(path, version=version, storage_options=lake.storage.delta(path))
+    except FAILURES as error:
+        named = storage_error(error, name)
+        raise (gone(run) if isinstance(named, DataError) else named) from error
 
 
 def gone(run: Run) -> DataError:

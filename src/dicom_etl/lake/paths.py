@@ -18,7 +18,7 @@ from dicom_etl.remote.uri import is_remote, parse_abfs_uri
 
 @dataclass(frozen=True, slots=True)
 class LakePaths:
-    """The absolute places of a lake: the shared tables, the private ones, both ledgers, claims, and the tag tables."""
+    """The absolute places of a lake: the shared tables, the private ones, both ledgers, claims, and the outputs'."""
 
     root: str
     private_root: str
@@ -34,6 +34,7 @@ class LakePaths:
     series_tags: str
     study_tags: str
     header_quality: str
+    fhir_sent: str
     storage: Storage
 
     def of(self, table: str) -> str:
@@ -56,6 +57,7 @@ def lake_paths(settings: Settings, storage: Storage | None = None) -> LakePaths:
     root = _place("lake.root", lake.root)
     private = _place("lake.private_root", lake.private_root) if lake.private_root else root
     tags = _place("columns.root", settings.columns.root) if settings.columns.root else root
+    fhir = _place("fhir.root", settings.fhir.root) if settings.fhir.root else private
     paths = LakePaths(
         root=root,
         private_root=private,
@@ -71,6 +73,7 @@ def lake_paths(settings: Settings, storage: Storage | None = None) -> LakePaths:
         series_tags=f"{tags}/series_tags",
         study_tags=f"{tags}/study_tags",
         header_quality=f"{tags}/header_quality",
+        fhir_sent=f"{fhir}/fhir_sent",
         storage=storage or storage_of(settings),
     )
     _refuse_nested(paths)
@@ -91,6 +94,7 @@ _MOVED_BY = {
     "series_tags": "columns.root",
     "study_tags": "columns.root",
     "header_quality": "columns.root",
+    "fhir_sent": "fhir.root",
 }
 
 

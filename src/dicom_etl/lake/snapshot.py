@@ -17,7 +17,7 @@ from dicom_etl.remote.storage import Storage
 
 # In the order in which they are opened: the ledger first, so that no other table is older than what it covers.
 TABLES = ("run", "change", "rejected", "instance", "series", "study")
-_PRIVATE = ("change", "rejected")
+_PRIVATE = ("change", "rejected", "fhir_sent")
 
 
 def opened(paths: LakePaths, name: str) -> DeltaTable | None:

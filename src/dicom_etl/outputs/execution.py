@@ -16,7 +16,14 @@ from dicom_etl import __version__
 from dicom_etl.core.errors import AnotherWriter, Superseded
 from dicom_etl.lake.column_facts import commented
 from dicom_etl.lake.delta.commit import append_rows
-from dicom_etl.lake.delta.table import STATISTICS_PROPERTY, create_table, properties, read_rows, txn_version
+from dicom_etl.lake.delta.table import (
+    STATISTICS_PROPERTY,
+    add_text_column,
+    create_table,
+    properties,
+    read_rows,
+    txn_version,
+)
 from dicom_etl.lake.lake_id import check_owner
 from dicom_etl.lake.snapshot import Lake, opened
 
@@ -47,8 +54,11 @@ SCHEMA = pa.schema(
         ("writerVersion", _TEXT),
         ("host", _TEXT),
         ("errorClass", _TEXT),
+        ("details", _TEXT),
     ]
 )
+# Came later than the others: a table that lacks it gets it with the next row.
+_LATER = "details"
 # Outputs write their rows at the same time; each try opens the table again.
 _TRIES = 20
 
@@ -77,7 +87,7 @@ class Execution:
     """One row of `output`: what one execution of an output did, from the run it had reached to the run it reached.
 
     ``versions`` are the Delta versions that its tables then had, by name. ``design_digest`` tells of what the output
-    was made. Of a failed execution ``to_run`` is where it was to come.
+    was made. Of a failed execution ``to_run`` is where it was to come. ``details`` are counts of its own, by word.
     """
 
     output: str
@@ -94,6 +104,7 @@ class Execution:
     error_class: str | None = None
     writer_version: str | None = __version__
     host: str | None = field(default_factory=socket.gethostname)
+    details: Mapping[str, int] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
         """The row by column name, times as aware datetimes."""
@@ -112,6 +123,7 @@ class Execution:
             "writerVersion": self.writer_version,
             "host": self.host,
             "errorClass": self.error_class,
+            "details": json.dumps(dict(self.details), sort_keys=True) if self.details else None,
         }
 
     @classmethod
@@ -132,6 +144,7 @@ class Execution:
             writer_version=row["writerVersion"],
             host=row["host"],
             error_class=row["errorClass"],
+            details=json.loads(row.get(_LATER) or "{}"),
         )
 
 
@@ -147,6 +160,7 @@ def made_executions(lake: Lake) -> DeltaTable:
     """The table `output`, made if there was none. Raises as ``create_table`` does."""
     table = open_executions(lake)
     if table is not None:
+        add_text_column(table, _LATER)
         return table
     told = lake.identity.properties | {STATISTICS_PROPERTY: "executionId"}
     storage = lake.storage.delta(lake.path(NAME))
@@ -162,7 +176,8 @@ def executions(table: DeltaTable | None) -> list[Execution]:
     """All executions, by output and id; none where there is no table. Raises as ``read_rows`` does."""
     if table is None:
         return []
-    rows = read_rows(table, SCHEMA.names).to_pylist()
+    there = {found.name for found in table.schema().fields}
+    rows = read_rows(table, [name for name in SCHEMA.names if name in there]).to_pylist()
     return sorted((Execution.from_row(row) for row in rows), key=lambda one: (one.output, one.execution_id))
 
 

@@ -204,7 +204,8 @@ def storage_of(
     of the three libraries would take for another.
     """
     wanted = settings.storage
-    roots = (settings.lake.root, settings.lake.private_root, settings.files.root)
+    outputs = (settings.columns.root, settings.fhir.root)
+    roots = (settings.lake.root, settings.lake.private_root, settings.files.root, *outputs)
     if not any(is_remote(root) for root in roots):
         return Storage()
     problems = _problems(settings)
@@ -230,7 +231,13 @@ _SAME_FOR_ALL = re.compile(r"abfss?://[\w./=+,@$-]*", re.ASCII)
 def _problems(settings: Settings) -> list[str]:
     """One line for each setting of the storage that cannot be used, without its value."""
     problems = []
-    for key, root in (("lake.root", settings.lake.root), ("lake.private_root", settings.lake.private_root)):
+    tables = {
+        "lake.root": settings.lake.root,
+        "lake.private_root": settings.lake.private_root,
+        "columns.root": settings.columns.root,
+        "fhir.root": settings.fhir.root,
+    }
+    for key, root in tables.items():
         if is_remote(root) and not _SAME_FOR_ALL.fullmatch(root.strip()):
             problems.append(f"{settings.origins[key]}: {key}: expected letters, digits, _ - . = + , only in the path")
     wrong = _wrong_endpoint(settings.storage.endpoint, settings.storage.auth)
