@@ -19,6 +19,7 @@ from dicom_etl.cli.columns import columns
 from dicom_etl.cli.doctor import doctor
 from dicom_etl.cli.export import export
 from dicom_etl.cli.fabric import fabric
+from dicom_etl.cli.fhir import fhir
 from dicom_etl.cli.jsonlines import print_json
 from dicom_etl.cli.maintain import maintain
 from dicom_etl.cli.options import common, configure_logs, json_option, settings_options
@@ -80,6 +81,7 @@ for _verb in (
     columns,
     outputs,
     fabric,
+    fhir,
     search,
     retrieve,
 ):
@@ -190,7 +192,8 @@ def emulator(_settings: Settings, port: int, host: str, lake: Path | None, more:
 @cli.command(epilog="Example: dicom-etl demo")
 @settings_options
 @click.option("--yes", is_flag=True, help="Replace the ./demo-lake of an earlier demo without a question.")
-def demo(log_format: LogFormat, verbose: bool, yes: bool, **_others: Any) -> int:
+@click.option("--fhir", metavar="ADDRESS", help="Fill this FHIR R4 server; without it a local one is filled and shown.")
+def demo(log_format: LogFormat, verbose: bool, yes: bool, fhir: str | None, **_others: Any) -> int:
     """Run the demo on real DICOM files, against a local DICOM service, in ./demo-lake; its settings are its own.
 
     On a terminal it asks before it replaces the folder of an earlier demo; elsewhere it replaces it.
@@ -201,7 +204,7 @@ def demo(log_format: LogFormat, verbose: bool, yes: bool, **_others: Any) -> int
     if is_there() and not yes and sys.stdin.isatty() and not click.confirm("Replace the demo-lake that is here?"):
         click.echo("demo-lake is left as it is")
         return 0
-    return main()
+    return main(fhir)
 
 
 def _origin(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -108,25 +108,32 @@ def _maintained_as_planned(name: str, table: DeltaTable, session: WriteSession) 
 
 
 def _outputs_maintained(session: WriteSession) -> Iterator[MaintenanceResult]:
-    """What was done to the tag tables and to `output`; nothing while an execution is under way, which the log tells."""
-    lake = session.lake
-    if not output_tables(lake):
-        return
-    last_id = highest_id(executions(open_executions(lake)), "columns")
-    tools = session.resources
-    try:
-        with claimed(lake, "columns", last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse):
-            for name, table in output_tables(lake).items():
-                session.progress.step(f"maintain {name}")
-                yield _maintained_as_planned(name, table, session)
-    except AnotherWriter as busy:
-        log.info("tag tables not maintained", extra={"error": type(busy).__name__})
+    """What was done to the tables of each output; nothing while it is executed, which the log tells."""
+    lake, tools = session.lake, session.resources
+    for output, names in _OF_OUTPUTS.items():
+        if not output_tables(lake, names):
+            continue
+        last_id = highest_id(executions(open_executions(lake)), output)
+        try:
+            with claimed(lake, output, last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse):
+                for name, table in output_tables(lake, names).items():
+                    session.progress.step(f"maintain {name}")
+                    yield _maintained_as_planned(name, table, session)
+        except AnotherWriter as busy:
+            log.info("output not maintained", extra={"output": output, "error": type(busy).__name__})
 
 
-def output_tables(lake: Lake) -> dict[str, DeltaTable]:
-    """The tag tables and `output`, those that are there, by name."""
-    names = ("instance_tags", "series_tags", "study_tags", "header_quality", "output")
-    found = {name: opened(lake.paths, name) for name in names}
+# The tables by the output whose claim keeps others from writing them.
+_OF_OUTPUTS = {
+    "columns": ("instance_tags", "series_tags", "study_tags", "header_quality", "output"),
+    "fhir": ("fhir_sent",),
+}
+
+
+def output_tables(lake: Lake, names: Iterable[str] | None = None) -> dict[str, DeltaTable]:
+    """The tables of the outputs, or those ``names``, as far as they are there."""
+    wanted = [name for its in _OF_OUTPUTS.values() for name in its] if names is None else names
+    found = {name: opened(lake.paths, name) for name in wanted}
     return {name: table for name, table in found.items() if table is not None}
 
 

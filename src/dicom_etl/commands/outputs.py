@@ -10,6 +10,7 @@ from datetime import datetime
 from pyspark.sql import SparkSession
 
 from dicom_etl.commands.columns.update import Tools, update_in
+from dicom_etl.commands.fhir import update as fhir
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.core.progress import NullProgress, Progress
@@ -22,8 +23,13 @@ from dicom_etl.tables.engine.session import Engine
 
 log = logging.getLogger(__name__)
 
-# Each brings one output up to the last run, in an engine that is kept.
-FOLLOWERS: dict[str, Callable[[Tools, LakeSnapshot], Execution | None]] = {"columns": update_in}
+
+def _fhir(tools: Tools, snapshot: LakeSnapshot) -> Execution | None:
+    return fhir.update_in(fhir.Tools(tools.settings, tools.progress, tools.clock, tools.sleep), snapshot)
+
+
+# Each brings one output up to the last run, in an engine that is kept; in this order, as one is made of another.
+FOLLOWERS: dict[str, Callable[[Tools, LakeSnapshot], Execution | None]] = {"columns": update_in, "fhir": _fhir}
 
 
 def brought_up(
@@ -35,10 +41,15 @@ def brought_up(
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[Execution]:
     """The executions that brought the outputs up to the last run: those of ``outputs.after_sync``, or all."""
-    names: Sequence[str] = settings.outputs.after_sync or tuple(FOLLOWERS)
+    names: Sequence[str] = settings.outputs.after_sync or configured(settings)
     snapshot = existing_lake(settings)
     with Engine(settings.spark, spark, snapshot.lake.paths) as engine:
         return follow(Tools(settings, engine, progress or NullProgress(), clock, sleep), snapshot, names)
+
+
+def configured(settings: Settings) -> list[str]:
+    """The outputs that have what they need."""
+    return [name for name in FOLLOWERS if name != "fhir" or settings.fhir.base_url]
 
 
 def follow(tools: Tools, snapshot: LakeSnapshot, names: Sequence[str]) -> list[Execution]:
@@ -49,7 +60,7 @@ def follow(tools: Tools, snapshot: LakeSnapshot, names: Sequence[str]) -> list[E
     """
     done: list[Execution] = []
     first: DicomEtlError | None = None
-    for name in names:
+    for name in (one for one in FOLLOWERS if one in names):
         try:
             with failure_recorded(snapshot, name, clock=tools.clock, sleep=tools.sleep):
                 execution = FOLLOWERS[name](tools, snapshot)

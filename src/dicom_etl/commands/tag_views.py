@@ -27,7 +27,7 @@ _OUTPUT = "columns"
 
 @dataclass(frozen=True, slots=True)
 class TagViews:
-    """The tag tables and `output` by name, as far as this user may read them.
+    """The tag tables, `output` and `fhir_sent` by name, as far as this user may read them.
 
     ``runs_behind``: how many runs they lack where one of these may have changed rows, else 0. ``absent``: why there are
     no tag tables, where that is known.
@@ -59,7 +59,9 @@ def tag_views(spark: SparkSession, snapshot: LakeSnapshot, run: Run | None) -> T
     if run is not None:
         return _of_run(spark, lake, runs, run, done, output.where(F.col("toRun") <= run.run_id))
     last = last_succeeded(done, _OUTPUT)
-    found = _readable(spark, lake, dict.fromkeys(last.versions) if last is not None else {})
+    wanted = list(last.versions) if last is not None else []
+    wanted += ["fhir_sent"] if last_succeeded(done, "fhir") is not None else []
+    found = _readable(spark, lake, dict.fromkeys(wanted))
     return TagViews({"output": output, **found}, _runs_behind(runs, done, last))
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pydicom
 
-from dicom_etl.commands.demo.plan import PYDICOM_FILES, Instance, Plan, plan
-from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.commands.demo.fhir import PATIENTS, correct_number, fhir_server, print_study, show_gone
+from dicom_etl.commands.demo.plan import PYDICOM_FILES, DemoFailed, Instance, Plan, plan
 from dicom_etl.lake.delta.table import open_table, read_rows
 from dicom_etl.tables.engine.jars import installed_jars
 
@@ -32,11 +32,8 @@ SHOWN_NAMES = 3  # of the files that the service refused, for each reason
 _COMMAND = [sys.executable, "-m", "dicom_etl"]
 
 
-class DemoFailed(DicomEtlError):
-    """The demo did not show what it must show (70)."""
-
-
-def main() -> int:
+def main(fhir_address: str | None = None) -> int:
+    """The exit code of the demo; the FHIR server at ``fhir_address`` is filled, or else a local one of our own."""
     if not installed_jars() and (code := subprocess.run([*_COMMAND, "setup"], check=False).returncode):
         return code  # it has said why
     for name in [name for name in os.environ if name.startswith("DICOM_ETL")]:
@@ -69,8 +66,28 @@ def main() -> int:
         _run("columns", "backfill")
         _run("query", "SELECT manufacturer, kvp, sliceThickness, count(*) AS instances FROM instance_tags "
              "WHERE kvp IS NOT NULL GROUP BY ALL ORDER BY instances DESC LIMIT 6")  # fmt: skip
+        say("8. ImagingStudy in a FHIR server, kept equal to the tables")
+        with fhir_server(fhir_address) as server:
+            _show_fhir(address, server)
     _say_what_next()
     return 0
+
+
+def _show_fhir(service: str, server: str) -> None:
+    """Fill a FHIR server, let a patient's number be corrected and a study be deleted, and show that it follows."""
+    with CONFIG.open("a") as config:
+        config.write(f'[fhir]\nbase_url = "{server}"\npatients = "find_or_create"\ndefault_system = "{PATIENTS}"\n')
+    _run("fhir")
+    studies = sorted(Counter(one.study for one in _instances(service)).items(), key=lambda one: (-one[1], one[0]))
+    corrected, deleted = studies[0][0], studies[1][0]
+    print_study(server, corrected)
+    print("In the service that patient's number is corrected by a bulk update, and another study is deleted.")
+    correct_number(service, corrected)
+    _delete(f"{service}/v2/studies/{deleted}", "a whole study was deleted")
+    _run("sync", "--until", _now(service), "--set", 'outputs.after_sync=["columns", "fhir"]')
+    print_study(server, corrected)
+    show_gone(server, deleted)
+    _run("fhir", "verify")
 
 
 def is_there() -> bool:
@@ -140,7 +157,7 @@ def _now(address: str) -> str:
 
 def _typed(*words: str) -> list[str]:
     """A command as it would be typed, printed; the words to run it."""
-    verb = 2 if words[0] == "columns" else 1  # a group of commands
+    verb = 2 if words[0] in ("columns", "fhir") and len(words) > 1 else 1  # a group of commands
     words = (*words[:verb], "--config", str(CONFIG), *words[verb:])
     print("\n$ dicom-etl " + " ".join(f'"{word}"' if " " in word else word for word in words), flush=True)
     return [*_COMMAND, *words]

@@ -10,7 +10,13 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
+from dicom_etl.core.errors import DicomEtlError
+
 PYDICOM_FILES = Path(pydicom.__file__).parent / "data"
+
+
+class DemoFailed(DicomEtlError):
+    """The demo did not show what it must show (70)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from dicom_etl.commands.doctor.check import CheckResult, problem
+from dicom_etl.commands.doctor.fhir import fhir_findings
 from dicom_etl.commands.doctor.machine import machine_findings, memory_finding, metrics_findings
 from dicom_etl.commands.doctor.service import Resolve, service_findings
 from dicom_etl.commands.doctor.storage import storage_findings
@@ -56,6 +57,7 @@ def doctor(
             yield CheckResult("lake.root", "warning", "not checked: see settings")
         else:
             yield from storage_findings(settings, paths, filesystem_of or paths.storage.filesystem, uuid.uuid4().hex)
+        yield from fhir_findings(settings.fhir, transport)
         yield from metrics_findings(settings.metrics)
         yield memory_finding(settings.spark)
     yield from machine_findings(jars)
