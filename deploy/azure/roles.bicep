@@ -1,5 +1,5 @@
-// The least rights: the writer reads the DICOM service and writes its own two containers; researchers read the shared
-// one. az deployment group create --resource-group G --template-file roles.bicep --parameters ...
+// The least rights: the writer reads the DICOM service and writes its own two containers, and a FHIR service where one is
+// named; researchers read the shared container. az deployment group create --resource-group G --template-file roles.bicep --parameters ...
 // The DICOM service and the storage account must lie in that resource group.
 
 @description('Workspace of Azure Health Data Services')
@@ -16,6 +16,9 @@ param sharedContainerName string = 'dicom'
 
 @description('Container of whole headers: lake.private_root. Nobody but the writer reads it.')
 param privateContainerName string = 'dicom-private'
+
+@description('Name of the FHIR service in that workspace, for dicom-etl fhir; empty: none')
+param fhirServiceName string = ''
 
 @description('Object id of the identity that runs dicom-etl')
 param writerPrincipalId string
@@ -36,6 +39,11 @@ var storageBlobDataReader = subscriptionResourceId(
   '2a2b9908-6ea1-4ae2-8e65-a410df84e7d1'
 )
 
+var fhirDataContributor = subscriptionResourceId(
+  'Microsoft.Authorization/roleDefinitions',
+  '5a1fc7df-4bf1-4951-a576-89034ee01acd'
+)
+
 resource workspace 'Microsoft.HealthcareApis/workspaces@2023-11-01' existing = {
   name: workspaceName
 }
@@ -43,6 +51,11 @@ resource workspace 'Microsoft.HealthcareApis/workspaces@2023-11-01' existing = {
 resource dicom 'Microsoft.HealthcareApis/workspaces/dicomservices@2023-11-01' existing = {
   parent: workspace
   name: dicomServiceName
+}
+
+resource fhir 'Microsoft.HealthcareApis/workspaces/fhirservices@2023-11-01' existing = if (!empty(fhirServiceName)) {
+  parent: workspace
+  name: empty(fhirServiceName) ? 'none' : fhirServiceName
 }
 
 resource account 'Microsoft.Storage/storageAccounts@2023-05-01' existing = {
@@ -89,6 +102,16 @@ resource writerWritesPrivate 'Microsoft.Authorization/roleAssignments@2022-04-01
   name: guid(privateContainer.id, writerPrincipalId, storageBlobDataContributor)
   properties: {
     roleDefinitionId: storageBlobDataContributor
+    principalId: writerPrincipalId
+    principalType: 'ServicePrincipal'
+  }
+}
+
+resource writerWritesFhir 'Microsoft.Authorization/roleAssignments@2022-04-01' = if (!empty(fhirServiceName)) {
+  scope: fhir
+  name: guid(fhir.id, writerPrincipalId, fhirDataContributor)
+  properties: {
+    roleDefinitionId: fhirDataContributor
     principalId: writerPrincipalId
     principalType: 'ServicePrincipal'
   }

@@ -935,12 +935,14 @@ def test_systemd_complains_of_a_unit_that_is_wrong(right: str, wrong: str, compl
 
 ROLES = {
     "dicomDataReader": "e89c7a3c-2f64-4fa1-a847-3e4c9ba4283a",
+    "fhirDataContributor": "5a1fc7df-4bf1-4951-a576-89034ee01acd",
     "storageBlobDataContributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
     "storageBlobDataReader": "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1",
 }
 # (scope, principal, role): the least that is needed, and nothing beside it.
 ASSIGNED = {
     ("dicom", "writerPrincipalId", "dicomDataReader"),
+    ("fhir", "writerPrincipalId", "fhirDataContributor"),
     ("sharedContainer", "writerPrincipalId", "storageBlobDataContributor"),
     ("privateContainer", "writerPrincipalId", "storageBlobDataContributor"),
     ("sharedContainer", "researchersGroupId", "storageBlobDataReader"),
@@ -965,7 +967,7 @@ def test_the_roles_are_the_least_and_on_the_least_scopes() -> None:
     text = text_of("azure/roles.bicep")
     assert dict(re.findall(r"var (\w+) = subscriptionResourceId\(\s+'[\w./]+',\s+'([0-9a-f-]+)'", text)) == ROLES
     found = assignments(text)
-    assert len(found) == 4
+    assert len(found) == 5
     assert set(found) == ASSIGNED
 
 
