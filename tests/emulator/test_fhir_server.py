@@ -72,7 +72,7 @@ def batch(double: FhirEmulator, *entries: dict[str, Any], **headers: str) -> htt
 
 
 def entry(method: str, url: str, resource: dict[str, Any] | None = None, **request: str) -> dict[str, Any]:
-    body = {} if resource is None else {"resource": resource}
+    body = {} if resource is None else {"fullUrl": f"https://host/{url}", "resource": resource}
     return {**body, "request": {"method": method, "url": url, **request}}
 
 
@@ -310,6 +310,16 @@ def test_bundles_that_cannot_be_answered_are_refused() -> None:
             batch(double, {"resource": {}}), batch(double, entry("PUT", "Patient/p", {}, ifNoneExist="identifier=1")),
         ]  # fmt: skip
         assert [one.status_code for one in answers] == [400, 400, 413, 413, 400, 400]
+
+
+def test_a_relative_reference_needs_an_address_to_start_from(double: FhirEmulator) -> None:
+    """As HAPI's validator has it: 422 for the bundle without fullUrl, and with one of another resource."""
+    whole = entry("PUT", "ImagingStudy/a", study("a", subject={"reference": "Patient/p"}))
+    without = {name: value for name, value in whole.items() if name != "fullUrl"}
+    assert put(double, patient("p", (None, "1"))).status_code == 201
+    answers = [batch(double, without), batch(double, whole | {"fullUrl": "https://host/ImagingStudy/b"})]
+    assert [(one.status_code, codes(one)) for one in answers] == [(422, ["processing"])] * 2
+    assert statuses(batch(double, whole)) == ["201"]
 
 
 def test_a_server_may_refuse_all_for_one() -> None:

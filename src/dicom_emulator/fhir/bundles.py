@@ -6,8 +6,10 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from dicom_emulator.fhir.answers import Answer, Ask, Refusal, outcome
+from dicom_emulator.fhir.primitives import is_absolute
 from dicom_emulator.fhir.rules import Problem
 from dicom_emulator.fhir.service import FhirService
+from dicom_emulator.fhir.store import references
 
 Json = dict[str, Any]
 _REASONS = {200: "OK", 201: "Created", 204: "No Content", 400: "Bad Request", 404: "Not Found"}
@@ -33,7 +35,14 @@ def _ask(entry: object) -> Ask:
         raise Refusal(400, "required", "Bundle.entry.request")
     if set(entry) - {"fullUrl", "resource", "request"} or set(request) - {"method", "url", "ifMatch"}:
         raise Refusal(400, "structure", "Bundle.entry")
-    path, _, query = str(request.get("url", "")).partition("?")
+    url = str(request.get("url", ""))
+    full_url = entry.get("fullUrl")
+    if full_url is None and any(not is_absolute(one) for one in references(entry.get("resource"))):
+        # As HAPI's validator: what is relative is so to the address of the resource.
+        raise Refusal(422, "processing", "Bundle.entry.fullUrl")
+    if full_url is not None and not (is_absolute(full_url) and full_url.endswith(f"/{url}")):
+        raise Refusal(422, "processing", "Bundle.entry.fullUrl", full_url)
+    path, _, query = url.partition("?")
     headers = {"if-match": request["ifMatch"]} if "ifMatch" in request else {}
     parameters = tuple(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     return Ask(str(request.get("method")), unquote(path), parameters, entry.get("resource"), headers)

@@ -104,7 +104,7 @@ class ResourceStore:
             raise Refusal(self._options.mismatch_status, "conflict")
 
     def _is_referenced(self, reference: str) -> bool:
-        return any(reference in _references(version.content) for version in self._newest.values())
+        return any(reference in references(version.content) for version in self._newest.values())
 
     def _now(self) -> str:
         moment = _EPOCH + timedelta(microseconds=self._clock.event_ticks() // 10)
@@ -120,11 +120,12 @@ def _without_server_meta(resource: Json) -> Json:
     return {**rest, "meta": kept} if kept else rest
 
 
-def _references(value: Any) -> Iterator[str]:
+def references(value: Any) -> Iterator[str]:
+    """The literal references of a resource, at any depth."""
     if isinstance(value, dict):
         if isinstance(reference := value.get("reference"), str):
             yield reference
         value = list(value.values())
     if isinstance(value, list):
         for inner in value:
-            yield from _references(inner)
+            yield from references(inner)
