@@ -169,7 +169,7 @@ def mapped(lake: HandmadeLake) -> float:
 
 def own_rate(lake: HandmadeLake, address: str, most: int, connections: int) -> float:
     """Instances a second that the server takes of ready-made bundles."""
-    ready = [encode(bundle) for bundle in bundles(bodies(lake, most), 50)]
+    ready = [encode(bundle, address) for bundle in bundles(bodies(lake, most), 50)]
     entries = sum(1 for _ in islice(bodies(lake, most), None))
     headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json", "Prefer": "return=minimal"}
     with httpx.Client(headers=headers, timeout=300, trust_env=False) as client, ThreadPoolExecutor(connections) as pool:

@@ -15,8 +15,8 @@ from dicom_etl.outputs.fhir.issues import issue_code
 from dicom_etl.remote.http.response import NOT_JSON
 from dicom_etl.remote.http.retry import FailureKind, RetryableError
 
-# What stands round the body of an entry: names, method and address, as much again for an entity tag.
-_ENTRY_BYTES = 256
+# What stands round the body of an entry: names, method, the base's address, an entity tag.
+_ENTRY_BYTES = 400
 _STATUS = re.compile(r"\s*([1-5]\d\d)\b")
 
 
@@ -88,18 +88,21 @@ def bundles(entries: Iterable[Entry], most_entries: int, most_bytes: int = 4_000
         yield tuple(taken.values())
 
 
-def encode(entries: Sequence[Entry]) -> bytes:
-    """The Bundle of type batch as JSON; the bodies stand in it byte by byte."""
-    return msgspec.json.encode(
-        {"resourceType": "Bundle", "type": "batch", "entry": [_encoded(entry) for entry in entries]}
-    )
+def encode(entries: Sequence[Entry], base_url: str) -> bytes:
+    """The Bundle of type batch for the server at that address as JSON; the bodies stand in it byte by byte."""
+    encoded = [_encoded(entry, base_url) for entry in entries]
+    return msgspec.json.encode({"resourceType": "Bundle", "type": "batch", "entry": encoded})
 
 
-def _encoded(entry: Entry) -> dict[str, Any]:
+def _encoded(entry: Entry, base_url: str) -> dict[str, Any]:
     request = {"method": entry.method, "url": entry.url}
     if entry.if_match is not None:
         request["ifMatch"] = entry.if_match
-    return {"request": request} if entry.body is None else {"resource": msgspec.Raw(entry.body), "request": request}
+    if entry.body is None:
+        return {"request": request}
+    # HAPI's validator refuses a Bundle in which a resource with a relative reference has no fullUrl.
+    full_url = f"{base_url.rstrip('/')}/{entry.url}"
+    return {"fullUrl": full_url, "resource": msgspec.Raw(entry.body), "request": request}
 
 
 class _Response(msgspec.Struct):
@@ -149,7 +152,12 @@ def _outcome(entry: Entry, answered: _Answered, retry_after: float | None) -> Ou
         return Outcome(number, issue, retry_after=retry_after)
     # What is put comes back from servers that do not know Prefer; it is not looked at.
     body = _resource(answered.resource) if entry.method == "GET" else None
-    return Outcome(number, None, body, answered.response.etag, retry_after)
+    return Outcome(number, None, body, _entity_tag(answered.response.etag), retry_after)
+
+
+def _entity_tag(text: str | None) -> str | None:
+    """The tag as If-Match takes it: HAPI gives the number of the version alone."""
+    return f'W/"{text}"' if text and '"' not in text else text
 
 
 def _resource(raw: msgspec.Raw) -> Json | None:

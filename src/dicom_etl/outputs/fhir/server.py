@@ -108,7 +108,12 @@ class FhirServer:
         PUT with ``if_match`` may then be told 409 or 412 about its own first try. Raises BundleRefused, KeepsFailing.
         """
         request = HttpRequest(
-            "", "POST", headers=_BATCH_HEADERS, content=encode(entries), expect_json=True, max_bytes=_LARGEST_BYTES
+            "",
+            "POST",
+            headers=_BATCH_HEADERS,
+            content=encode(entries, self._base_url),
+            expect_json=True,
+            max_bytes=_LARGEST_BYTES,
         )
         answered = self._send(
             request, lambda response: outcomes(response.body, entries, response.retry_after), retry_policy

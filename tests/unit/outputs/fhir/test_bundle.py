@@ -12,6 +12,7 @@ from dicom_etl.outputs.fhir.issues import ISSUE_TYPES, issue_code
 from dicom_etl.remote.http.retry import RetryableError
 from support.fhir_double import CANARY
 
+BASE = "https://fhir.example/base/"
 # Spaces, an order and a number that no encoder would choose.
 BODY = b'{"resourceType" : "ImagingStudy","id":"a", "n":1.50}'
 
@@ -35,7 +36,7 @@ def test_bundles_are_no_longer_than_they_may_be() -> None:
     """By the bytes that are sent; an entry that is larger than a bundle stands alone."""
     entries = [*puts("a", "b", size=1000), *puts("c", size=9000), *puts("d", "e", "f", size=1000)]
     assert cut(entries, most_bytes=3000) == ["ab", "c", "de", "f"]
-    assert all(len(encode(one)) <= 3000 for one in bundles(puts(*"abcdef", size=900), 100, 3000))
+    assert all(len(encode(one, BASE)) <= 3000 for one in bundles(puts(*"abcdef", size=900), 100, 3000))
 
 
 def test_no_bundle_holds_a_resource_twice() -> None:
@@ -54,23 +55,34 @@ def test_entries_are_taken_as_they_are_needed() -> None:
 
 
 def test_a_bundle_is_what_r4_describes_with_bodies_byte_by_byte() -> None:
-    """Method, address, entity tag, and the resource as it was given."""
+    """Method, address, entity tag, and the resource as it was given, with its whole address."""
     entries = [
         Entry("PUT", "ImagingStudy", "a", BODY, 'W/"3"'),
         Entry("DELETE", "Patient", "b"),
         Entry("GET", "Patient", "", search="identifier=x%7Cy"),
     ]
-    content = encode(entries)
+    content = encode(entries, BASE)
     assert BODY in content
     assert json.loads(content) == {
         "resourceType": "Bundle",
         "type": "batch",
         "entry": [
-            {"resource": json.loads(BODY), "request": {"method": "PUT", "url": "ImagingStudy/a", "ifMatch": 'W/"3"'}},
+            {
+                "fullUrl": "https://fhir.example/base/ImagingStudy/a",
+                "resource": json.loads(BODY),
+                "request": {"method": "PUT", "url": "ImagingStudy/a", "ifMatch": 'W/"3"'},
+            },
             {"request": {"method": "DELETE", "url": "Patient/b"}},
             {"request": {"method": "GET", "url": "Patient?identifier=x%7Cy"}},
         ],
     }
+
+
+@pytest.mark.parametrize("tag", ["3", 'W/"3"'])
+def test_an_entity_tag_can_be_sent_back(tag: str) -> None:
+    """HAPI gives the bare number in the answer to a batch, and takes it only as a tag."""
+    (answered,) = outcomes(response({"response": {"status": "200", "etag": tag}}), puts("a"))
+    assert answered.etag == 'W/"3"'
 
 
 def response(*entries: object, **more: object) -> bytes:
