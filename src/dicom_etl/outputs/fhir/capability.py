@@ -78,7 +78,8 @@ def _missing(statement: Json) -> Iterator[str]:
     if isinstance(rests, list) and not served:
         yield "it does not say that it is a server (rest.mode)"
     for rest in served[:1]:
-        if _lacks(rest.get("interaction"), "batch"):
+        # HAPI lists transactions only, and takes both at the same address.
+        if _lacks(rest.get("interaction"), "batch") and _lacks(rest.get("interaction"), "transaction"):
             yield "it takes no batch bundles"
         yield from _missing_of_resources(rest.get("resource"))
 

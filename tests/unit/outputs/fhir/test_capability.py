@@ -107,7 +107,7 @@ def resource(double: FhirEmulator, kind: str) -> dict[str, Any]:
 
 def test_what_is_missing_is_listed(double: FhirEmulator) -> None:
     """Batches, client ids, interactions and kinds, one line each."""
-    rest(double)["interaction"] = [{"code": "transaction"}]
+    rest(double)["interaction"] = [{"code": "search-system"}]
     resource(double, "ImagingStudy")["updateCreate"] = False
     resource(double, "Patient")["interaction"] = [{"code": "read"}]
     rest(double)["resource"].remove(resource(double, "Endpoint"))
@@ -124,6 +124,12 @@ def test_a_client_is_no_server(double: FhirEmulator) -> None:
     """rest.mode client."""
     rest(double)["mode"] = "client"
     assert checked(double).missing == ("it does not say that it is a server (rest.mode)",)
+
+
+def test_a_server_that_takes_transactions_takes_batches(double: FhirEmulator) -> None:
+    """HAPI lists no batch."""
+    rest(double)["interaction"] = [{"code": "transaction"}, {"code": "search-system"}]
+    assert checked(double).missing == ()
 
 
 @pytest.mark.parametrize("left_out", ["rest", "interaction", "resource", "interactions of resources", "updateCreate"])
