@@ -59,7 +59,7 @@ _HEADINGS = (
     "| column | keyword | tag | VR | type | null | what it holds | example |\n|---|---|---|---|---|---|---|---|\n"
 )
 _SPARK_TYPES = {"bigint": "long"}
-_ARROW_TYPES = {"int64": "long", "int32": "integer", "double": "double", "string": "string", "date32[day]": "date"}
+_ARROW_TYPES = {"int64": "long", "double": "double", "string": "string", "date32[day]": "date"}
 
 
 def tables_document() -> str:

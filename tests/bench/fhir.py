@@ -23,16 +23,16 @@ from typing import Any
 import httpx
 import pyarrow as pa
 from deltalake import DeltaTable, write_deltalake
-from dicom_etl.outputs.fhir.bundle import Entry, bundles, encode
 
 from bench.processes import run_process
 from dicom_emulator.state.service import DicomService
 from dicom_etl.commands.fhir.desired import Mapper, Tally
-from dicom_etl.commands.fhir.due import Source, source_of, study_tables
 from dicom_etl.commands.fhir.options import mapping_options
+from dicom_etl.commands.fhir.source import Source, source_of, study_tables
 from dicom_etl.commands.fhir.subjects import Subjects
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs import execution
+from dicom_etl.outputs.fhir.bundle import Entry, bundles, encode
 from dicom_etl.outputs.fhir.rows import StudyKey, studies, study_keys
 from support.handmade import HandmadeLake
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import pydicom
 import pytest
+
 from dicom_emulator.fhir.faults import EntryFault
 from dicom_emulator.fhir.options import FhirOptions
 from dicom_emulator.fhir.serve import FhirEmulator, serve_fhir
-
 from dicom_emulator.state.service import DicomService
 from dicom_emulator.testing.random_feed import HOUR, Script, compose
 from dicom_etl.commands.fhir.update import Asked, Tools, update

@@ -36,7 +36,7 @@ def fhir() -> None:
     """
 
 
-@fhir.command(epilog="Example: dicom-etl fhir --dry-run")
+@fhir.command(epilog="Example: dicom-etl fhir send --dry-run")
 @common
 @click.option("--full", is_flag=True, help="Compare every study with what was sent, not only those of new entries.")
 @click.option("--retry", is_flag=True, help="Send again what the server refused, although it is the same.")

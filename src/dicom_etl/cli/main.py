@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -157,9 +158,11 @@ def config(settings: Settings, as_json: bool) -> int:
     metavar="ORIGIN",
     help="Let pages of this origin, such as http://127.0.0.1:3000, read the answers; may be given again.",
 )
+@click.option("--fhir", "with_fhir", is_flag=True, help="Start a local FHIR R4 server beside it, on a free port.")
 @click.argument("more", nargs=-1, type=click.Path(path_type=Path, exists=True))
 def emulator(_settings: Settings, port: int, host: str, lake: Path | None, more: tuple[Path, ...], **how: Any) -> int:
     """Start a local DICOM service that keeps its instances in memory."""
+    from dicom_emulator.fhir.serve import serve_fhir  # noqa: PLC0415
     from dicom_emulator.options import EmulatorOptions  # noqa: PLC0415
     from dicom_emulator.serve import serve  # noqa: PLC0415
 
@@ -175,15 +178,18 @@ def emulator(_settings: Settings, port: int, host: str, lake: Path | None, more:
             click.echo(f"loaded {refused.count(False)} of {len(refused)} files")
 
     try:
-        serve(
-            host=host,
-            port=port,
-            lake=lake,
-            load=[*how["paths"], *more],
-            options=EmulatorOptions(cors_origins=[_origin(text) for text in how["origins"]]),
-            ready=ready,
-            loaded=loaded,
-        )
+        with serve_fhir(host=host) if how["with_fhir"] else nullcontext() as fhir:
+            if fhir is not None:
+                click.echo(f"FHIR server at {fhir.base_url}")
+            serve(
+                host=host,
+                port=port,
+                lake=lake,
+                load=[*how["paths"], *more],
+                options=EmulatorOptions(cors_origins=[_origin(text) for text in how["origins"]]),
+                ready=ready,
+                loaded=loaded,
+            )
     except OSError as error:
         raise UsageError(f"cannot serve at {host}, port {port}: {error.strerror}") from error
     return 0

@@ -76,7 +76,7 @@ def test_commands_and_jobs_leave_so(tmp_path: Path) -> None:
 def test_the_demo_asks_for_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the user may be wrong, or of a real service."""
     monkeypatch.setenv("DICOM_ETL__NO__SUCH", "1")
-    monkeypatch.setattr("dicom_etl.commands.demo.demo.main", lambda: 0)
+    monkeypatch.setattr("dicom_etl.commands.demo.demo.main", lambda _fhir: 0)
     assert cli.main(["demo"], standalone_mode=False) == 0
     with pytest.raises(ConfigurationError, match="no"):
         cli.main(["config"], standalone_mode=False)

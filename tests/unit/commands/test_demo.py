@@ -117,7 +117,7 @@ def test_a_second_demo_asks_before_it_replaces_the_first(
 ) -> None:
     """On a terminal, unless --yes is given; the first demo of a folder has nothing to replace."""
     ran: list[str] = []
-    monkeypatch.setattr("dicom_etl.commands.demo.demo.main", lambda: bool(ran.append("demo")))
+    monkeypatch.setattr("dicom_etl.commands.demo.demo.main", lambda _fhir: bool(ran.append("demo")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", Terminal("") if typed is not None else io.StringIO())
     assert cli.main(["demo"], standalone_mode=False) == 0

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
+
 from dicom_emulator.fhir.faults import EntryFault
 from dicom_emulator.fhir.options import FhirOptions
 from dicom_emulator.fhir.serve import FhirEmulator, serve_fhir
-from fsspec.implementations.local import LocalFileSystem
-
 from dicom_emulator.state.service import DicomService
 from dicom_etl.commands.fhir.adopt import Adopted, adopt
 from dicom_etl.commands.fhir.export import export

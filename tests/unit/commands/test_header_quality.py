@@ -10,7 +10,6 @@ import pytest
 from deltalake import DeltaTable
 
 from dicom_etl.commands.columns.quality import quality_source, standing
-from dicom_etl.commands.columns.stored import StoredTags
 from dicom_etl.commands.maintain import output_tables
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.lake.delta.commit import append_rows
@@ -20,6 +19,7 @@ from dicom_etl.lake.paths import lake_paths
 from dicom_etl.lake.snapshot import Lake
 from dicom_etl.outputs.columns.design import design_of
 from dicom_etl.outputs.columns.vr import Outcome
+from dicom_etl.outputs.stored_tags import StoredTags
 from dicom_etl.tables.tag_quality import BY_DIGIT, COUNTS, HEADER_QUALITY
 
 DESIGN = design_of(["SliceThickness name=thickness", "Manufacturer name=maker", "KVP"])

@@ -14,7 +14,6 @@ from click.testing import CliRunner
 
 from dicom_etl.cli.main import cli
 from dicom_etl.commands.columns import verify as verb
-from dicom_etl.commands.columns.stored import NAMES
 from dicom_etl.commands.columns.verify import ColumnsVerification, verify_columns
 from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.core.errors import DataError
@@ -27,6 +26,7 @@ from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake, init_lake
 from dicom_etl.lake.paths import lake_paths
 from dicom_etl.outputs.columns.design import design_of
+from dicom_etl.outputs.stored_tags import NAMES
 
 DESIGN = design_of(["SliceThickness", "KVP", "Rows"], imaging=False)
 ROW = {

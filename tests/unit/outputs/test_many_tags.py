@@ -8,12 +8,12 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from dicom_etl.commands.columns.mirrored import mirrored_text
 from dicom_etl.core.errors import ConfigurationError, ProtocolError, UsageError
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.dicomweb.query_tags import QueryTag, extended_query_tags
 from dicom_etl.outputs.columns.design import column_of
-from dicom_etl.outputs.columns.mirrored import mirrored_text
 from dicom_etl.outputs.columns.seen import tags_of_headers
 
 

@@ -11,7 +11,6 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.commands.columns.compute import Work
 from dicom_etl.commands.columns.quality import QualityWriter, quality_source, standing
-from dicom_etl.commands.columns.stored import DESIGN, SETTLE, StoredTags, rolled_up
 from dicom_etl.commands.columns.write import Writer
 from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.core.settings.model import Settings
@@ -22,6 +21,7 @@ from dicom_etl.outputs.columns.batches import batch_parser
 from dicom_etl.outputs.columns.design import Column, ColumnDesign
 from dicom_etl.outputs.execution import Counts, Execution
 from dicom_etl.outputs.follow import Step
+from dicom_etl.outputs.stored_tags import DESIGN, SETTLE, StoredTags, rolled_up
 from dicom_etl.tables.schema import TableDesign
 from dicom_etl.tables.tag_schema import TagColumn, TagTables
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dicom_etl.commands.columns.stored import stored_tags
 from dicom_etl.commands.columns.wanted import added_tags, keep_added, wanted_design
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.columns.design import Column, ColumnDesign, column_of, design_of, imaging_columns
 from dicom_etl.outputs.execution import made_executions, open_executions
+from dicom_etl.outputs.stored_tags import stored_tags
 
 Source = Literal["imaging", "settings", "added"]
 State = Literal["filled", "pending", "leaving"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pyspark.sql import SparkSession
 
 from dicom_etl.commands.columns.choose import ListedColumn, add, listed
+from dicom_etl.commands.columns.mirrored import mirrored_text
 from dicom_etl.core.errors import UsageError
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
@@ -17,7 +18,6 @@ from dicom_etl.lake.open import existing_lake, refuse_incomplete, refuse_restore
 from dicom_etl.lake.past import last_run
 from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.outputs.columns.design import column_of
-from dicom_etl.outputs.columns.mirrored import mirrored_text
 from dicom_etl.outputs.columns.seen import tags_of_headers
 from dicom_etl.outputs.columns.sets import MOST_COLUMNS, all_tags
 from dicom_etl.remote.identity import dicom_tokens

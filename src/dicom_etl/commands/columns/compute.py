@@ -9,13 +9,13 @@ from pyspark.sql import functions as F
 
 from dicom_etl.commands.columns.landed import Landed
 from dicom_etl.commands.columns.quality import in_order
-from dicom_etl.commands.columns.stored import StoredTags
 from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.lake.delta.table import read_rows
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.outputs.columns.design import ColumnDesign
 from dicom_etl.outputs.execution import Mode
 from dicom_etl.outputs.follow import Step
+from dicom_etl.outputs.stored_tags import StoredTags
 from dicom_etl.tables.file_skipping import study_ranges
 from dicom_etl.tables.merge import Ranges, read_table
 from dicom_etl.tables.rollup import instances_within

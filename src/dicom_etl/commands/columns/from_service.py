@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 
 from dicom_etl.commands.columns.begin import OUTPUT, Due, Written, begun, due_with, recorded, writer_of
 from dicom_etl.commands.columns.compute import Scope
-from dicom_etl.commands.columns.stored import last_execution_id, stored_tags
+from dicom_etl.commands.columns.served import HeaderService, Key, Served
 from dicom_etl.commands.columns.update import Tools, update_in
 from dicom_etl.commands.columns.write import write_rows
 from dicom_etl.core.attributes import INSTANCE_KEY
@@ -34,10 +34,10 @@ from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.lake.statistics import shared_rows
 from dicom_etl.outputs import execution as ledger
 from dicom_etl.outputs.claim import claimed
-from dicom_etl.outputs.columns.served import HeaderService, Key, Served
 from dicom_etl.outputs.execution import Counts, Execution
 from dicom_etl.outputs.failures import failure_recorded
 from dicom_etl.outputs.follow import next_step
+from dicom_etl.outputs.stored_tags import last_execution_id, stored_tags
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
 from dicom_etl.tables.engine.frames import typed_rows

@@ -8,11 +8,11 @@ from pyspark.sql import Column as Expression
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dicom_etl.commands.columns.stored import DESIGN, QUALITY, StoredTags
 from dicom_etl.core.errors import Superseded
 from dicom_etl.lake.delta.table import properties, txn_version
 from dicom_etl.lake.snapshot import Lake
 from dicom_etl.outputs.columns.design import ColumnDesign
+from dicom_etl.outputs.stored_tags import DESIGN, QUALITY, StoredTags
 from dicom_etl.tables.merge import Fence, read_table
 from dicom_etl.tables.replace import replace_table
 from dicom_etl.tables.schema import TableDesign

@@ -13,7 +13,6 @@ from pyspark.sql import SparkSession
 from dicom_etl.commands.columns.begin import OUTPUT, Due, Written, begun, due_with, recorded, wanted_settle, writer_of
 from dicom_etl.commands.columns.compute import computed
 from dicom_etl.commands.columns.landed import landed
-from dicom_etl.commands.columns.stored import QUALITY, StoredTags, last_execution_id, stored_tags
 from dicom_etl.commands.columns.wanted import added_tags, wanted_design
 from dicom_etl.commands.columns.write import write_tags
 from dicom_etl.core.clock import utc_now
@@ -27,6 +26,7 @@ from dicom_etl.outputs.claim import claimed
 from dicom_etl.outputs.execution import Counts, Execution
 from dicom_etl.outputs.failures import failure_recorded
 from dicom_etl.outputs.follow import next_step, restored
+from dicom_etl.outputs.stored_tags import QUALITY, StoredTags, last_execution_id, stored_tags
 from dicom_etl.tables.engine.session import Engine, cluster_session, whole_tables_session
 
 Extent = Literal["due", "full", "backfill"]

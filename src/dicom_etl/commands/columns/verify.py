@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from dicom_etl.commands.columns.stored import stored_tags
+from dicom_etl.commands.columns.served import HeaderService, Key
 from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.core.errors import DataError, ServiceUnavailable
 from dicom_etl.core.progress import NullProgress, Progress
@@ -22,7 +22,7 @@ from dicom_etl.dicomweb.connect import connect
 from dicom_etl.lake.delta.table import iterate_rows, read_rows
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.columns.design import ColumnDesign
-from dicom_etl.outputs.columns.served import HeaderService, Key
+from dicom_etl.outputs.stored_tags import stored_tags
 from dicom_etl.remote.http.client import HttpClient
 from dicom_etl.remote.identity import dicom_tokens
 

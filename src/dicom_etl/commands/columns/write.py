@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 
 from dicom_etl.commands.columns.compute import Computed, Scope, Work
 from dicom_etl.commands.columns.quality import QualityWriter, write_quality
-from dicom_etl.commands.columns.stored import QUALITY
 from dicom_etl.core.attributes import INSTANCE_KEY, SERIES_KEY, STUDY_KEY
 from dicom_etl.core.errors import DataError, Superseded
 from dicom_etl.outputs.execution import Counts, Mode
+from dicom_etl.outputs.stored_tags import QUALITY
 from dicom_etl.tables.engine.errors import named_errors
 from dicom_etl.tables.fold import REMOVE, UPSERT
 from dicom_etl.tables.merge import Fence, Ranges, merge_effects, merge_rollup, read_table

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pydicom
 
-from dicom_etl.commands.demo.fhir import PATIENTS, correct_number, fhir_server, print_study, show_gone
+from dicom_etl.commands.demo.fhir import PATIENTS, correct_number, print_study, show_gone
 from dicom_etl.commands.demo.plan import PYDICOM_FILES, DemoFailed, Instance, Plan, plan
 from dicom_etl.lake.delta.table import open_table, read_rows
 from dicom_etl.tables.engine.jars import installed_jars
@@ -39,7 +39,7 @@ def main(fhir_address: str | None = None) -> int:
     for name in [name for name in os.environ if name.startswith("DICOM_ETL")]:
         del os.environ[name]  # the demo's settings are the demo's
     _fresh_folder()
-    with _service() as address:
+    with _service() as (address, local_fhir):
         _write_config(address)
         say("1. Upload every DICOM file that the pydicom package ships (a service refuses the odd ones: expected)")
         _upload([PYDICOM_FILES])
@@ -67,14 +67,14 @@ def main(fhir_address: str | None = None) -> int:
         _run("query", "SELECT manufacturer, kvp, sliceThickness, count(*) AS instances FROM instance_tags "
              "WHERE kvp IS NOT NULL GROUP BY ALL ORDER BY instances DESC LIMIT 6")  # fmt: skip
         say("8. ImagingStudy in a FHIR server, kept equal to the tables")
-        with fhir_server(fhir_address) as server:
-            _show_fhir(address, server)
+        _show_fhir(address, fhir_address or local_fhir)
     _say_what_next()
     return 0
 
 
 def _show_fhir(service: str, server: str) -> None:
     """Fill a FHIR server, let a patient's number be corrected and a study be deleted, and show that it follows."""
+    print(f"A FHIR R4 server answers at {server}", flush=True)
     with CONFIG.open("a") as config:
         config.write(f'[fhir]\nbase_url = "{server}"\npatients = "find_or_create"\ndefault_system = "{PATIENTS}"\n')
     _run("fhir")
@@ -127,19 +127,19 @@ def _yesterday() -> datetime:
 
 
 @contextmanager
-def _service() -> Iterator[str]:
-    """The address of a DICOM service of our own, on a free port, with its files in the demo's folder."""
-    command = [*_COMMAND, "emulator", "--port", "0", "--lake", str(FOLDER / "files")]
+def _service() -> Iterator[tuple[str, str]]:
+    """The addresses of a DICOM service and of a FHIR server of our own; the files lie in the demo's folder."""
+    command = [*_COMMAND, "emulator", "--fhir", "--port", "0", "--lake", str(FOLDER / "files")]
     CONFIG.touch()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            address = process.stdout.readline().rpartition(" ")[2].strip()
+            fhir, address = (process.stdout.readline().rpartition(" ")[2].strip() for _ in range(2))
             if not address.startswith("http"):
                 raise DemoFailed("the local DICOM service did not start")
             print(f"A DICOM service answers at {address}, its files lie in {FOLDER / 'files'}", flush=True)
             _control(address, "PUT", "clock", {"freeze": _yesterday().isoformat(), "step": STEP_TICKS})
-            yield address
+            yield address, fhir
         finally:
             process.terminate()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -13,20 +11,6 @@ from dicom_etl.commands.demo.plan import DemoFailed
 
 PATIENTS = "https://demo.example.org/patients"
 CORRECTED = "CORRECTED-4711"
-
-
-@contextmanager
-def fhir_server(address: str | None) -> Iterator[str]:
-    """The address of a FHIR server: the one that is given, or a local one that ends with the block."""
-    if address is not None:
-        print(f"The FHIR server at {address} is filled")
-        yield address
-        return
-    from dicom_emulator.fhir.serve import serve_fhir  # noqa: PLC0415 - the demo alone needs it
-
-    with serve_fhir() as server:
-        print(f"A local FHIR R4 server answers at {server.base_url}")
-        yield server.base_url
 
 
 def found_study(server: str, study: str) -> dict[str, Any] | None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dicom_etl.commands.fhir.due import source_of, study_tables
 from dicom_etl.commands.fhir.options import NAME, mapping_options, server_fingerprint
+from dicom_etl.commands.fhir.source import source_of, study_tables
 from dicom_etl.commands.fhir.update import Tools
 from dicom_etl.core.attributes import DEFAULT_PARTITION
 from dicom_etl.lake.open import existing_lake, refuse_incomplete

@@ -9,36 +9,21 @@ from datetime import datetime, timedelta
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from dicom_etl.commands.columns.stored import NAMES, stored_tags
 from dicom_etl.commands.fhir.options import NAME, mapping_options, options_digest, server_fingerprint
-from dicom_etl.core.attributes import Level
-from dicom_etl.core.errors import ConfigurationError, DataError
+from dicom_etl.commands.fhir.source import Source, source_of
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND
-from dicom_etl.lake import past
 from dicom_etl.lake.delta.table import iterate_rows
-from dicom_etl.lake.ledger import Run
 from dicom_etl.lake.open import refuse_restored
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.outputs import execution as ledger
-from dicom_etl.outputs.columns.design import ColumnDesign
 from dicom_etl.outputs.execution import Execution
 from dicom_etl.outputs.fhir.facts import MappingOptions
-from dicom_etl.outputs.fhir.rows import StudyKey, StudyTables, tag_names
+from dicom_etl.outputs.fhir.rows import StudyKey
 from dicom_etl.outputs.fhir.sent import NAME as SENT
 from dicom_etl.outputs.fhir.sent import Record, last_execution, open_sent, record_of
 from dicom_etl.outputs.follow import restored
-
-_TAGS: dict[Level, str] = {"instance": NAMES[0], "series": NAMES[1], "study": NAMES[2]}
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The tables that the resources are made of: the run, and what `columns` made of it."""
-
-    run: Run
-    tags: Execution
-    design: ColumnDesign
+from dicom_etl.outputs.stored_tags import NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +42,6 @@ class Due:
     server: str
     record: Record
     last_id: int
-
-
-def source_of(snapshot: LakeSnapshot, known: Collection[Execution]) -> Source:
-    """The newest run that `columns` has followed. Raises ConfigurationError where there are no tag tables."""
-    tags = ledger.last_succeeded(known, "columns")
-    design = stored_tags(snapshot.lake).design
-    if tags is None or design is None:
-        raise ConfigurationError("fhir is made of the tag tables, and there are none: run dicom-etl columns backfill")
-    run = next((one for one in snapshot.runs() if one.run_id == tags.to_run), None)
-    if run is None:
-        raise DataError("the tag tables follow a run that the ledger does not have: run dicom-etl columns update")
-    return Source(run, tags, design)
-
-
-def study_tables(snapshot: LakeSnapshot, source: Source) -> StudyTables:
-    """The tables as that run left them. Raises DataError when they are gone."""
-    run, lake, versions = source.run, snapshot.lake, source.tags.versions
-    return StudyTables(
-        {level: past.table_at(snapshot, run, level) for level in _TAGS},
-        {level: past.version_of(lake, name, versions[name], run) for level, name in _TAGS.items()},
-        tag_names(source.design),
-    )
 
 
 def due(

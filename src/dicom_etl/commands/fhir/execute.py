@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from deltalake import DeltaTable
 
 from dicom_etl.commands.fhir.desired import Desired, Mapper, Tally, Wanted
-from dicom_etl.commands.fhir.due import Due, landed_studies, study_tables, waiting
+from dicom_etl.commands.fhir.due import Due, landed_studies, waiting
 from dicom_etl.commands.fhir.send import Sender
+from dicom_etl.commands.fhir.source import study_tables
 from dicom_etl.commands.fhir.subjects import Search, Subjects, patients_of, resolved
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, Final
 
 from dicom_etl.commands.fhir.desired import Desired, Mapper, Tally, Wanted
-from dicom_etl.commands.fhir.due import Source, landed_studies, source_of, study_tables
+from dicom_etl.commands.fhir.due import landed_studies
 from dicom_etl.commands.fhir.options import mapping_options
+from dicom_etl.commands.fhir.source import Source, source_of, study_tables
 from dicom_etl.commands.fhir.subjects import Subjects, patients_of, resolved
 from dicom_etl.commands.fhir.update import Tools
 from dicom_etl.core.errors import UsageError

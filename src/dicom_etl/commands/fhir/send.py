@@ -136,8 +136,7 @@ class Sender:
 def _state(outcome: Outcome) -> State:
     if 200 <= outcome.status < 300:
         return "sent"
-    # 0: no answer of its own.
-    return "failed" if outcome.status in (0, 408, 429) or outcome.status >= 500 else "refused"
+    return "failed" if outcome.may_pass else "refused"
 
 
 def _answer(outcome: Outcome) -> tuple[int, str | None]:

@@ -10,7 +10,6 @@ from datetime import datetime
 
 import httpx
 
-from dicom_etl.commands.columns.stored import NAMES
 from dicom_etl.commands.fhir.desired import Tally
 from dicom_etl.commands.fhir.due import Due, due
 from dicom_etl.commands.fhir.execute import Executor
@@ -31,6 +30,7 @@ from dicom_etl.outputs.fhir.capability import check_capability
 from dicom_etl.outputs.fhir.find_patients import Found, PatientKey, found_patients
 from dicom_etl.outputs.fhir.sent import Recorder
 from dicom_etl.outputs.fhir.server import FhirServer
+from dicom_etl.outputs.stored_tags import NAMES
 from dicom_etl.remote.identity import fhir_tokens
 
 log = logging.getLogger(__name__)

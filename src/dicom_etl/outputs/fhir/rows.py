@@ -12,15 +12,13 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from dicom_etl.core.attributes import ATTRIBUTES, INSTANCE_KEY, SERIES_KEY, STUDY_KEY, Level
-from dicom_etl.core.errors import ConfigurationError
 from dicom_etl.lake.delta.table import iterate_rows, read_rows
-from dicom_etl.outputs.columns.design import ColumnDesign
 from dicom_etl.outputs.fhir.facts import Facts, SeriesFacts, StudyFacts
 
 # What is read in one go, so that memory does not grow with the tables: a dict of 25 values each is 2 KB.
 MOST_INSTANCES: Final = 20_000
 
-_TAGS: Final[dict[Level, tuple[str, ...]]] = {
+TAGS: Final[dict[Level, tuple[str, ...]]] = {
     "study": (
         "StudyTime",
         "AccessionNumber",
@@ -81,23 +79,6 @@ class StudyTables:
     fixed: Mapping[Level, DeltaTable]
     tags: Mapping[Level, DeltaTable]
     names: TagNames
-
-
-def tag_names(design: ColumnDesign) -> TagNames:
-    """The columns that the mapping reads, by the tags of the design.
-
-    Raises ConfigurationError where a tag was given a lower level than the mapping needs.
-    """
-    found: dict[Level, dict[str, str]] = {}
-    for level, tags in _TAGS.items():
-        there = {column.path.text: column.name for column in design.at(level)}
-        if lower := [tag for tag in tags if tag not in there]:
-            raise ConfigurationError(
-                f"columns.tags: fhir needs {lower[0]} in {level}_tags: take level= from this tag, and run dicom-etl "
-                "columns backfill"
-            )
-        found[level] = {tag: there[tag] for tag in tags}
-    return TagNames(found)
 
 
 def study_keys(table: DeltaTable) -> list[tuple[StudyKey, int]]:

@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
         ("parent", _TEXT),
         ("digest", _TEXT),
         ("state", _TEXT),
-        ("httpStatus", pa.int32()),
+        ("httpStatus", _LONG),
         ("issueCode", _TEXT),
         ("at", pa.timestamp("us", tz="UTC")),
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dicom_emulator.state.service import DicomService
-from dicom_etl.commands.fhir.due import source_of, study_tables
+from dicom_etl.commands.fhir.source import source_of, study_tables
 from dicom_etl.core.errors import ConfigurationError
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs import execution

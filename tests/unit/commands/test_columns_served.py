@@ -8,11 +8,11 @@ from collections import Counter
 import httpx
 import pytest
 
+from dicom_etl.commands.columns.served import HeaderService, Key, Served
 from dicom_etl.core.errors import AccessDenied, ServiceUnavailable
 from dicom_etl.core.settings.model import Dicom
 from dicom_etl.dicomweb.connect import connect
 from dicom_etl.outputs.columns.design import design_of
-from dicom_etl.outputs.columns.served import HeaderService, Key, Served
 
 DESIGN = design_of(["SliceThickness", "KVP", "StudyDate", "Manufacturer"], imaging=False, identifying=True)
 HEADER = {
