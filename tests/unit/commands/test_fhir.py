@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import runpy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -417,6 +418,23 @@ def test_without_tag_tables_it_says_what_to_do(tmp_path: Path) -> None:
         update(lake.settings)
     with pytest.raises(ConfigurationError, match=r"^fhir\.base_url: is not set"):
         update(lake.having("fhir.base_url="))
+
+
+def test_the_notebook_joins_what_the_server_has_with_the_tables(
+    story: Story, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    story.patient("ehr-1", "P1")
+    story.fhir()
+    for text in story.lake.texts:
+        key, _, value = text.partition("=")
+        monkeypatch.setenv(f"DICOM_ETL__{key.upper().replace('.', '__')}", value)
+    monkeypatch.delenv("DICOM_ETL_CONFIG", raising=False)
+    runpy.run_path(str(Path(__file__).parents[3] / "notebooks" / "fhir_and_tables.py"))
+    shown = capsys.readouterr().out
+    assert "2 ImagingStudy resources, 2 subjects" in shown
+    assert "studies that the server lacks: 0" in shown
+    assert "studies with another count: 0" in shown
+    assert "Patient/ehr-1" in shown
 
 
 def test_nothing_of_a_patient_stands_in_the_record_the_ledger_or_the_log(
