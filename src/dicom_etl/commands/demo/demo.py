@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -159,7 +160,8 @@ def _typed(*words: str) -> list[str]:
     """A command as it would be typed, printed; the words to run it."""
     verb = 2 if words[0] in ("columns", "fhir") and len(words) > 1 else 1  # a group of commands
     words = (*words[:verb], "--config", str(CONFIG), *words[verb:])
-    print("\n$ dicom-etl " + " ".join(f'"{word}"' if " " in word else word for word in words), flush=True)
+    shown = (shlex.quote(word) if '"' in word else f'"{word}"' if " " in word else word for word in words)
+    print("\n$ dicom-etl " + " ".join(shown), flush=True)
     return [*_COMMAND, *words]
 
 
