@@ -20,13 +20,13 @@ demo: setup ## the main job on real DICOM files, against a local DICOM service (
 # Two workers, each with a JVM of 3 GB; the tests of a file stay together, and files with Spark come first.
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 test: setup ## all tests that CI runs
-	@$(PY) -m pytest $(SPREAD) -m "not soak and not azure"
+	@$(PY) -m pytest $(SPREAD) -m "not soak and not azure and not fhir"
 
 test-fast: setup ## the tests that start no JVM
-	@$(PY) -m pytest $(SPREAD) -m "not soak and not azure and not jvm"
+	@$(PY) -m pytest $(SPREAD) -m "not soak and not azure and not fhir and not jvm"
 
-soak: setup ## every test, the long ones included, but not those that need Azurite (about an hour)
-	@DICOM_ETL_TEST_TIER=soak $(PY) -m pytest $(SPREAD) -m "not azure"
+soak: setup ## every test, the long ones included, but not those that need Azurite or HAPI (about an hour)
+	@DICOM_ETL_TEST_TIER=soak $(PY) -m pytest $(SPREAD) -m "not azure and not fhir"
 
 AZURITE := $(VENV)/share/dicom-etl/azurite
 .PHONY: test-azure
@@ -37,6 +37,14 @@ $(AZURITE)/package-lock.json:
 	@command -v npm >/dev/null || { echo "test-azure: Azurite needs Node.js: install node and npm" >&2; exit 1; }
 	@echo "test-azure: installing Azurite ..."
 	@npm install --loglevel=error --no-fund --no-audit --prefix $(AZURITE) azurite@3.35.0 >/dev/null
+
+.PHONY: test-fhir hapi
+test-fhir: setup ## the output fhir with a real server, HAPI FHIR (needs Maven and a JDK 17; fetches 293 MB once)
+	@$(PY) -m tests.fhir.hapi --fetch
+	@$(PY) -m pytest -m fhir tests/fhir
+
+hapi: setup ## start a HAPI FHIR, an empty server of R4, until Ctrl-C (HAPI="--validate --port 8080": as you like it)
+	@$(PY) -m tests.fhir.hapi $(HAPI)
 
 RUNTIME := 3.5 4.0 4.1 4.2
 .PHONY: test-runtimes

@@ -38,4 +38,4 @@ echo "test-runtimes: $runtime: $($python --version), $($python -m pip --disable-
 [ $# -gt 0 ] || set -- tests/integration tests/jobs/test_jobs.py
 export DICOM_ETL_TEST_RUNTIME="$PWD/$here/jars"
 # Two workers, as in the Makefile.
-exec $python -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder -m "not soak and not azure and not ours" "$@"
+exec $python -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder -m "not soak and not azure and not fhir and not ours" "$@"
