@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -180,8 +181,12 @@ def test_it_ends_with_what_started_it(tmp_path: Path) -> None:
         try:
             said = [process.stdout.readline() for _ in range(2)]
             address = urlsplit(said[1].split(" at ")[1].split(";")[0])
-            with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+            place = (address.hostname, address.port)
+            with socket.create_connection(place, timeout=60) as connection:
                 process.send_signal(signal.SIGKILL)
-                assert connection.recv(1) == b""
+                with suppress(ConnectionResetError):
+                    assert connection.recv(1) == b""
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(place, timeout=60)
         finally:
             process.kill()

@@ -81,7 +81,7 @@ class Life:
 
     def follow(self, *, deadly: bool = True, full: bool = False) -> None:
         """One execution; its counts must agree."""
-        point = self.random.choice(list(POINTS)) if deadly and self.random.random() < 0.4 else None
+        point = self.random.choice(list(POINTS)) if deadly and self.random.random() < 0.5 else None
         death = self.crashes.at(point, self.random, self.monkeypatch) if point else nullcontext()
         asked = Asked(full=full or self.random.random() < 0.1)
         with self._troubled(deadly), suppress(Crash), death:

@@ -115,7 +115,9 @@ def _outputs_maintained(session: WriteSession) -> Iterator[MaintenanceResult]:
             continue
         last_id = highest_id(executions(open_executions(lake)), output)
         try:
-            with claimed(lake, output, last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse):
+            with claimed(
+                lake, output, last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse, verb="maintain"
+            ):
                 for name, table in output_tables(lake, names).items():
                     session.progress.step(f"maintain {name}")
                     yield _maintained_as_planned(name, table, session)

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from fsspec import AbstractFileSystem
+
 from dicom_etl.lake.claims.claim import claim
+from dicom_etl.lake.claims.file import ClaimFolder
 from dicom_etl.lake.snapshot import Lake
 
 
@@ -20,20 +23,37 @@ def claimed(
     clock: Callable[[], datetime],
     sleep: Callable[[float], None],
     pulse: Callable[[], int],
+    verb: str | None = None,
 ) -> Iterator[int]:
     """The id of the next execution of the output, fenced by it; ids grow, from ``last_id`` at least.
 
-    ``pulse`` grows as long as the work moves. Raises as ``lake.claims.claim`` does: AnotherWriter when an execution of
-    this output is under way.
+    ``pulse`` grows as long as the work moves; ``verb`` is what works, where that is no execution. Raises as
+    ``lake.claims.claim`` does: AnotherWriter when an execution of this output is under way.
     """
-    filesystem, folder = lake.storage.filesystem(lake.paths.claims)
     with claim(
-        filesystem,
-        f"{folder}/{output}",
-        verb=output,
+        *_folder(lake, output),
+        verb=verb or output,
         last_known_run_id=last_id,
         clock=clock,
         sleep=sleep,
         progress=lambda: (int(time.process_time()), pulse()),
     ) as own_claim:
         yield own_claim.run_id
+
+
+def executed_between(lake: Lake, output: str, after: int, before: int) -> bool:
+    """Whether an execution of the output may have had an id between these two, and so may have left work half done.
+
+    A claim whose file is gone counts as one.
+    """
+    claims = ClaimFolder(*_folder(lake, output))
+    for one in range(after + 1, before):
+        snapshot = claims.read(one)
+        if snapshot is None or snapshot.file is None or (snapshot.file.verb == output and not snapshot.file.withdrawn):
+            return True
+    return False
+
+
+def _folder(lake: Lake, output: str) -> tuple[AbstractFileSystem, str]:
+    filesystem, folder = lake.storage.filesystem(lake.paths.claims)
+    return filesystem, f"{folder}/{output}"

@@ -29,7 +29,9 @@ from dicom_etl.core.progress import NullProgress
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.claim import claimed
 from dicom_etl.outputs.execution import Execution, executions, open_executions
+from dicom_etl.outputs.fhir import sent
 from dicom_etl.outputs.fhir.sent import open_sent, record_of
+from support.crashes import Crash
 from support.dose_reports import ct
 from support.handmade import SERVICE, HandmadeLake
 from support.site import metadata
@@ -237,6 +239,29 @@ def _sent_rows(story: Story) -> list[dict[str, Any]]:
     table = open_sent(story.lake.lake)
     assert table is not None
     return list(table.to_pyarrow_table().to_pylist())
+
+
+def test_what_a_dead_execution_sent_and_never_recorded_is_taken_back(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was killed between the answer and the record, and then the study was deleted: no record names it."""
+    story.fhir()
+    create(story, "1.3", "1.3.1", id="P3", modality="US")
+    with monkeypatch.context() as patched:
+        patched.setattr(sent, "append_rows", _dying)
+        with pytest.raises(Crash):
+            story.fhir()
+    assert "1.3" in story.studies()
+    story.service.delete(DEFAULT, "1.3", "1.3.1", "1.3.1")
+    assert counts(story.fhir()) == (0, 1, 1, 0, 0)
+    assert set(story.studies()) == {"1.1", "1.2"}
+    before = story.requests
+    story.fhir()
+    assert story.requests == before, "the server is searched once"
+
+
+def _dying(*_: Any, **__: Any) -> None:
+    raise Crash
 
 
 def test_equal_uids_in_two_partitions_are_two_studies_with_two_endpoints(story: Story) -> None:

@@ -31,7 +31,8 @@ class Due:
     """What is to be done: ``since`` is the run that the server equals; ``record`` what it has of us.
 
     ``mode`` full: everything is computed and compared with the record; changed: the studies of new entries, those whose
-    resources failed, and those whose patient the server did not have when it was asked last.
+    resources failed, and those whose patient the server did not have when it was asked last. ``succeeded_id`` is the
+    id of the last execution that succeeded, ``last_id`` the highest that is known.
     """
 
     source: Source
@@ -42,6 +43,7 @@ class Due:
     server: str
     record: Record
     last_id: int
+    succeeded_id: int
 
 
 def due(
@@ -58,7 +60,8 @@ def due(
     last_id = max(ledger.highest_id(known, NAME), last_execution(snapshot.lake, sent))
     mode = _mode(known, last, source, digest, sent)
     since = 0 if last is None else last.to_run
-    found = Due(source, since, "full" if full else mode, options, digest, server, record, last_id)
+    succeeded_id = 0 if last is None else last.execution_id
+    found = Due(source, since, "full" if full else mode, options, digest, server, record, last_id, succeeded_id)
     changed = mode != "changed" or since != source.run.run_id
     if not (full or changed or waiting(settings, record, now, retry)):
         return None

@@ -11,12 +11,15 @@ from deltalake import DeltaTable
 
 from dicom_etl.commands.fhir.desired import Desired, Mapper, Tally, Wanted
 from dicom_etl.commands.fhir.due import Due, landed_studies, waiting
+from dicom_etl.commands.fhir.marked import DELETED_IN_ORDER, marked
+from dicom_etl.commands.fhir.options import NAME
 from dicom_etl.commands.fhir.send import Sender
 from dicom_etl.commands.fhir.source import study_tables
 from dicom_etl.commands.fhir.subjects import Search, Subjects, patients_of, resolved
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND
 from dicom_etl.lake.snapshot import LakeSnapshot
+from dicom_etl.outputs.claim import executed_between
 from dicom_etl.outputs.fhir.dose_headers import dose_headers
 from dicom_etl.outputs.fhir.facts import StudyFacts
 from dicom_etl.outputs.fhir.ids import study_id
@@ -87,6 +90,7 @@ class Executor:
         kept = {one.key for one in mapper.endpoints(partitions)}
         gone = [row for row in self._standing() if row.kind == "Endpoint" and row.key not in kept]
         self.sender.delete(gone)
+        self._withdraw_strays()
 
     def _keep(self, searches: Iterable[Sent]) -> None:
         if self.sender.server is not None:
@@ -209,6 +213,21 @@ class Executor:
                 elif desired.observations:
                     seen.waiting[desired.study.key] = desired.observations
                 yield desired.study
+
+    def _withdraw_strays(self) -> None:
+        """Take back what an execution sent that died before it had recorded it, and that is not wanted any more.
+
+        What is wanted has been sent again by now, and recorded. The server is asked for all that bears our mark, and
+        only where an execution has not succeeded since the last that did.
+        """
+        server, lake = self.sender.server, self.snapshot.lake
+        after, before = self.due.succeeded_id, self.sender.recorder.execution_id
+        if server is None or not executed_between(lake, NAME, after, before):
+            return
+        known = {(row.kind, row.resource_id) for row in self.due.record.values() if row.stands}
+        for kind in DELETED_IN_ORDER:
+            strays = [one for one in marked(server, kind, self.due.options) if (kind, one) not in known]
+            self.sender.delete([Sent(kind, one, one, "sent", self.now) for one in strays])
 
     def _standing(self) -> list[Sent]:
         return [row for row in self.due.record.values() if row.stands]

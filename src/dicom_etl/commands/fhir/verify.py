@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from dicom_etl.commands.fhir.marked import marked
 from dicom_etl.commands.fhir.options import mapping_options, server_fingerprint
 from dicom_etl.commands.fhir.update import Tools
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.fhir.bundle import Entry
 from dicom_etl.outputs.fhir.digest import digest
 from dicom_etl.outputs.fhir.facts import Json, MappingOptions
-from dicom_etl.outputs.fhir.ids import LAKE, meta
+from dicom_etl.outputs.fhir.ids import meta
 from dicom_etl.outputs.fhir.sending import sent
 from dicom_etl.outputs.fhir.sent import Record, Sent, open_sent, record_of
 from dicom_etl.outputs.fhir.server import FhirServer
@@ -65,12 +65,6 @@ def verify(tools: Tools) -> list[KindVerified]:
             known = {str(row.resource_id) for row in record.values() if row.kind == kind and row.stands}
             counts[kind, "unknown"] = sum(one not in known for one in marked(server, kind, options))
     return [KindVerified(kind, *(counts[kind, word] for word in KindVerified.__slots__[1:])) for kind in KINDS]
-
-
-def marked(server: FhirServer, kind: str, options: MappingOptions) -> Iterator[str]:
-    """The ids of all resources of a kind that bear this lake's mark, by the server's own search."""
-    params = (("_tag", f"{LAKE}|{options.lake}"), ("_elements", "id"), ("_count", "500"))
-    return (str(one["id"]) for one in server.search(kind, params))
 
 
 def _compared(tools: Tools, server: FhirServer, record: Record, options: MappingOptions) -> Counter[tuple[str, str]]:

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
+from dicom_etl.commands.fhir.marked import DELETED_IN_ORDER, marked
 from dicom_etl.commands.fhir.options import NAME, mapping_options, options_digest, server_fingerprint
 from dicom_etl.commands.fhir.send import Sender
 from dicom_etl.commands.fhir.update import Tools
-from dicom_etl.commands.fhir.verify import marked
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.outputs import execution as ledger
@@ -20,9 +20,6 @@ from dicom_etl.outputs.fhir import sent as sent_table
 from dicom_etl.outputs.fhir.facts import MappingOptions
 from dicom_etl.outputs.fhir.sent import Kind, Record, Recorder, Sent, last_execution, open_sent, record_of
 from dicom_etl.outputs.fhir.server import FhirServer
-
-# What refers to another resource goes before it.
-_ORDER: tuple[Kind, ...] = ("Observation", "ImagingStudy", "Patient", "Endpoint")
 
 
 def withdraw(tools: Tools) -> Execution:
@@ -63,7 +60,7 @@ def _withdrawn(tools: Tools, snapshot: LakeSnapshot, server: FhirServer, executi
         design_digest=options_digest(tools.settings, options),
     )
     try:
-        for kind in _ORDER:
+        for kind in DELETED_IN_ORDER:
             sender.delete(list(_ours(tools, server, kind, record, options)))
         _forget_searches(recorder)
     finally:

@@ -141,13 +141,19 @@ class FhirServer:
         """
         path = f"/{kind}?{urlencode(params, quote_via=quote)}"
         for _ in range(_MOST_PAGES):
-            page = self.get(path)
+            page = self._page(path)
             yield from matches(page, kind)
             link = next_link(page)
             if link is None:
                 return
             path = path_below(self._base_url, link)
         raise ProtocolError("the FHIR server's list of search results has no end")
+
+    def _page(self, path: str) -> Json:
+        # HAPI answers a search as it did a minute ago, unless it is told not to.
+        headers = {**_ACCEPT, "Cache-Control": "no-cache"}
+        request = HttpRequest(path, headers=headers, expect_json=True, max_bytes=_LARGEST_BYTES)
+        return self._send(request, json_object)
 
     def get(self, path: str, retry_policy: RetryPolicy = DEFAULT_RETRY) -> Json:
         """The JSON object at a path below the base, which may have a query."""
