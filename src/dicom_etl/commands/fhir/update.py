@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import httpx
+import pyarrow as pa
 
 from dicom_etl.commands.fhir.desired import Tally
 from dicom_etl.commands.fhir.due import Due, due
@@ -31,6 +32,7 @@ from dicom_etl.outputs.fhir.find_patients import Found, PatientKey, found_patien
 from dicom_etl.outputs.fhir.sent import Recorder
 from dicom_etl.outputs.fhir.server import FhirServer
 from dicom_etl.outputs.stored_tags import NAMES
+from dicom_etl.remote.http.malloc import return_large_blocks
 from dicom_etl.remote.identity import fhir_tokens
 
 log = logging.getLogger(__name__)
@@ -146,6 +148,7 @@ def _done(
 ) -> Execution:
     if work.mode != "changed":
         check_capability(server)
+    _return_memory()
     tally = Tally()
     recorder = Recorder(snapshot.lake, work.server, row.execution_id, work.record, tools.monotonic)
     sender = Sender(tools.settings.fhir, None if asked.dry_run else server, recorder, tools.clock, asked.retry)
@@ -165,6 +168,15 @@ def _done(
         versions=_versions(snapshot, work),
         details=details,
     )
+
+
+def _return_memory() -> None:
+    """Let Arrow's memory go back to the system: its own pool keeps what the columns of 20 000 instances took.
+
+    10⁶ instances: 652 MiB with mimalloc, 466 with the C library's.
+    """
+    pa.set_memory_pool(pa.system_memory_pool())
+    return_large_blocks()
 
 
 def _search(server: FhirServer, fhir: Fhir) -> Callable[[Collection[PatientKey]], Mapping[PatientKey, Found]]:

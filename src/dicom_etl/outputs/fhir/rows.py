@@ -165,5 +165,6 @@ class _Reader:
         study = pc.field("studyInstanceUid")
         # Bounds for the files that lie apart from these studies; Arrow skips none by a set.
         only = (study >= uids[0]) & (study <= uids[-1])
-        found = read_rows(table, columns, only & study.isin(uids))
+        batches = list(iterate_rows(table, columns, only & study.isin(uids)))
+        found = pa.Table.from_batches(batches) if batches else read_rows(table, columns, pc.scalar(False))
         return found.combine_chunks()
