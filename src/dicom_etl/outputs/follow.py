@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from dicom_etl.lake.ledger import Run
+from dicom_etl.lake.ledger import Run, last_rebuild
 from dicom_etl.lake.past import last_run
 from dicom_etl.outputs.execution import Execution, Mode
 
@@ -19,15 +19,25 @@ SILENT_VERBS = ("repair", "adopt")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What an execution is to do: bring the output from run ``since`` to the tables as the run ``target`` left them."""
+    """What an execution is to do: bring the output from run ``since`` to the tables as the run ``target`` left them.
+
+    ``rebuilt`` is the last run that rebuilt the tables, 0 without one. It has read the whole feed; what earlier runs
+    have read may be of a service that was restored since, and counts its sequences again.
+    """
 
     target: Run
     since: int
     mode: Mode
+    rebuilt: int = 0
 
     @property
     def to_run(self) -> int:
         return self.target.run_id
+
+    @property
+    def after_rebuild(self) -> bool:
+        """Whether what the output holds was made before the tables were rebuilt."""
+        return self.since < self.rebuilt
 
 
 def next_step(runs: Collection[Run], last: Execution | None, *, forced: Mode | None = None) -> Step | None:
@@ -39,16 +49,17 @@ def next_step(runs: Collection[Run], last: Execution | None, *, forced: Mode | N
     lake has succeeded.
     """
     target = last_run(runs)
+    rebuilt = last_rebuild(runs)
     since = 0 if last is None else last.to_run
     if last is None:
-        return Step(target, 0, "full")
+        return Step(target, 0, "full", rebuilt)
     if forced is not None:
-        return Step(target, since, forced)
+        return Step(target, since, forced, rebuilt)
     if since == target.run_id:
         return None
     # A ledger that was put back to an older state: what the output holds may be of runs that are not any more.
     behind = since > target.run_id
-    return Step(target, since, "compare" if behind or _silent(runs, since, target.run_id) else "changed")
+    return Step(target, since, "compare" if behind or _silent(runs, since, target.run_id) else "changed", rebuilt)
 
 
 def _silent(runs: Iterable[Run], since: int, until: int) -> bool:

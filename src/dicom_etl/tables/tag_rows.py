@@ -27,7 +27,8 @@ UNKNOWN = "-"
 class Inputs:
     """What the rows are made of: living instances, their headers by key and sequence, Creates, and the stored rows.
 
-    ``touched`` are the keys to look at; None: all of ``live`` and ``stored``.
+    ``touched`` are the keys to look at; None: all of ``live`` and ``stored``. Without ``created_stands`` no
+    ``createdSequence`` of ``stored`` counts: ``creates`` have all of them.
     """
 
     live: DataFrame
@@ -35,6 +36,7 @@ class Inputs:
     creates: DataFrame
     stored: DataFrame
     touched: DataFrame | None
+    created_stands: bool = True
 
 
 def live_rows(instances: DataFrame) -> DataFrame:
@@ -42,27 +44,30 @@ def live_rows(instances: DataFrame) -> DataFrame:
     return instances.select(*_KEY, "sequence", "lastModifiedTimestamp")
 
 
-def create_entries(entries: DataFrame) -> DataFrame:
-    """The key and ``created``, the sequence, of each of the entries that is a Create."""
-    creates = entries.where(F.col("action") == "Create").dropna(subset=_KEY)
+def create_entries(entries: DataFrame, from_run: int) -> DataFrame:
+    """The key and ``created``, the sequence, of each of the entries of this run and later ones that is a Create.
+
+    ``from_run`` is the last that rebuilt the tables: what was read before may be of a service that was restored since.
+    """
+    creates = entries.where((F.col("action") == "Create") & (F.col("runId") >= from_run)).dropna(subset=_KEY)
     return creates.select(*_KEY, F.col("sequence").alias("created"))
 
 
-def dormant_creates(changes: DataFrame, up_to_run: int, rejected: Collection[int]) -> DataFrame:
-    """The same of runs up to that one, for Creates that made no row then but may count for one that changes later.
+def dormant_creates(changes: DataFrame, runs: tuple[int, int], rejected: Collection[int]) -> DataFrame:
+    """The same of ``runs`` from one to another, for Creates that made no row then but may count for a later row.
 
     They were read when a later entry had replaced them, or ``rejected``. Parquet's dictionaries tell which parts of a
     file hold a state, so that others are not read. (Without them 35 of 600 rows of a random history had the wrong
     Create: an update was read in a later run than its Create.)
     """
-    earlier = changes.where((F.col("runId") <= up_to_run) & (F.col("action") == "Create"))
+    earlier = changes.where(F.col("runId").between(*runs) & (F.col("action") == "Create"))
     entries = earlier.where(F.col("state") != "Current")
     if rejected:
         near = F.col("sequence").between(min(rejected), max(rejected))
         known = local_rows(changes.sparkSession, [(one,) for one in sorted(rejected)], sequence="long")
         bad = earlier.where(near).join(F.broadcast(known), "sequence", "left_semi")
         entries = entries.unionByName(bad, allowMissingColumns=True)
-    return create_entries(entries)
+    return create_entries(entries, runs[0])
 
 
 def touched_keys(entries: DataFrame) -> DataFrame:
@@ -98,7 +103,8 @@ def classified(table: Table, inputs: Inputs, was: Sequence[str] = ()) -> DataFra
     created = inputs.creates.groupBy(*_KEY).agg(F.collect_list("created").alias("_creates"))
     header = inputs.headers.selectExpr(*_KEY, "sequence", f"struct({_names(_of_header(table))}) AS _new")
     rows = both.join(created, on=_KEY, how="left").join(header, on=[*_KEY, "sequence"], how="left")
-    desired = rows.select(*_KEY, "_live", "_old", F.expr(f"struct({', '.join(_values(table))}) AS _row"))
+    values = ", ".join(_values(table, inputs.created_stands))
+    desired = rows.select(*_KEY, "_live", "_old", F.expr(f"struct({values}) AS _row"))
     return desired.select(*_KEY, "_row.*", _effect(), *([before(was)] if was else []))
 
 
@@ -112,19 +118,19 @@ def _of_header(table: Table) -> list[str]:
     return [name for name in table.values if name not in ("sequence", "lastModifiedTimestamp", "createdSequence")]
 
 
-def _values(table: Table) -> list[str]:
+def _values(table: Table, created_stands: bool) -> list[str]:
     """The values of the row that is to stand, as SQL.
 
     Built of `Column` objects sixty tags take 800 calls of the JVM: a fifth of a second of each window.
     """
     same_entry = "_old IS NOT NULL AND _old.sequence <=> sequence"
+    stands = "array(_old.createdSequence)" if created_stands else "array()"
     own = {
         "sequence": "sequence",
         "lastModifiedTimestamp": "lastModifiedTimestamp",
         # The last Create up to its own entry: since then it has the same pixels. Also the one that stands: a range that
         # is read again brings older ones.
-        "createdSequence": "array_max(filter(concat(ifnull(_creates, array()), array(_old.createdSequence)), "
-        "one -> one <= sequence))",
+        "createdSequence": f"array_max(filter(concat(ifnull(_creates, array()), {stands}), one -> one <= sequence))",
     }
     for name in _of_header(table):
         kept = f"CASE WHEN _new IS NOT NULL THEN _new.`{name}` WHEN {same_entry} THEN _old.`{name}` END"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dicom_emulator.options import EmulatorOptions
+from dicom_emulator.serve import serve_in_thread
 from dicom_etl.commands.columns.update import update
 from dicom_etl.commands.repair.repair import repair
 from dicom_etl.lake.delta.table import txn_version
@@ -63,6 +66,36 @@ def test_a_rebuild_that_brings_headers_under_the_same_sequences_is_followed(make
     assert (done.mode, done.counts) == ("compare", Counts(touched=1, written=1))
     assert [row["headerState"] for row in kept.rows("instance_tags")] == ["ok"]
     assert [row["manufacturer"] for row in kept.rows("series_tags")] == ["ACME"]
+
+
+def test_a_create_from_before_a_restore_of_the_service_does_not_count_after_the_rebuild(make_site: Any) -> None:
+    """The backup is of before the re-create, sequence 3; the restored service counts on from its own first one."""
+
+    def rows(site: Site) -> list[tuple[int, int]]:
+        return [(row["sequence"], row["createdSequence"]) for row in site.rows("instance_tags")]
+
+    site = make_site()
+    first = site.create("1.1", "1.1.1", "1", name="A")
+    site.service.delete("Microsoft.Default", "1.1", "1.1.1", "1")
+    site.create("1.1", "1.1.1", "1", name="A")
+    synced(site, 10)
+    updated(site)
+    assert rows(site) == [(3, 3)]
+    with serve_in_thread(EmulatorOptions()) as earlier:
+        restored = replace(site, emulator=earlier)
+        restored.create("1.1", "1.1.1", "1", name="A", at_ticks=first.ticks, sequence=first.sequence)
+        restored.clock(11)
+        for name in ("B", "C", "D"):
+            restored.update("1.1", "1.1.1", "1", name=name)
+        repair(restored.settings, rebuild=True, spark=site.spark, clock=lambda: at(12))
+        assert updated(restored).mode == "compare"
+        assert rows(restored) == [(4, 1)]
+        restored.update("1.1", "1.1.1", "1", name="E")
+        synced(restored, 13)
+        assert updated(restored).mode == "changed"
+        assert rows(restored) == [(5, 1)]
+        updated(restored, extent="full")
+        assert rows(restored) == [(5, 1)]
 
 
 def test_another_quiet_counts_for_every_study_by_a_backfill(make_site: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from dicom_etl.core.errors import DataError
 from dicom_etl.lake.ledger import Run
 from dicom_etl.outputs.execution import Counts, Execution, last_succeeded
-from dicom_etl.outputs.follow import next_step, oldest_needed, restored
+from dicom_etl.outputs.follow import Step, next_step, oldest_needed, restored
 from dicom_etl.outputs.state import output_states
 from support.results import NO_WINDOW, NOW, a_run
 
@@ -50,6 +50,18 @@ def test_a_run_that_changes_rows_without_an_entry_is_followed_by_a_comparison(ve
     silent = a_run(5, 2, verb=verb, status=status, **NO_WINDOW)
     assert a_step(good(4), silent, good(6), last=done("columns", 1, 4)) == (4, 6, "compare")
     assert a_step(good(4), silent, good(6), last=done("columns", 1, 5)) == (5, 6, "changed"), "it was followed before"
+
+
+@pytest.mark.parametrize(("since", "rebuilt"), [(4, True), (5, False), (6, False)])
+def test_a_step_knows_the_last_rebuild_and_whether_the_output_is_older(since: int, rebuilt: bool) -> None:
+    """A repair without coverage rebuilds nothing, nor does a rebuild that failed."""
+    rebuild = good(5, verb="repair")
+    others = [good(7, verb="repair", **NO_WINDOW), a_run(8, 2, verb="repair", status="failed")]
+    for forced in (None, "full"):
+        step = next_step([good(4), rebuild, good(6), *others], done("columns", 1, since), forced=forced)
+        assert step is not None
+        assert (step.to_run, step.rebuilt, step.after_rebuild) == (7, 5, rebuilt)
+    assert next_step([good(4), good(6)], None) == Step(good(6), 0, "full", rebuilt=0)
 
 
 def test_a_ledger_that_was_put_back_is_followed_by_a_comparison() -> None:

@@ -103,11 +103,12 @@ def _changed(spark: SparkSession, work: Work, entries: Landed) -> Computed:
     scope = Scope(entries.studies, study_ranges(entries.studies))
     changes = work.changes(spark)
     own = entries.frame(spark, changes)
-    dormant = dormant_creates(changes, entries.since, _rejected(work.snapshot))
+    rebuilt = work.step.rebuilt
+    dormant = dormant_creates(changes, (rebuilt, entries.since), _rejected(work.snapshot))
     inputs = Inputs(
         live=live_rows(scope.of(work.instances(spark))),
         headers=latest_headers(current_entries(own), work.tables.columns, work.parse),
-        creates=create_entries(own).unionByName(scope.of(dormant)),
+        creates=create_entries(own, rebuilt).unionByName(scope.of(dormant)),
         stored=scope.of(work.stored_rows(spark)),
         touched=touched_keys(own),
     )
@@ -136,9 +137,10 @@ def _compared(spark: SparkSession, work: Work) -> Computed:
     inputs = Inputs(
         live=scope.of(live),
         headers=latest_headers(headers, work.tables.columns, work.parse),
-        creates=create_entries(entries),
+        creates=create_entries(entries, work.step.rebuilt),
         stored=scope.of(stored),
         touched=differing,
+        created_stands=not work.step.after_rebuild,
     )
     return Computed("compare", inputs, scope)
 
@@ -149,8 +151,9 @@ def _everything(spark: SparkSession, work: Work) -> Computed:
     inputs = Inputs(
         live=live_rows(work.instances(spark)),
         headers=latest_headers(current_entries(entries), work.tables.columns, work.parse),
-        creates=create_entries(entries),
+        creates=create_entries(entries, work.step.rebuilt),
         stored=work.stored_rows(spark),
         touched=None,
+        created_stands=not work.step.after_rebuild,
     )
     return Computed("full", inputs, None)
