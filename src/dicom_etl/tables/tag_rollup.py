@@ -13,16 +13,16 @@ from dicom_etl.tables.tag_schema import TagColumn, TagTables
 
 # Total, so that the same instances always give the same row (tables.rollup has the same order).
 _ORDER = ("lastModifiedTimestamp", "sequence", "seriesInstanceUid", "sopInstanceUid")
-# What tells how much of a study is there; the set `imaging` has them.
-NUMBER, EXPECTED = "instanceNumber", "numberOfStudyRelatedInstances"
+# What tells how much of a study is there; the set `imaging` has them, at any level and of any name.
+NUMBER, EXPECTED = "InstanceNumber", "NumberOfStudyRelatedInstances"
 
 
 def summaries(tables: TagTables, rows: DataFrame, touched: DataFrame | None = None) -> DataFrame:
     """One row per series of ``rows`` (of `instance_tags`) and per ``touched`` key; what both tables are made of.
 
     Columns: the series' key, ``lastModifiedTimestamp``, ``instanceCount`` (0 without living instances), ``moments``
-    (the times of the instances in microseconds), ``missing`` (numbers), and for each tag its latest value behind what
-    it is ordered by, and the set of its values.
+    (the times of the instances in microseconds), ``missing`` (numbers), ``_expected``, and for each tag its latest
+    value behind what it is ordered by, and the set of its values; ``_expected`` is such a value of EXPECTED.
     """
     tags = tables.series_level
     if touched is not None:
@@ -31,7 +31,8 @@ def summaries(tables: TagTables, rows: DataFrame, touched: DataFrame | None = No
         F.max("lastModifiedTimestamp").alias("lastModifiedTimestamp"),
         F.count("sopInstanceUid").alias("instanceCount"),
         F.collect_set(F.unix_micros("lastModifiedTimestamp")).alias("moments"),
-        (_missing_numbers() if NUMBER in rows.columns else F.lit(None).cast("long")).alias("missing"),
+        _missing_numbers(tables.of(NUMBER)).alias("missing"),
+        F.expr(f"{_latest(tables.of(EXPECTED))} AS _expected"),
         *(F.expr(f"{_latest(tag)} AS `{tag.name}`") for tag in tags),
         *(F.expr(f"collect_set(`{tag.name}`) AS `{tag.count_name}`") for tag in tags),
     )
@@ -42,9 +43,9 @@ def _latest(tag: TagColumn) -> str:
     return f"max(CASE WHEN `{tag.name}` IS NOT NULL THEN struct({', '.join(_ORDER)}, `{tag.name}` AS value) END)"
 
 
-def _missing_numbers() -> Column:
+def _missing_numbers(tag: TagColumn) -> Column:
     """How many instance numbers lack between the lowest and the highest of the series; null without numbers."""
-    number = F.col(NUMBER)
+    number = F.col(tag.name)
     return F.max(number) - F.min(number) + 1 - F.count_distinct(number)
 
 
@@ -70,19 +71,19 @@ def study_rows(tables: TagTables, summaries: DataFrame, settle_micros: int) -> D
         F.sum("instanceCount").alias("instanceCount"),
         F.array_sort(F.array_distinct(F.flatten(F.collect_list("moments")))).alias("moments"),
         F.sum("missing").alias("missingNumbers"),
+        F.max("_expected").alias("_expected"),
         *(F.expr(f"max(`{tag.name}`).value AS `{tag.name}`") for tag in tables.study_level),
         *(
             F.expr(f"{_size(f'array_distinct(flatten(collect_list(`{tag.count_name}`)))')} AS `{tag.count_name}`")
             for tag in tables.study_level
         ),
     )
-    has_expected = any(tag.name == EXPECTED for tag in tables.study_level)
     quiet = F.expr(f"INTERVAL {settle_micros // 1_000_000} SECONDS")
     return grouped.withColumns(
         {
             "settledAt": F.col("lastModifiedTimestamp") + quiet,
             "reopened": _gaps(settle_micros),
-            "expectedInstances": F.col(EXPECTED) if has_expected else F.lit(None).cast("long"),
+            "expectedInstances": F.col("_expected.value"),
         }
     ).select(*tables.study.columns.names)
 

@@ -50,12 +50,15 @@ STUDY_COLUMNS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class TagColumn:
-    """One chosen tag as a column: its name, its type, what its comment says, and the highest table that has it."""
+    """One chosen tag as a column: its name, its type, the highest table that has it, and the tag's path.
+
+    The path identifies it, whatever its name; the column's comment says it.
+    """
 
     name: str
     kind: Kind
     level: Level
-    comment: str = ""
+    path: str
 
     @property
     def count_name(self) -> str:
@@ -80,6 +83,10 @@ class TagTables:
     @property
     def study_level(self) -> tuple[TagColumn, ...]:
         return tuple(one for one in self.columns if one.level == "study")
+
+    def of(self, path: str) -> TagColumn:
+        """The column of a tag that the tables have, whatever its name; all have those of the set `imaging`."""
+        return {one.path: one for one in self.columns}[path]
 
     @property
     def instance(self) -> Table:
@@ -111,7 +118,7 @@ def _table(name: str, key: tuple[str, ...], own: Mapping[str, Kind], tags: Itera
 
 
 def _plain(column: TagColumn) -> StructField:
-    return StructField(column.name, column.type, True, {"comment": column.comment} if column.comment else {})
+    return StructField(column.name, column.type, True, {"comment": column.path})
 
 
 def _counted(columns: Sequence[TagColumn]) -> list[StructField]:

@@ -108,7 +108,7 @@ def writer_of(settings: Settings, snapshot: LakeSnapshot, due: Due, spark: Spark
 
 
 def tag_column(column: Column) -> TagColumn:
-    """The column as the tables have it; its comment says of which attribute it is."""
+    """The column as the tables have it."""
     return TagColumn(column.name, column.type, column.level, column.path.text)
 
 
