@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
 from dicom_etl.commands.columns.choose import add, listed, remove
-from dicom_etl.core.errors import ConfigurationError, UsageError
+from dicom_etl.commands.columns.wanted import keep_added
+from dicom_etl.core.errors import AnotherWriter, ConfigurationError, UsageError
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.lake.open import init_lake
+from dicom_etl.lake.open import existing_lake, init_lake
 from dicom_etl.lake.paths import lake_paths
+from dicom_etl.outputs.execution import Execution, made_executions, open_executions, record
+from support.results import NOW
+
+ENDED = Execution(
+    output="columns", execution_id=1, mode="full", status="succeeded", from_run=0, to_run=1, started_at=NOW,
+    finished_at=NOW,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -81,6 +91,43 @@ def test_a_text_that_cannot_be_a_column_adds_nothing(lake: Path, tags: list[str]
 def test_a_tag_that_identifies_a_patient_is_added_when_asked_for(lake: Path) -> None:
     add(settings(lake), ["PatientAddress"], identifying=True)
     assert added(settings(lake)) == [("patientAddress", "added", "pending")]
+
+
+def test_of_two_lists_that_were_made_of_the_same_one_the_second_is_refused(lake: Path) -> None:
+    """Also where the first has only made the table that keeps them. What outputs append to it is no other list."""
+    made_of = existing_lake(settings(lake), private=False).lake
+    assert open_executions(made_of) is None
+    add(settings(lake), ["KVP"])
+    with pytest.raises(AnotherWriter, match="nothing was changed; run again"):
+        keep_added(made_executions(made_of), (), ["ExposureTime"])
+    first, second, third = (made_executions(made_of) for _ in range(3))
+    keep_added(first, ["KVP"], ["KVP", "ExposureTime"])
+    with pytest.raises(AnotherWriter, match="nothing was changed; run again"):
+        keep_added(second, ["KVP"], [])
+    keep_added(third, ["KVP"], ["KVP", "ExposureTime"])  # both add the same
+    held = made_executions(made_of)
+    record(made_of, ENDED)
+    keep_added(held, ["KVP", "ExposureTime"], ["ExposureTime"])
+    assert [name for name, _, _ in added(settings(lake))] == ["exposureTime"]
+
+
+def test_of_those_that_add_at_the_same_time_each_is_kept_or_told(lake: Path) -> None:
+    given = settings(lake)
+    wanted = {"kvp": "KVP", "exposureTime": "ExposureTime", "xRayTubeCurrent": "XRayTubeCurrent"}
+    start = Barrier(len(wanted))
+
+    def adding(name: str) -> str | None:
+        start.wait()
+        try:
+            add(given, [wanted[name]])
+        except AnotherWriter:
+            return None
+        return name
+
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        kept = set(pool.map(adding, wanted)) - {None}
+    assert len(kept) >= 1
+    assert {name for name, _, _ in added(given)} == kept
 
 
 def test_a_wrong_tag_of_the_settings_names_its_setting(lake: Path) -> None:

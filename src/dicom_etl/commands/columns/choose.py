@@ -46,19 +46,20 @@ def add(settings: Settings, tags: Sequence[str], *, identifying: bool = False) -
     """The columns of these tags, as they are listed from now on; `columns backfill` fills them.
 
     A tag that is wanted already is listed and added no second time. Raises UsageError for a text that is no tag, or
-    one that identifies a patient unless ``identifying``; nothing is added then.
+    one that identifies a patient unless ``identifying``, AnotherWriter where another command chose tags at the same
+    time; nothing is added then.
     """
     columns = [column_of(text) for text in tags]
     design_of(columns, identifying=identifying or settings.columns.identifying, imaging=False)
     lake = existing_lake(settings, private=False).lake
-    # Read and written through one handle: of two that add at once, the second meets the first one's commit.
+    # Written in place of what is read here: of two that add at once, the second is told.
     table = open_executions(lake)
     stored, before = stored_tags(lake).design, added_tags(table)
     wanted = {column.path for column in wanted_design(settings, before, stored).columns}
     new = [text for text, column in zip(tags, columns, strict=True) if column.path not in wanted]
     wanted_design(settings, [*before, *new], stored)  # refuses two columns of one name
     if new:
-        keep_added(table or made_executions(lake), [*before, *new])
+        keep_added(table or made_executions(lake), before, [*before, *new])
     paths = {column.path for column in columns}
     return [one for one in listed(settings) if one.column.path in paths]
 
@@ -66,7 +67,7 @@ def add(settings: Settings, tags: Sequence[str], *, identifying: bool = False) -
 def remove(settings: Settings, name: str) -> ListedColumn:
     """The column that nobody wants from now on; `columns backfill` takes it out of the tables.
 
-    Raises UsageError when no column that was added has this name.
+    Raises UsageError when no column that was added has this name, AnotherWriter as ``add`` does.
     """
     lake = existing_lake(settings, private=False).lake
     found = next((one for one in listed(settings) if name in (one.column.name, one.column.path.text)), None)
@@ -77,7 +78,8 @@ def remove(settings: Settings, name: str) -> ListedColumn:
     if found.source == "imaging":
         raise UsageError(f"{name}: it belongs to the set imaging, which other outputs stand on, and stays")
     table = made_executions(lake)
-    keep_added(table, [tag for tag in added_tags(table) if column_of(tag).path != found.column.path])
+    before = added_tags(table)
+    keep_added(table, before, [tag for tag in before if column_of(tag).path != found.column.path])
     left = next((one for one in listed(settings) if one.column.path == found.column.path), None)
     return left or ListedColumn(found.column, None, "leaving")
 

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 
 from deltalake import CommitProperties, DeltaTable
 
-from dicom_etl.core.errors import ConfigurationError, DataError, UsageError
+from dicom_etl.core.errors import AnotherWriter, ConfigurationError, DataError, UsageError
 from dicom_etl.core.settings.model import Settings
-from dicom_etl.lake.delta.errors import FAILURES, storage_error
+from dicom_etl.lake.delta.errors import FAILURES, storage_error, storage_errors
 from dicom_etl.lake.delta.folder import protect_log
 from dicom_etl.lake.delta.table import properties
 from dicom_etl.outputs.columns.design import ColumnDesign, column_of, design_of, keep_names
 
 # A property of the table `output`: the tags that were added by command, in their order.
 ADDED = "dicomEtl.columns.added"
+_CHANGED = "another dicom-etl columns command chose tags just now, and nothing was changed; run again"
 
 
 def added_tags(executions: DeltaTable | None) -> tuple[str, ...]:
@@ -29,8 +30,14 @@ def added_tags(executions: DeltaTable | None) -> tuple[str, ...]:
     return tuple(str(tag) for tag in tags)
 
 
-def keep_added(executions: DeltaTable, tags: Sequence[str]) -> None:
-    """Write the list into the lake. Raises StorageError or AccessDenied, also where another output wrote just now."""
+def keep_added(executions: DeltaTable, before: Sequence[str], tags: Sequence[str]) -> None:
+    """Write the list into the lake, in place of the one that was read ``before``.
+
+    Raises AnotherWriter where that is not the list any more: another command has changed it. StorageError or
+    AccessDenied when the storage fails.
+    """
+    if added_tags(executions) != tuple(before):
+        raise AnotherWriter(_CHANGED)
     try:
         executions.alter.set_table_properties(
             {ADDED: json.dumps(list(tags))},
@@ -38,8 +45,19 @@ def keep_added(executions: DeltaTable, tags: Sequence[str]) -> None:
             commit_properties=CommitProperties(max_commit_retries=5),
         )
     except FAILURES as error:
-        raise storage_error(error, "output", writing=True) from error
+        _settle(executions, before, tags, error)
     protect_log(executions, executions.version())
+
+
+def _settle(executions: DeltaTable, before: Sequence[str], tags: Sequence[str], error: Exception) -> None:
+    """Returns where the list was written all the same; else raises what came between, or what the storage says."""
+    with storage_errors("output"):
+        executions.update_incremental()
+    now = added_tags(executions)
+    if now == tuple(before):
+        raise storage_error(error, "output", writing=True) from error
+    if now != tuple(tags):
+        raise AnotherWriter(_CHANGED) from error
 
 
 def wanted_design(settings: Settings, added: Sequence[str], stored: ColumnDesign | None) -> ColumnDesign:
