@@ -35,11 +35,18 @@ def failure_recorded(
     except (AnotherWriter, Superseded):
         raise
     except Exception as error:
-        try:
+        with unrecorded_logged(output):
             _record(snapshot, output, type(error).__name__, started, clock, sleep)
-        except DicomEtlError as unrecorded:
-            log.warning("failure not recorded", extra={"output": output, "error": type(unrecorded).__name__})
         raise
+
+
+@contextmanager
+def unrecorded_logged(output: str) -> Iterator[None]:
+    """Log an error of ours in the block, which records a failure: what failed before is the error to raise."""
+    try:
+        yield
+    except DicomEtlError as error:
+        log.warning("failure not recorded", extra={"output": output, "error": type(error).__name__})
 
 
 def _record(

@@ -14,9 +14,10 @@ from click.testing import CliRunner
 
 from dicom_etl.cli.main import cli
 from dicom_etl.commands.columns import verify as verb
-from dicom_etl.commands.columns.verify import ColumnsVerification, verify_columns
+from dicom_etl.commands.columns.verify import ColumnsVerification, verify_with
 from dicom_etl.core.attributes import INSTANCE_KEY
 from dicom_etl.core.errors import DataError
+from dicom_etl.core.progress import NullProgress
 from dicom_etl.core.settings.load import load_settings
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.dicomweb.connect import connect
@@ -68,7 +69,7 @@ def compared(settings: Settings, rows: int, served: dict[str, dict[str, Any] | N
         return httpx.Response(200, headers={"content-type": "application/dicom+json"}, stream=body)
 
     with connect(settings.dicom, sleep=lambda _: None, transport=httpx.MockTransport(answer)) as client:
-        return verify_columns(settings, rows, random=Random(1), client=client)
+        return verify_with(client, settings, rows, random=Random(1), progress=NullProgress())
 
 
 CHANGED: dict[str, dict[str, Any] | None] = {

@@ -16,6 +16,7 @@ from dicom_etl.lake.paths import lake_paths
 from dicom_etl.lake.snapshot import Lake
 from dicom_etl.outputs import execution
 from dicom_etl.outputs.execution import Counts, Execution, executions, made_executions, open_executions, record
+from dicom_etl.outputs.failures import unrecorded_logged
 from support.results import NOW
 
 WHOLE = Execution(
@@ -68,6 +69,19 @@ def test_an_execution_that_a_later_one_has_overtaken_leaves_no_row(lake: Lake) -
     with pytest.raises(Superseded):
         record(lake, WHOLE)
     assert [one.execution_id for one in executions(open_executions(lake))] == [4]
+
+
+def test_a_failure_that_cannot_be_recorded_is_logged_and_hides_no_error(
+    lake: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(lake, replace(WHOLE, execution_id=4))
+    with unrecorded_logged("columns"):
+        record(lake, WHOLE)
+    assert [(one.message, vars(one)["output"], vars(one)["error"]) for one in caplog.records] == [
+        ("failure not recorded", "columns", "Superseded")
+    ]
+    with pytest.raises(ZeroDivisionError), unrecorded_logged("columns"):
+        raise ZeroDivisionError  # no error of ours
 
 
 def test_the_table_of_another_lake_is_refused(lake: Lake) -> None:

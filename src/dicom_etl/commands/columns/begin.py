@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -12,7 +12,6 @@ from pyspark.sql import SparkSession
 from dicom_etl.commands.columns.compute import Work
 from dicom_etl.commands.columns.quality import QualityWriter, quality_source, standing
 from dicom_etl.commands.columns.write import Writer
-from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND
 from dicom_etl.lake.snapshot import Lake, LakeSnapshot
@@ -20,6 +19,7 @@ from dicom_etl.outputs import execution as ledger
 from dicom_etl.outputs.columns.batches import batch_parser
 from dicom_etl.outputs.columns.design import Column, ColumnDesign
 from dicom_etl.outputs.execution import Counts, Execution
+from dicom_etl.outputs.failures import unrecorded_logged
 from dicom_etl.outputs.follow import Step
 from dicom_etl.outputs.stored_tags import DESIGN, SETTLE, StoredTags, rolled_up
 from dicom_etl.tables.schema import TableDesign
@@ -36,13 +36,14 @@ Written = tuple[ledger.Mode, Counts, dict[str, int]]
 class Due:
     """What is to be done: the step, the tags that the tables are to have, and what stands.
 
-    ``quality`` is the version of `header_quality` where it is known to equal `instance_tags`; ``rolled_up``: so do
-    `series_tags` and `study_tags`, but for what this step touches.
+    ``executions`` are those so far. ``quality`` is the version of `header_quality` where it is known to equal
+    `instance_tags`; ``rolled_up``: so do `series_tags` and `study_tags`, but for what this step touches.
     """
 
     step: Step
     design: ColumnDesign
     stored: StoredTags
+    executions: Sequence[Execution]
     quality: int | None
     rolled_up: bool
 
@@ -52,9 +53,9 @@ class Due:
         return self.quality is not None and self.rolled_up
 
 
-def due_with(lake: Lake, step: Step, design: ColumnDesign, stored: StoredTags) -> Due:
+def due_with(lake: Lake, step: Step, design: ColumnDesign, stored: StoredTags, executions: Sequence[Execution]) -> Due:
     """The step, and whether what is made of `instance_tags` follows it as that stands."""
-    return Due(step, design, stored, standing(lake, stored, design), rolled_up(lake, stored))
+    return Due(step, design, stored, executions, standing(lake, stored, design), rolled_up(lake, stored))
 
 
 def begun(due: Due, execution_id: int, clock: Callable[[], datetime]) -> Execution:
@@ -77,7 +78,8 @@ def recorded(lake: Lake, row: Execution, clock: Callable[[], datetime], write: C
     try:
         mode, counts, versions = write()
     except Exception as error:
-        _record_failure(lake, replace(row, finished_at=clock(), error_class=type(error).__name__))
+        with unrecorded_logged(OUTPUT):
+            ledger.record(lake, replace(row, finished_at=clock(), error_class=type(error).__name__))
         raise
     done = replace(row, mode=mode, status="succeeded", finished_at=clock(), counts=counts, versions=versions)
     ledger.record(lake, done)
@@ -121,10 +123,3 @@ def _table_design(settings: Settings, snapshot: LakeSnapshot, design: ColumnDesi
     identity = {**snapshot.lake.identity.properties, DESIGN: design.to_json(), SETTLE: str(settle)}
     # Reader version 1, whatever the fixed tables have: Fabric, DuckDB and Polars read them as they are.
     return TableDesign((), settings.maintenance.retention_hours, False, identity)
-
-
-def _record_failure(lake: Lake, row: Execution) -> None:
-    try:
-        ledger.record(lake, row)
-    except DicomEtlError as unrecorded:
-        log.warning("failure not recorded", extra={"run_id": row.execution_id, "error": type(unrecorded).__name__})

@@ -145,7 +145,7 @@ def _due(filling: Filling) -> Due:
     step = next_step(snapshot.runs(), last, forced="service")
     if last is None or step is None or stored.design is None or stored.design.digest != filling.design_digest:
         raise Superseded("the tags of the tables were changed meanwhile: run columns backfill --from-service again")
-    return due_with(snapshot.lake, step, stored.design, stored)
+    return due_with(snapshot.lake, step, stored.design, stored, known)
 
 
 def _written(filling: Filling, due: Due, batch: Batch) -> Written:

@@ -71,12 +71,11 @@ def update_in(tools: Tools, snapshot: LakeSnapshot, extent: Extent = "due") -> E
     before = due(tools.settings, snapshot, extent)
     if before is None:
         return None
-    known = ledger.executions(ledger.open_executions(snapshot.lake))
-    last_id = last_execution_id(snapshot.lake, known, OUTPUT, before.stored)
+    last_id = last_execution_id(snapshot.lake, before.executions, OUTPUT, before.stored)
     with claimed(
         snapshot.lake, OUTPUT, last_id, clock=tools.clock, sleep=tools.sleep, pulse=tools.engine.pulse
     ) as execution_id:
-        # Another execution may have ended between.
+        # Again: another execution may have ended between, and only under the claim does it stay so.
         work = due(tools.settings, snapshot.refresh(), extent)
         return None if work is None else _executed(tools, snapshot, work, execution_id)
 
@@ -98,7 +97,7 @@ def due(settings: Settings, snapshot: LakeSnapshot, extent: Extent = "due") -> D
     wanted_step = step or next_step(runs, last, forced="changed")
     if wanted_step is None:
         return None
-    found = due_with(snapshot.lake, wanted_step, design, stored)
+    found = due_with(snapshot.lake, wanted_step, design, stored, known)
     if step is None and found.whole:
         return None  # else an execution died behind `instance_tags`, or what is made of it was put back
     refuse_restored(snapshot)

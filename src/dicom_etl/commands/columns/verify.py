@@ -55,30 +55,27 @@ class ColumnsVerification:
         }
 
 
-def verify_columns(
-    settings: Settings,
-    rows: int,
-    *,
-    random: Random | None = None,
-    client: HttpClient | None = None,
-    progress: Progress | None = None,
+def verify_columns(settings: Settings, rows: int, *, progress: Progress | None = None) -> ColumnsVerification:
+    """The comparison of up to so many rows of `instance_tags` with the service of the settings; as ``verify_with``."""
+    with connect(settings.dicom, dicom_tokens(settings.dicom)) as client:
+        return verify_with(client, settings, rows, random=Random(), progress=progress or NullProgress())  # noqa: S311
+
+
+def verify_with(
+    client: HttpClient, settings: Settings, rows: int, *, random: Random, progress: Progress
 ) -> ColumnsVerification:
     """The comparison of up to so many rows of `instance_tags`, each as likely as the others.
 
     Raises DataError without tag tables, ServiceUnavailable when headers cannot be had, else as ``HttpClient.send``.
     """
-    progress = progress or NullProgress()
     stored = stored_tags(existing_lake(settings, private=False).lake)
     design, table = stored.design, stored.tables.get("instance_tags")
     if design is None or table is None:
         raise DataError("there are no tag tables, or they are half made: run dicom-etl columns update")
     progress.step("choose rows")
-    keys = _sample(table, rows, random or Random())  # noqa: S311
+    keys = _sample(table, rows, random)
     progress.step("ask the service for headers")
-    if client is not None:
-        return _compared(client, settings, (table, design), keys)
-    with connect(settings.dicom, dicom_tokens(settings.dicom)) as own:
-        return _compared(own, settings, (table, design), keys)
+    return _compared(client, settings, (table, design), keys)
 
 
 def _sample(table: DeltaTable, rows: int, random: Random) -> list[Key]:
