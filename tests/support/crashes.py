@@ -51,6 +51,11 @@ class Crashes:
     def __post_init__(self) -> None:
         self.met = dict.fromkeys(self.points, 0)
 
+    @property
+    def deaths(self) -> int:
+        """How often a run has died at any of them."""
+        return sum(self.met.values())
+
     @contextmanager
     def at(self, point: str, random: Random, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         """Let the run of this block die at ``point``, at one of the first times that it comes there; or nowhere."""

@@ -70,10 +70,15 @@ class Follower:
         self.monkeypatch = monkeypatch
         self._update = update
 
-    def follow(self, site: Site, *, deadly: bool = True) -> None:
-        """One execution, whose counts must agree; it may die."""
+    @property
+    def modes(self) -> set[str]:
+        """How the executions that ended have computed their rows."""
+        return {one.mode for one in self.executions}
+
+    def follow(self, site: Site, *, death: float = 0.6) -> None:
+        """One execution, whose counts must agree; ``death`` is how likely it is to die."""
         points = _USUAL if self.random.random() < 0.8 else list(POINTS)
-        point = self.random.choice(points) if deadly and self.random.random() < 0.6 else None
+        point = self.random.choice(points) if self.random.random() < death else None
         death = self.crashes.at(point, self.random, self.monkeypatch) if point else nullcontext()
         with suppress(Crash), death:
             done = self._update(site.settings, extent="full" if self.random.random() < 0.1 else "due", spark=site.spark)
