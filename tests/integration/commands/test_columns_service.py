@@ -37,7 +37,27 @@ def states(site: Site) -> dict[str, str]:
     return {row["sopInstanceUid"]: row["headerState"] for row in site.rows("instance_tags")}
 
 
-def test_headers_that_change_lacks_are_filled_from_the_service(
+def test_headers_that_change_lacks_are_filled_from_the_service(make_site: Callable[..., Site]) -> None:
+    """And rolled up, and counted; what the service has no longer is told. Longer: the soak test below."""
+    site = make_site("lake.keep_metadata=false")
+    for number, key in enumerate(KEYS[:3]):
+        site.create(*key, document=metadata(name="Doe", modality="CT") | _number(number))
+    synced(site, 10)
+    site.service.delete("Microsoft.Default", *KEYS[2])
+    first, *rest = backfill_from_service(site.settings, spark=site.spark)
+    assert (first.mode, counts(first)) == ("full", (3, 3, 0))
+    assert [(one.mode, counts(one)) for one in rest] == [("service", (3, 2, 1))]
+    rows = {row["sopInstanceUid"]: row for row in site.rows("instance_tags")}
+    assert states(site) == {KEYS[0][2]: "ok", KEYS[1][2]: "ok", KEYS[2][2]: "missing"}
+    assert [(rows[key[2]]["instanceNumber"], rows[key[2]]["createdSequence"]) for key in KEYS[:3]] == [
+        (0, 1), (1, 2), (None, 3),
+    ]  # fmt: skip
+    assert [row["manufacturer"] for row in site.rows("series_tags")] == ["ACME"]
+    assert following.stored_quality(site) == following.quality_of(rows.values(), following.tag_columns(site))
+
+
+@pytest.mark.soak
+def test_a_filling_is_made_of_batches_and_goes_on_where_one_has_died(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch an execution; what the service has no longer is counted; a death behind instance_tags leaves no trace."""

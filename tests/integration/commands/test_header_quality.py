@@ -1,4 +1,7 @@
-"""`header_quality`: what headers gave each tag, counted as `instance_tags` has it."""
+"""`header_quality`: what headers gave each tag, counted as `instance_tags` has it.
+
+The quick tests are tests/integration/tables/test_tag_quality.py; the property test compares it after many deaths.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ def columns_updated(site: Site) -> None:
     update(site.settings, spark=site.spark)
 
 
+@pytest.mark.soak
 def test_header_quality_counts_the_headers_of_instance_tags_by_tag_day_and_device(
     make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
 ) -> None:
