@@ -38,13 +38,16 @@ $(AZURITE)/package-lock.json:
 	@echo "test-azure: installing Azurite ..."
 	@npm install --loglevel=error --no-fund --no-audit --prefix $(AZURITE) azurite@3.35.0 >/dev/null
 
-.PHONY: test-fhir hapi compare-fhir
+.PHONY: test-fhir hapi demo-fhir compare-fhir
 test-fhir: setup ## the output fhir with a real server, HAPI FHIR (needs Maven and a JDK 17; fetches 293 MB once)
 	@$(PY) -m tests.fhir.hapi --fetch
 	@$(PY) -m pytest -m fhir tests/fhir
 
 hapi: setup ## start a HAPI FHIR, an empty server of R4, until Ctrl-C (HAPI="--validate --port 8080": as you like it)
 	@$(PY) -m tests.fhir.hapi $(HAPI)
+
+demo-fhir: setup ## the demo with a HAPI FHIR, which goes on until Ctrl-C (needs Maven and a JDK 17; fetches 293 MB once)
+	@$(PY) -m tests.fhir.hapi --demo $(HAPI)
 
 compare-fhir: setup ## one history, played to DICOMcast's algorithm and to ours, each with a HAPI FHIR
 	@PYTHONPATH=tests $(PY) -m bench.compare_fhir $(COMPARE)

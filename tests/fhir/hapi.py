@@ -179,17 +179,26 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
+def _demo(base_url: str) -> None:
+    """Let the demo fill the server, and say what to look at. Raises StartFailed when the demo fails."""
+    if subprocess.run([sys.executable, "-m", "dicom_etl", "demo", "--yes", "--fhir", base_url], check=False).returncode:
+        raise StartFailed("the demo has failed: its last lines say why")
+    _say(f"\nHAPI FHIR goes on until Ctrl-C. Open {base_url}/ImagingStudy?_include=ImagingStudy:subject&_pretty=true")
+    _say("DICOM_ETL_CONFIG=demo-lake/demo.toml python notebooks/fhir_and_tables.py joins it with the tables.")
+
+
 def main() -> int:
     options = argparse.ArgumentParser(prog="python -m tests.fhir.hapi", description=__doc__)
     options.add_argument("--fetch", action="store_true", help="install it, and start nothing")
     options.add_argument("--validate", action="store_true", help="refuse resources that are not valid")
+    options.add_argument("--demo", action="store_true", help="let dicom-etl demo fill it first")
     options.add_argument("--port", type=int, default=0, help="where it listens (0: a free port)")
     given = options.parse_args()
     try:
         if given.fetch:
             install()
         else:
-            serve_hapi(validate=given.validate, port=given.port)
+            serve_hapi(_demo if given.demo else None, validate=given.validate, port=given.port)
     except (ConfigurationError, StartFailed) as problem:
         sys.stderr.write(f"hapi: {problem}\n")
         return problem.exit_code if isinstance(problem, ConfigurationError) else 1

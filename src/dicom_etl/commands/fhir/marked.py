@@ -1,4 +1,4 @@
-"""What bears the mark of our lake in a FHIR server, whoever has recorded it."""
+"""What bears the mark of our lake in a FHIR server, recorded or not."""
 
 from __future__ import annotations
 
