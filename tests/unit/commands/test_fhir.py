@@ -18,6 +18,7 @@ from dicom_emulator.fhir.faults import EntryFault
 from dicom_emulator.fhir.options import FhirOptions
 from dicom_emulator.fhir.serve import FhirEmulator, serve_fhir
 from dicom_emulator.state.service import DicomService
+from dicom_etl.commands.doctor.fhir import fhir_findings
 from dicom_etl.commands.fhir.adopt import Adopted, adopt
 from dicom_etl.commands.fhir.export import export
 from dicom_etl.commands.fhir.import_files import Imported, import_files, parameters
@@ -33,6 +34,7 @@ from dicom_etl.outputs.fhir import sent
 from dicom_etl.outputs.fhir.sent import open_sent, record_of
 from support.crashes import Crash
 from support.dose_reports import ct
+from support.fhir_double import fhir_settings
 from support.handmade import SERVICE, HandmadeLake
 from support.site import metadata
 
@@ -460,6 +462,29 @@ def test_the_notebook_joins_what_the_server_has_with_the_tables(
     assert "studies that the server lacks: 0" in shown
     assert "studies with another count: 0" in shown
     assert "Patient/ehr-1" in shown
+
+
+@pytest.mark.parametrize(
+    ("token", "states", "says"),
+    [
+        ("owner", ["ok", "ok"], "takes ids of ours, deletes and batches"),
+        ("reader", ["ok", "problem"], "assign the role FHIR Data Contributor"),
+        ("nobody", ["ok", "problem"], "FHIR Data Contributor"),
+    ],
+)
+def test_doctor_says_what_the_server_can_and_which_role_is_missing(
+    monkeypatch: pytest.MonkeyPatch, token: str, states: list[str], says: str
+) -> None:
+    """By the deletion of a resource that nobody has: nothing is changed."""
+    monkeypatch.setenv("DICOM_ETL_FHIR_TOKEN", token)
+    with serve_fhir(FhirOptions(tokens={one: one for one in ("owner", "reader", "nobody")})) as server:
+        found = list(fhir_findings(fhir_settings(server.base_url, "fhir.auth=token")))
+        assert [one.state for one in found] == states
+        assert any(says in one.text for one in found)
+        assert {one.exit_code for one in found if one.state == "problem"} <= {77}
+        assert server.service.resources("ImagingStudy") == {}
+    (found_nothing,) = [list(fhir_findings(fhir_settings("")))]
+    assert found_nothing == []
 
 
 def test_nothing_of_a_patient_stands_in_the_record_the_ledger_or_the_log(

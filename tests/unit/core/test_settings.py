@@ -508,6 +508,39 @@ def test_no_message_repeats_a_value(tmp_path: Path, key: str) -> None:
         assert CANARY not in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        (
+            "fhir.base_url=http://fhir.example.org",
+            "fhir.base_url: expected https://, patients are sent to this address",
+        ),
+        ("fhir.base_url=fhir.example.org", "fhir.base_url: expected an address that starts with https://"),
+        ('fhir.issuers={ "HOSP" = "Hospital North" }', "fhir.issuers: expected a URI for each issuer"),
+        ('fhir.issuers={ "" = "urn:oid:1.2.3" }', "fhir.issuers: expected a URI for each issuer"),
+        ("fhir.issuers=HOSP", "fhir.issuers: expected a table of texts, such as"),
+        ("fhir.default_system=patients", "fhir.default_system: expected a URI such as"),
+        ("fhir.timezone=Europe/Atlantis", "fhir.timezone: expected the name of a time zone, such as"),
+        ("fhir.timezone=../../etc/passwd", "fhir.timezone: expected the name of a time zone, such as"),
+        ('outputs.after_sync=["fhir"]', "outputs.after_sync: fhir is made of the tag tables"),
+    ],
+)
+def test_what_fhir_cannot_use_is_one_line(tmp_path: Path, override: str, says: str) -> None:
+    (line,) = problems(tmp_path, override)
+    assert line.startswith(f"--set: {says}")
+
+
+def test_what_fhir_takes(tmp_path: Path) -> None:
+    texts = (
+        'fhir.issuers={ "HOSP" = "urn:oid:1.2.3" }',
+        "fhir.timezone=Europe/Berlin",
+        "fhir.base_url=http://[::1]:80/fhir",
+    )
+    fhir = load(tmp_path, *texts, 'outputs.after_sync=["columns", "fhir"]').fhir
+    assert (fhir.issuers, fhir.timezone) == ({"HOSP": "urn:oid:1.2.3"}, "Europe/Berlin")
+    assert shown(fhir.issuers) == '{"HOSP": "urn:oid:1.2.3"}'
+
+
 @pytest.mark.parametrize("auth", ["azure", "token"])
 def test_a_token_goes_to_https_or_loopback_only(tmp_path: Path, auth: str) -> None:
     """Without a token plain http is the user's own affair (design/architecture.md: Patient data)."""

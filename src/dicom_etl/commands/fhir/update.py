@@ -17,7 +17,6 @@ from dicom_etl.commands.fhir.execute import Executor
 from dicom_etl.commands.fhir.options import NAME
 from dicom_etl.commands.fhir.send import Sender
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.errors import DicomEtlError
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Fhir, Settings
 from dicom_etl.lake.open import existing_lake, refuse_incomplete
@@ -25,7 +24,7 @@ from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.outputs import execution as ledger
 from dicom_etl.outputs.claim import claimed
 from dicom_etl.outputs.execution import Execution
-from dicom_etl.outputs.failures import failure_recorded
+from dicom_etl.outputs.failures import failure_recorded, unrecorded_logged
 from dicom_etl.outputs.fhir import sent as sent_table
 from dicom_etl.outputs.fhir.capability import check_capability
 from dicom_etl.outputs.fhir.find_patients import Found, PatientKey, found_patients
@@ -122,7 +121,8 @@ def _executed(
     try:
         done = _done(tools, snapshot, work, row, server, asked)
     except Exception as error:
-        _record_failure(snapshot, replace(row, finished_at=tools.clock(), error_class=type(error).__name__))
+        with unrecorded_logged(NAME):
+            ledger.record(snapshot.lake, replace(row, finished_at=tools.clock(), error_class=type(error).__name__))
         raise
     ledger.record(snapshot.lake, done)
     log.info("output written", extra={"output": NAME, "execution_id": execution_id, "to_run": done.to_run})
@@ -188,10 +188,3 @@ def _versions(snapshot: LakeSnapshot, work: Due) -> dict[str, int]:
     tags = {name: work.source.tags.versions[name] for name in NAMES}
     sent = sent_table.open_sent(snapshot.lake)
     return tags if sent is None else tags | {sent_table.NAME: sent.version()}
-
-
-def _record_failure(snapshot: LakeSnapshot, row: Execution) -> None:
-    try:
-        ledger.record(snapshot.lake, row)
-    except DicomEtlError as unrecorded:
-        log.warning("failure not recorded", extra={"output": NAME, "error": type(unrecorded).__name__})

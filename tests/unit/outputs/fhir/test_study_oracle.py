@@ -11,41 +11,22 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pydicom
 import pytest
 from pydicom import Dataset
-from pydicom.data import get_testdata_files
 
-from dicom_etl.core.attributes import ATTRIBUTES
 from dicom_etl.outputs.fhir.endpoint import endpoint
 from dicom_etl.outputs.fhir.mapping import STUDY
 from dicom_etl.outputs.fhir.patient import identifier, logical_subject, patient
 from dicom_etl.outputs.fhir.rule import Rule
 from dicom_etl.outputs.fhir.study import imaging_study
 from support import fhir_oracle
-from support.fhir_facts import COLUMNS, OPTIONS, study_of
+from support.fhir_corpus import corpus
+from support.fhir_facts import OPTIONS, study_of
 from support.fhir_oracle import differences, expected_study
 from support.fhir_types import problems
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 NEW_YORK = ZoneInfo("America/New_York")
-
-
-def corpus() -> list[list[Dataset]]:
-    """pydicom's files that have UIDs, by study; of several files of one instance the last."""
-    tags = [
-        *UIDS,
-        "SpecificCharacterSet",
-        *(a.keyword for a in ATTRIBUTES),
-        *(c.path.steps[0].keyword for c in COLUMNS),
-    ]
-    found: dict[str, dict[str, Dataset]] = {}
-    for name in sorted(get_testdata_files()):
-        if Path(name).is_file():
-            dataset = pydicom.dcmread(name, force=True, specific_tags=[tag for tag in tags if tag])
-            if all(dataset.get(uid) for uid in UIDS):
-                found.setdefault(str(dataset.StudyInstanceUID), {})[str(dataset.SOPInstanceUID)] = dataset
-    return [list(instances.values()) for instances in found.values()]
 
 
 @pytest.mark.parametrize("zone", [None, NEW_YORK], ids=["no zone", "a zone"])
