@@ -1,8 +1,8 @@
 """How far the ImagingStudy of pydicom's files meets two profiles: what each asks for, and what its studies lack.
 
 IHE RAD IMR (R4, 2024) asks for identifier, modality, started and endpoint; HL7 EU imaging for one Study UID, the
-accession number in `basedOn`, and performers with a function. Whole profiles are not validated: their packages are on no
-registry that is to be had here.
+accession number in `basedOn`, and performers with a function. Whole profiles are not validated: no registry that can be
+had here has their packages.
 """
 
 from __future__ import annotations
