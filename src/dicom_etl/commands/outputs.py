@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from dicom_etl.commands.columns.update import Tools, update_in
 from dicom_etl.commands.fhir import update as fhir
 from dicom_etl.core.clock import utc_now
-from dicom_etl.core.errors import DicomEtlError
+from dicom_etl.core.errors import DataError, DicomEtlError
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.lake.open import existing_lake
@@ -47,6 +47,19 @@ def brought_up(
         return follow(Tools(settings, engine, progress or NullProgress(), clock, sleep), snapshot, names)
 
 
+def not_taken(execution: Execution | None) -> DicomEtlError | None:
+    """The error that tells of resources which the other side did not take; each has a row of its own by then."""
+    if execution is None or not (execution.counts.refused or execution.counts.failed):
+        return None
+    counts = execution.counts
+    log.warning(
+        "output not taken whole", extra={"output": execution.output, "refused": counts.refused, "failed": counts.failed}
+    )
+    return DataError(
+        f"{execution.output}: {counts.refused} resources were refused and {counts.failed} failed: see its state table"
+    )
+
+
 def configured(settings: Settings) -> list[str]:
     """The outputs that have what they need."""
     return [name for name in FOLLOWERS if name != "fhir" or settings.fhir.base_url]
@@ -69,6 +82,7 @@ def follow(tools: Tools, snapshot: LakeSnapshot, names: Sequence[str]) -> list[E
             first = first or error
         else:
             done += [] if execution is None else [execution]
+            first = first or not_taken(execution)
     if first is not None:
         raise first
     return done

@@ -220,7 +220,10 @@ _FACTS |= {
     "server": (_NEVER, "address of the FHIR server, without scheme; rows of another server do not count"),
     "kind": (_NEVER, "ImagingStudy, Endpoint, Patient or Observation; PatientSearch: what the server answered"),
     "key": (_NEVER, "the id that is computed of what the resource is made of"),
-    "resourceId": ("a search found no Patient, or several", "id of the resource in the server; differs if adopted"),
+    "resourceId": (
+        "a search found no Patient, or several",
+        "id of the resource in the server; of a search the Patient that was found",
+    ),
     "parent": (
         "the resource has none",
         "of an ImagingStudy the key of its patient, of an Observation the key of its ImagingStudy",

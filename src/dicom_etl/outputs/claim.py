@@ -41,17 +41,18 @@ def claimed(
         yield own_claim.run_id
 
 
-def executed_between(lake: Lake, output: str, after: int, before: int) -> bool:
-    """Whether an execution of the output may have had an id between these two, and so may have left work half done.
+def last_between(lake: Lake, output: str, after: int, before: int) -> int | None:
+    """The highest id between these two that an execution of the output may have had, which so may have left work half
+    done; None where there was none.
 
     A claim whose file is gone counts as one.
     """
     claims = ClaimFolder(*_folder(lake, output))
-    for one in range(after + 1, before):
+    for one in reversed(range(after + 1, before)):
         snapshot = claims.read(one)
         if snapshot is None or snapshot.file is None or (snapshot.file.verb == output and not snapshot.file.withdrawn):
-            return True
-    return False
+            return one
+    return None
 
 
 def _folder(lake: Lake, output: str) -> tuple[AbstractFileSystem, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import runpy
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,13 +26,15 @@ from dicom_etl.commands.fhir.import_files import Imported, import_files, paramet
 from dicom_etl.commands.fhir.update import Asked, Tools, update
 from dicom_etl.commands.fhir.verify import verify
 from dicom_etl.commands.fhir.withdraw import withdraw
-from dicom_etl.core.errors import AnotherWriter, ConfigurationError, UsageError
+from dicom_etl.commands.outputs import not_taken
+from dicom_etl.core.errors import AnotherWriter, ConfigurationError, ProtocolError, UsageError
 from dicom_etl.core.progress import NullProgress
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.claim import claimed
 from dicom_etl.outputs.execution import Execution, executions, open_executions
 from dicom_etl.outputs.fhir import sent
 from dicom_etl.outputs.fhir.sent import open_sent, record_of
+from dicom_etl.outputs.fhir.server import FhirServer
 from support.crashes import Crash
 from support.dose_reports import ct
 from support.fhir_double import fhir_settings
@@ -141,7 +144,8 @@ def test_nothing_new_asks_nothing_and_an_unchanged_study_is_not_sent(story: Stor
     assert story.requests == before
     done = story.again(full=True)
     assert counts(done) == (0, 0, 3, 0, 0)
-    assert [one.method for one in story.server.service.requests[before:]] == ["GET"], "the capability statement alone"
+    asked = [one.method for one in story.server.service.requests[before:]]
+    assert asked == ["GET"] * 5, "the capability statement, and of each kind what bears our mark"
 
 
 def test_a_window_of_six_studies_takes_two_requests(story: Story) -> None:
@@ -255,7 +259,7 @@ def test_what_a_dead_execution_sent_and_never_recorded_is_taken_back(
             story.fhir()
     assert "1.3" in story.studies()
     story.service.delete(DEFAULT, "1.3", "1.3.1", "1.3.1")
-    assert counts(story.fhir()) == (0, 1, 1, 0, 0)
+    assert counts(story.fhir()) == (1, 1, 0, 0, 0), "the Endpoint's row is of before the death: it is sent again"
     assert set(story.studies()) == {"1.1", "1.2"}
     before = story.requests
     story.fhir()
@@ -264,6 +268,131 @@ def test_what_a_dead_execution_sent_and_never_recorded_is_taken_back(
 
 def _dying(*_: Any, **__: Any) -> None:
     raise Crash
+
+
+def test_what_a_dead_execution_overwrote_is_sent_again_although_the_record_says_that_it_stands(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The study was changed, sent, not recorded, and changed back: its digest is the one that the record has."""
+    story.fhir()
+    key = (DEFAULT, "1.2", "1.2.1", "1.2.1")
+    story.service.update(key, metadata(id="P2", modality="CR"))
+    with monkeypatch.context() as patched:
+        patched.setattr(sent, "append_rows", _dying)
+        with pytest.raises(Crash):
+            story.fhir()
+    assert story.studies()["1.2"]["modality"][0]["code"] == "CR"
+    story.service.update(key, metadata(id="P2", name=CANARY, modality="MR"))
+    story.fhir()
+    assert story.studies()["1.2"]["modality"][0]["code"] == "MR"
+
+
+def test_nothing_is_deleted_for_a_server_that_ignores_the_mark(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives everything that it has: what is not ours is not touched, and the command says why it stops."""
+    story.patient("ehr-1", "P1")
+    story.fhir()
+    told = FhirServer.search
+    monkeypatch.setattr(FhirServer, "search", lambda self, kind, _: told(self, kind, [("_count", "50")]))
+    with pytest.raises(ProtocolError, match="does not search by _tag"):
+        withdraw(story.tools)
+    assert "ehr-1" in story.resources("Patient")
+
+
+def test_a_study_waits_for_its_patient_and_endpoint(story: Story) -> None:
+    """The server fails for a Patient of ours: a study that refers to it would be refused, so it is held back."""
+    story.texts = ("fhir.patients=own",)
+    story.server.service.entry_faults.append(EntryFault(500, method="PUT", times=6))
+    done = story.fhir()
+    assert done is not None
+    assert done.counts.failed >= 2
+    assert done.counts.refused == 0
+    story.server.service.entry_faults.clear()
+    done = story.again()
+    assert done is not None
+    assert (done.counts.refused, done.counts.failed) == (0, 0)
+    assert set(story.studies()) == {"1.1", "1.2"}
+    assert story.again() is None
+
+
+def test_a_search_that_fails_takes_no_patient_away(story: Story) -> None:
+    story.texts = ("fhir.patients=find_or_create",)
+    story.patient("ehr-1", "P1")
+    story.fhir()
+    story.now += timedelta(days=2)
+    create(story, "1.4", "1.4.1", id="P1", modality="US")
+    story.server.service.entry_faults.append(EntryFault(500, method="GET"))
+    create(story, "1.5", "1.5.1", id="P5", modality="US")
+    story.lake.run(story.now)
+    done = story.again()
+    assert done is not None
+    assert done.counts.failed == 3, "P1 and P2 once more, and P5"
+    assert "reference" in story.studies()["1.2"]["subject"], "the Patient of ours stays"
+    assert story.studies()["1.4"]["subject"] == {"reference": "Patient/ehr-1"}
+    assert "reference" not in story.studies()["1.5"]["subject"], "no Patient is made of ours while nobody knows"
+    story.server.service.entry_faults.clear()
+    story.again()
+    assert "reference" in story.studies()["1.5"]["subject"]
+
+
+def test_a_record_that_was_lost_or_put_back_leaves_no_ghosts(story: Story) -> None:
+    story.fhir()
+    create(story, "1.3", "1.3.1", id="P3", modality="US")
+    story.fhir()
+    table = open_sent(story.lake.lake)
+    assert table is not None
+    table.restore(1)
+    story.service.delete(DEFAULT, "1.3", "1.3.1", "1.3.1")
+    story.fhir()
+    assert set(story.studies()) == {"1.1", "1.2"}
+    shutil.rmtree(story.lake.lake.path("fhir_sent"))
+    story.service.delete(DEFAULT, "1.2", "1.2.1", "1.2.1")
+    story.fhir()
+    assert set(story.studies()) == {"1.1"}
+
+
+def test_the_address_of_another_service_is_refused_and_another_spelling_changes_nothing(story: Story) -> None:
+    story.fhir()
+    with pytest.raises(ConfigurationError, match="this lake holds another service"):
+        story.again("dicom.base_url=https://other-svc.dicom.azurehealthcareapis.com")
+    before = set(story.resources("ImagingStudy"))
+    story.again(f"dicom.base_url={SERVICE.replace('ws-svc', 'WS-SVC')}/")
+    assert set(story.resources("ImagingStudy")) == before
+
+
+def test_one_study_that_the_server_stumbles_over_blocks_nothing(story: Story) -> None:
+    """It is alone in its window: the server is asked for something else before it is said to fail."""
+    story.fhir()
+    poisoned = story.studies()["1.1"]["id"]
+    story.server.service.entry_faults.append(EntryFault(500, path=f"ImagingStudy/{poisoned}"))
+    story.service.update((DEFAULT, "1.1", "1.1.1", "1.1.1"), metadata(id="P1", modality="CT", description="Neck"))
+    story.service.delete(DEFAULT, "1.2", "1.2.1", "1.2.1")
+    assert counts(story.fhir()) == (0, 1, 1, 0, 1)
+    assert set(story.studies()) == {"1.1"}
+
+
+def test_an_execution_behind_a_sync_that_was_not_taken_whole_ends_with_65(story: Story) -> None:
+    story.fhir()
+    refused = story.studies()["1.1"]["id"]
+    story.server.service.entry_faults.append(EntryFault(422, "invariant", path=f"ImagingStudy/{refused}"))
+    story.service.update((DEFAULT, "1.1", "1.1.1", "1.1.1"), metadata(id="P1", modality="CT", description="Neck"))
+    done = story.fhir()
+    told = not_taken(done)
+    assert told is not None
+    assert (told.exit_code, str(told)) == (65, "fhir: 1 resources were refused and 0 failed: see its state table")
+    assert [one.right for one in verify(story.tools) if one.kind == "ImagingStudy"] == [False]
+    assert not_taken(story.again(full=True, retry=True)) is not None
+
+
+def test_equal_sop_uids_of_two_dose_reports_are_two_sets_of_observations(story: Story) -> None:
+    report = ct().to_json_dict() | metadata(id="P1", modality="SR", sop_class="1.2.840.10008.5.1.4.1.1.88.67")
+    for study in ("1.1", "1.2"):
+        story.service.create((DEFAULT, study, f"{study}.9", "1.9.9.9"), report)
+    story.fhir()
+    found = len(story.resources("Observation"))
+    assert found >= 4
+    story.service.delete(DEFAULT, "1.2", "1.2.9", "1.9.9.9")
+    story.fhir()
+    assert len(story.resources("Observation")) == found // 2
 
 
 def test_equal_uids_in_two_partitions_are_two_studies_with_two_endpoints(story: Story) -> None:

@@ -10,16 +10,19 @@ from dicom_etl.commands.fhir.options import NAME, mapping_options, server_finger
 from dicom_etl.commands.fhir.source import source_of, study_tables
 from dicom_etl.commands.fhir.update import Tools
 from dicom_etl.core.attributes import DEFAULT_PARTITION
+from dicom_etl.core.errors import ConfigurationError
+from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake, refuse_incomplete
 from dicom_etl.outputs import execution as ledger
 from dicom_etl.outputs.claim import claimed
 from dicom_etl.outputs.fhir.facts import Json, MappingOptions
 from dicom_etl.outputs.fhir.ids import study_id
 from dicom_etl.outputs.fhir.rows import StudyKey, study_keys
-from dicom_etl.outputs.fhir.sent import Recorder, Sent, last_execution, open_sent, record_of
+from dicom_etl.outputs.fhir.sent import Record, Recorder, Sent, last_execution, open_sent, record_of
 from dicom_etl.outputs.fhir.server import FhirServer
 
 _SYSTEM: Final = "urn:dicom:uid"
+_VERSION: Final = 2
 # Identifiers in one search: an address of some 4 000 characters.
 _AT_ONCE: Final = 40
 
@@ -43,7 +46,7 @@ def adopt(tools: Tools) -> Adopted:
     They keep their ids, and the next `dicom-etl fhir` writes them as ours. Studies that we have sent already stay as
     they are. DICOMcast knew no partitions, so only studies of the default one are looked for.
     """
-    snapshot = existing_lake(tools.settings)
+    snapshot = existing_lake(tools.settings, service_fingerprint(tools.settings.dicom.base_url))
     refuse_incomplete(snapshot)
     lake, server_name = snapshot.lake, server_fingerprint(tools.settings)
     options = mapping_options(tools.settings, lake.identity)
@@ -59,7 +62,7 @@ def adopt(tools: Tools) -> Adopted:
         wanted = {
             f"urn:oid:{key.uid}": key
             for key, _ in study_keys(tables.fixed["study"])
-            if key.partition == DEFAULT_PARTITION and ("ImagingStudy", study_id(*key, options)) not in record
+            if key.partition == DEFAULT_PARTITION and not _is_ours(record, study_id(*key, options))
         }
         found = _claims(server, wanted)
         ours = {key: [one for one in its if _is_from(one, options)] for key, its in found.items()}
@@ -75,9 +78,16 @@ def _claims(server: FhirServer, wanted: dict[str, StudyKey]) -> dict[StudyKey, l
     for part in _batched(sorted(wanted)):
         identifiers = ",".join(f"{_SYSTEM}|{value}" for value in part)
         for resource in server.search("ImagingStudy", (("identifier", identifiers), ("_count", "100"))):
-            for value in _identifiers(resource) & set(part):
+            named = _identifiers(resource) & wanted.keys()
+            # One resource for two studies can become neither.
+            for value in named & set(part) if len(named) == 1 else ():
                 found.setdefault(wanted[value], []).append(resource)
     return found
+
+
+def _is_ours(record: Record, key: str) -> bool:
+    row = record.get(("ImagingStudy", key))
+    return row is not None and row.stands
 
 
 def _batched(values: list[str]) -> Iterator[list[str]]:
@@ -87,13 +97,21 @@ def _batched(values: list[str]) -> Iterator[list[str]]:
 
 def _identifiers(resource: Json) -> set[str]:
     """The values that the resource has by our system; others may match a search, too."""
-    return {str(one.get("value")) for one in resource.get("identifier", ()) if one.get("system") == _SYSTEM}
+    identifiers = resource.get("identifier")
+    found = identifiers if isinstance(identifiers, list) else []
+    return {str(one.get("value")) for one in found if isinstance(one, dict) and one.get("system") == _SYSTEM}
 
 
 def _is_from(resource: Json, options: MappingOptions) -> bool:
     # A server may put the id of the request that wrote it behind the source.
-    source = str(resource.get("meta", {}).get("source", "")).partition("#")[0]
-    return source.rstrip("/") in (options.source, options.service_url)
+    meta = resource.get("meta")
+    source = str(meta.get("source", "")).partition("#")[0] if isinstance(meta, dict) else ""
+    try:
+        return (
+            service_fingerprint(source.rstrip("/").removesuffix(f"/v{_VERSION}")) == options.source.partition("://")[2]
+        )
+    except ConfigurationError:  # no address
+        return False
 
 
 def _row(tools: Tools, key: StudyKey, resource: Json, options: MappingOptions) -> Sent:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dicom_etl.commands.fhir.subjects import Subjects
+from dicom_etl.commands.fhir.subjects import Subject, Subjects
 from dicom_etl.outputs.fhir.digest import canonical, digest
 from dicom_etl.outputs.fhir.dose import observations
 from dicom_etl.outputs.fhir.endpoint import endpoint
 from dicom_etl.outputs.fhir.facts import Json, MappingOptions, Resource, StudyFacts
 from dicom_etl.outputs.fhir.observation import ReportKey
-from dicom_etl.outputs.fhir.sent import Kind, Record
+from dicom_etl.outputs.fhir.patient import logical_subject
+from dicom_etl.outputs.fhir.sent import Kind, Record, State
 from dicom_etl.outputs.fhir.study import imaging_study
 
 
@@ -48,11 +49,15 @@ DoseHeaders = Mapping[ReportKey, bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """A study with its dose Observations; ``incomplete``: the header of a dose report is gone, so some may lack."""
+    """A study with its dose Observations; ``incomplete``: the header of a dose report is gone, so some may lack.
+
+    ``held``: a resource that the study refers to could not be sent, so that a server would refuse it.
+    """
 
     study: Wanted
     observations: tuple[Wanted, ...]
     incomplete: bool
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Mapper:
     record: Record
     subjects: Subjects
     tally: Tally
+    lacks: Callable[[Kind, str], State | None]
 
     def patients(self) -> Iterator[Wanted]:
         """Our own Patients."""
@@ -76,26 +82,28 @@ class Mapper:
             yield self._wanted("Endpoint", resource.id, resource)
 
     def desired(self, study: StudyFacts, headers: DoseHeaders) -> Desired:
-        """The ImagingStudy and the Observations of one study."""
-        subject = self.subjects.of(study)
+        """The ImagingStudy and the Observations of one study; ``headers`` are those of its own dose reports."""
+        subject, endpoint_id = self.subjects.of(study), endpoint(study.partition, self.options).id
+        lacking = (self.lacks("Endpoint", endpoint_id), self._lacking(subject))
+        if lacking[1] == "refused":
+            subject = Subject(logical_subject(study, self.options), subject.word, subject.key)
         self.tally.words[subject.word] += 1
-        endpoint_id = endpoint(study.partition, self.options).id
-        resource = imaging_study(study, subject.json, [endpoint_id], self.options)
+        endpoints = [] if lacking[0] == "refused" else [endpoint_id]
+        resource = imaging_study(study, subject.json, endpoints, self.options)
         wanted = self._wanted("ImagingStudy", resource.id, resource, subject.key)
-        reports = [
-            (key, header)
-            for key, header in headers.items()
-            if (key.partition, key.study) == (study.partition, study.uid)
-        ]
         made = tuple(
             self._wanted("Observation", one.id, one, resource.id)
-            for key, header in reports
+            for key, header in headers.items()
             if header is not None
             for one in self._dose(key, header, subject.json, wanted.id, resource.body)
         )
-        lacking = sum(header is None for _, header in reports)
-        self.tally.words.update({"doseHeaderMissing": lacking} if lacking else {})
-        return Desired(wanted, made, bool(lacking))
+        gone = sum(header is None for header in headers.values())
+        self.tally.words.update({"doseHeaderMissing": gone} if gone else {})
+        return Desired(wanted, made, bool(gone), "failed" in lacking)
+
+    def _lacking(self, subject: Subject) -> State | None:
+        """What became of our own Patient, where the study refers to one that the server did not take."""
+        return self.lacks("Patient", subject.key) if subject.word == "own" and subject.key is not None else None
 
     def _dose(self, key: ReportKey, header: bytes, subject: Json, study_id: str, study: Json) -> Sequence[Resource]:
         result = observations(

@@ -21,7 +21,7 @@ from dicom_etl.outputs.execution import Execution
 from dicom_etl.outputs.fhir.facts import MappingOptions
 from dicom_etl.outputs.fhir.rows import StudyKey
 from dicom_etl.outputs.fhir.sent import NAME as SENT
-from dicom_etl.outputs.fhir.sent import Record, last_execution, open_sent, record_of
+from dicom_etl.outputs.fhir.sent import Record, last_execution, open_sent, put_back, record_of
 from dicom_etl.outputs.follow import restored
 from dicom_etl.outputs.stored_tags import NAMES
 
@@ -32,7 +32,8 @@ class Due:
 
     ``mode`` full: everything is computed and compared with the record; changed: the studies of new entries, those whose
     resources failed, and those whose patient the server did not have when it was asked last. ``succeeded_id`` is the
-    id of the last execution that succeeded, ``last_id`` the highest that is known.
+    id of the last execution that succeeded, ``last_id`` the highest that is known. ``distrusted``: the record was
+    put back to an older state.
     """
 
     source: Source
@@ -44,6 +45,7 @@ class Due:
     record: Record
     last_id: int
     succeeded_id: int
+    distrusted: bool
 
 
 def due(
@@ -58,10 +60,13 @@ def due(
     digest = options_digest(settings, options)
     record = record_of(sent, server)
     last_id = max(ledger.highest_id(known, NAME), last_execution(snapshot.lake, sent))
-    mode = _mode(known, last, source, digest, sent)
+    distrusted = put_back(snapshot.lake, sent)
+    mode = "full" if distrusted else _mode(known, last, source, digest, sent)
     since = 0 if last is None else last.to_run
     succeeded_id = 0 if last is None else last.execution_id
-    found = Due(source, since, "full" if full else mode, options, digest, server, record, last_id, succeeded_id)
+    found = Due(
+        source, since, "full" if full else mode, options, digest, server, record, last_id, succeeded_id, distrusted
+    )
     changed = mode != "changed" or since != source.run.run_id
     if not (full or changed or waiting(settings, record, now, retry)):
         return None
@@ -93,7 +98,11 @@ def waiting(settings: Settings, record: Record, now: datetime, retry: bool) -> f
     asked = (
         key
         for (kind, key), row in record.items()
-        if kind == "PatientSearch" and key in referred and row.state in ("none", "several") and now - row.at >= ttl
+        if settings.fhir.patients != "own"
+        and kind == "PatientSearch"
+        and key in referred
+        and row.state in ("none", "several")
+        and now - row.at >= ttl
     )
     return frozenset((*failed, *asked))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from deltalake import DeltaTable
@@ -12,15 +12,13 @@ from deltalake import DeltaTable
 from dicom_etl.commands.fhir.desired import Desired, Mapper, Tally, Wanted
 from dicom_etl.commands.fhir.due import Due, landed_studies, waiting
 from dicom_etl.commands.fhir.marked import DELETED_IN_ORDER, marked
-from dicom_etl.commands.fhir.options import NAME
 from dicom_etl.commands.fhir.send import Sender
 from dicom_etl.commands.fhir.source import study_tables
 from dicom_etl.commands.fhir.subjects import Search, Subjects, patients_of, resolved
 from dicom_etl.core.settings.model import Settings
 from dicom_etl.core.timerange import TICKS_PER_MICROSECOND
 from dicom_etl.lake.snapshot import LakeSnapshot
-from dicom_etl.outputs.claim import executed_between
-from dicom_etl.outputs.fhir.dose_headers import dose_headers
+from dicom_etl.outputs.fhir.dose_headers import by_study, dose_headers
 from dicom_etl.outputs.fhir.facts import StudyFacts
 from dicom_etl.outputs.fhir.ids import study_id
 from dicom_etl.outputs.fhir.patient import patient_id
@@ -80,7 +78,8 @@ class Executor:
         subjects = self._subjects(tables, scope)
         scope = self._with_moved(everything, scope, subjects)
         self._keep(subjects.searches)
-        mapper = Mapper(self.due.options, self.due.record, subjects, self.tally)
+        self._ask_later(subjects.unanswered)
+        mapper = Mapper(self.due.options, self.due.record, subjects, self.tally, self.sender.lacks)
         partitions = sorted({key.partition for key, _ in everything})
         self.sender.put(mapper.endpoints(partitions))
         self.sender.put(mapper.patients())
@@ -97,6 +96,17 @@ class Executor:
             self.sender.recorder.add(searches)
         else:
             self.due.record.update({(row.kind, row.key): row for row in searches})
+
+    def _ask_later(self, unanswered: Iterable[str]) -> None:
+        """Count the searches that the server failed with, and let the next execution repeat them."""
+        keys = sorted(unanswered)
+        self.sender.counts.update({"touched": len(keys), "failed": len(keys)})
+        record = self.due.record
+        known = {key: record.get(("PatientSearch", key)) for key in keys}
+        self._keep(
+            replace(row, at=_LONG_AGO) if row is not None else Sent("PatientSearch", key, None, "none", _LONG_AGO)
+            for key, row in known.items()
+        )
 
     def _scope(self, everything: Sequence[tuple[StudyKey, int]]) -> Scope:
         options = self.due.options
@@ -178,20 +188,22 @@ class Executor:
             if stands:
                 seen.ready += observations
             else:
-                self.sender.hold_back(observations)
+                self.sender.hold_back(observations, "refused")
                 self._ask_again(study)
         self._observations(seen)
         for observations in seen.waiting.values():  # of studies that the server refused before, or of a dry run
             if self.sender.server is None:
                 self.sender.put(observations)
             else:
-                self.sender.hold_back(observations)
+                self.sender.hold_back(observations, "refused")
 
     def _observations(self, seen: _Seen) -> None:
         """Send those whose study stands; what refers to another one after it."""
         ready, seen.ready = seen.ready, []
         self.sender.put(one for one in ready if not one.refers)
-        self.sender.put(one for one in ready if one.refers)
+        lacking = {one.parent for one in ready if not one.refers and self.sender.lacks("Observation", one.key)}
+        self.sender.hold_back([one for one in ready if one.refers and one.parent in lacking], "failed")
+        self.sender.put(one for one in ready if one.refers and one.parent not in lacking)
 
     def _ask_again(self, study: Wanted) -> None:
         """Let the next execution search the patient of a refused study: the server may not have it any more."""
@@ -204,10 +216,13 @@ class Executor:
     ) -> Iterator[Wanted]:
         for part in studies(tables, scope.living):
             self._observations(seen)
-            headers = dose_headers(change, part) if self.due.options.dose else {}
+            headers = by_study(dose_headers(change, part) if self.due.options.dose else {})
             for study in part:
-                desired = mapper.desired(study, headers)
+                desired = mapper.desired(study, headers.get((study.partition, study.uid), {}))
                 _note(seen, desired)
+                if desired.held:
+                    self.sender.hold_back((desired.study, *desired.observations), "failed")
+                    continue
                 if self.sender.stands(desired.study):
                     seen.ready += desired.observations
                 elif desired.observations:
@@ -218,11 +233,11 @@ class Executor:
         """Take back what an execution sent that died before it had recorded it, and that is not wanted any more.
 
         What is wanted has been sent again by now, and recorded. The server is asked for all that bears our mark, and
-        only where an execution has not succeeded since the last that did.
+        only where an execution has not succeeded since the last that did, or everything was computed: then our record
+        may be gone, put back, or behind what was imported.
         """
-        server, lake = self.sender.server, self.snapshot.lake
-        after, before = self.due.succeeded_id, self.sender.recorder.execution_id
-        if server is None or not executed_between(lake, NAME, after, before):
+        server = self.sender.server
+        if server is None or not (self.sender.trusted_from or self.due.mode == "full"):
             return
         known = {(row.kind, row.resource_id) for row in self.due.record.values() if row.stands}
         for kind in DELETED_IN_ORDER:
@@ -240,7 +255,9 @@ class Executor:
             return [row for row in of_kind if scope.everything or getattr(row, owner) in scope.ids]
 
         observations = gone("Observation", seen.observations, "parent")
-        self.sender.delete(row for row in observations if row.parent not in seen.incomplete)
+        # Those without a parent were found by our mark alone, and their deletion failed.
+        observations += [row for row in standing if row.kind == "Observation" and row.parent is None]
+        self.sender.delete(row for row in dict.fromkeys(observations) if row.parent not in seen.incomplete)
         self.sender.delete(gone("ImagingStudy", seen.studies, "key"))
         self.sender.delete(self._orphans(scope, subjects))
 
@@ -253,7 +270,9 @@ class Executor:
         referred = {row.parent for row in record.values() if row.kind == "ImagingStudy" and row.stands}
         replaced = {key for key, row in subjects.found.items() if row.state != "none"}
         ours = (row for row in record.values() if row.kind == "Patient" and row.stands)
-        return [row for row in ours if row.key not in subjects.own and (row.key not in referred or row.key in replaced)]
+        gone = (row for row in ours if row.key not in subjects.own and (row.key not in referred or row.key in replaced))
+        # What the server keeps, since somebody else's resource refers to it, is asked for by --retry and --full alone.
+        return [row for row in gone if self.sender.retry or (row.state, row.digest) != ("refused", None)]
 
 
 def _note(seen: _Seen, desired: Desired) -> None:

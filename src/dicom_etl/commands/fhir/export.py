@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 
 from dicom_etl.commands.fhir.desired import Desired, Mapper, Tally, Wanted
 from dicom_etl.commands.fhir.due import landed_studies
-from dicom_etl.commands.fhir.options import mapping_options
+from dicom_etl.commands.fhir.options import mapping_options, server_fingerprint
 from dicom_etl.commands.fhir.source import Source, source_of, study_tables
 from dicom_etl.commands.fhir.subjects import Subjects, patients_of, resolved
 from dicom_etl.commands.fhir.update import Tools
@@ -20,14 +20,16 @@ from dicom_etl.core.errors import UsageError
 from dicom_etl.core.timerange import format_instant, from_datetime
 from dicom_etl.lake.delta.errors import storage_errors
 from dicom_etl.lake.delta.folder import TableFolder, sync_to_disk
+from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake, refuse_incomplete
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.outputs import execution as ledger
-from dicom_etl.outputs.fhir.dose_headers import dose_headers
+from dicom_etl.outputs.fhir.dose_headers import by_study, dose_headers
 from dicom_etl.outputs.fhir.facts import MappingOptions
 from dicom_etl.outputs.fhir.find_patients import Found
 from dicom_etl.outputs.fhir.ids import study_id
 from dicom_etl.outputs.fhir.rows import StudyKey, StudyTables, patients, studies, study_keys
+from dicom_etl.outputs.fhir.sent import Record, open_sent, record_of
 
 # As Azure's $import reads a deletion (clinical reference, 1.8).
 _DELETED: Final = {
@@ -66,10 +68,11 @@ def export(tools: Tools, to: str, since_run: int | None = None) -> Exported:
     With ``since_run`` only the studies of later runs, and a deletion of each that is gone. No server is asked: where
     `fhir.patients` is find, studies name the patient's identifier. Raises UsageError when files of an export are there.
     """
-    snapshot = existing_lake(tools.settings)
+    snapshot = existing_lake(tools.settings, service_fingerprint(tools.settings.dicom.base_url))
     refuse_incomplete(snapshot)
     options = mapping_options(tools.settings, snapshot.lake.identity)
     source = source_of(snapshot, ledger.executions(ledger.open_executions(snapshot.lake)))
+    server = server_fingerprint(tools.settings) if tools.settings.fhir.base_url else ""
     folder = TableFolder(*snapshot.lake.storage.filesystem(to), private=True)
     stamp = format_instant(from_datetime(tools.clock())).replace(":", "").replace("-", "")
     with storage_errors("export"):
@@ -78,7 +81,7 @@ def export(tools: Tools, to: str, since_run: int | None = None) -> Exported:
             raise UsageError("fhir export: the folder has an export already: name a new one")
         with ExitStack() as stack:
             writer = _Writer(folder, stack, stamp)
-            deletions = _write(writer, snapshot, source, options, since_run or 0)
+            deletions = _write(writer, snapshot, source, options, since_run or 0, server)
             done = Exported(source.run.run_id, since_run or 0, writer.totals(), deletions, writer.names())
         with folder.create(MANIFEST) as sink:  # last: without it a folder is no export
             sink.write(json.dumps(done.as_row(), indent=1).encode())
@@ -112,26 +115,35 @@ class _Writer:
         return f"{kind}-{self._stamp}.ndjson"
 
 
-def _write(writer: _Writer, snapshot: LakeSnapshot, source: Source, options: MappingOptions, since_run: int) -> int:
+def _write(
+    writer: _Writer, snapshot: LakeSnapshot, source: Source, options: MappingOptions, since_run: int, server: str
+) -> int:
     tables = study_tables(snapshot, source)
     living = study_keys(tables.fixed["study"])
     gone: list[str] = []
+    # What was adopted keeps its id in files, too.
+    record = record_of(open_sent(snapshot.lake), server) if server else {}
     if since_run:
         landed = landed_studies(snapshot, since_run, source.run.run_id)
         there = {key for key, _ in living}
-        gone = sorted(study_id(*key, options) for key in landed - there)
+        gone = sorted(_id_in(record, study_id(*key, options)) for key in landed - there)
         living = [one for one in living if one[0] in landed]
-    mapper = Mapper(options, {}, _subjects(tables, options, [key for key, _ in living]), Tally())
+    mapper = Mapper(options, record, _subjects(tables, options, [key for key, _ in living]), Tally(), lambda *_: None)
     for one in (*mapper.endpoints(sorted({key.partition for key, _ in living})), *mapper.patients()):
         writer.write(one.kind, one.body)
     for part in studies(tables, living):
-        headers = dose_headers(snapshot.table("change"), part) if options.dose else {}
+        headers = by_study(dose_headers(snapshot.table("change"), part) if options.dose else {})
         for study in part:
-            for one in _resources(mapper.desired(study, headers)):
+            for one in _resources(mapper.desired(study, headers.get((study.partition, study.uid), {}))):
                 writer.write(one.kind, one.body)
     for identity in gone:
         writer.write("ImagingStudy", json.dumps(_deletion("ImagingStudy", identity)).encode())
     return len(gone)
+
+
+def _id_in(record: Record, key: str) -> str:
+    row = record.get(("ImagingStudy", key))
+    return key if row is None or row.resource_id is None else row.resource_id
 
 
 def _resources(desired: Desired) -> Iterator[Wanted]:

@@ -54,8 +54,11 @@ def _files(folder: str, filesystem_of: FilesystemOf) -> list[str]:
         if not place.filesystem.exists(f"{place.path}/{MANIFEST}"):
             raise UsageError(f"fhir import: the folder has no export ({MANIFEST} is missing): dicom-etl fhir export")
         with place.open(MANIFEST) as source:
-            manifest = json.loads(source.read())
-    return [str(name) for name in manifest["files"]]
+            content = source.read()
+    try:
+        return [str(name) for name in json.loads(content)["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"fhir import: {MANIFEST} of the folder is damaged: export again") from error
 
 
 def parameters(folder: str, files: list[str]) -> Json:

@@ -33,7 +33,8 @@ def mapping_options(
         raise ConfigurationError("dicom.base_url: is not set; the resources name the DICOM service as their source")
     return MappingOptions(
         service_url=f"{address}/v{settings.dicom.api_version}",
-        source=address,
+        # Not as the setting spells it: another spelling would give every resource another id.
+        source=f"{urlsplit(address).scheme}://{identity.service}",
         lake=str(identity.lake_id),
         key=_id_key(fhir.id_key_env, identity, os.environ if environment is None else environment),
         issuers=dict(fhir.issuers),

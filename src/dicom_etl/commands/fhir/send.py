@@ -12,7 +12,7 @@ from dicom_etl.core.settings.model import Fhir
 from dicom_etl.outputs.execution import Counts
 from dicom_etl.outputs.fhir.bundle import Entry, Outcome
 from dicom_etl.outputs.fhir.sending import sent
-from dicom_etl.outputs.fhir.sent import Recorder, Sent, State
+from dicom_etl.outputs.fhir.sent import Kind, Recorder, Sent, State
 from dicom_etl.outputs.fhir.server import FhirServer
 
 
@@ -21,7 +21,8 @@ class Sender:
     """Puts and deletes resources of one execution; ``counts`` tells what became of each.
 
     ``server`` is None for a dry run: what would be sent is counted, and nothing is recorded. ``retry``: what was
-    refused is sent again although it is the same.
+    refused is sent again although it is the same. ``trusted_from``: of rows that an earlier execution recorded, a later
+    one that died may have sent something else since, so they do not tell what stands.
     """
 
     fhir: Fhir
@@ -29,6 +30,7 @@ class Sender:
     recorder: Recorder
     clock: Callable[[], datetime]
     retry: bool
+    trusted_from: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
 
@@ -39,8 +41,20 @@ class Sender:
 
     def stands(self, one: Wanted) -> bool:
         """Whether the server has it as it is."""
+        known = self._known(one)
+        return known is not None and known.state == "sent"
+
+    def lacks(self, kind: Kind, key: str) -> State | None:
+        """``failed`` or ``refused`` where the server did not take a resource that others refer to; else None."""
+        row = self.recorder.record.get((kind, key))
+        return row.state if row is not None and row.state in ("failed", "refused") else None
+
+    def _known(self, one: Wanted) -> Sent | None:
+        """The row that tells of it as it is to stand; None where there is none, or it is not to be trusted."""
         known = self.recorder.record.get((one.kind, one.key))
-        return known is not None and known.digest == one.digest and known.state == "sent"
+        if known is None or known.execution_id < self.trusted_from:
+            return None
+        return known if (known.digest, known.parent) == (one.digest, one.parent) else None
 
     def put(self, wanted: Iterable[Wanted]) -> None:
         """Send those that differ from the record."""
@@ -63,10 +77,10 @@ class Sender:
             self._note(one, state, outcome)
             yield one, state == "sent"
 
-    def hold_back(self, wanted: Iterable[Wanted]) -> None:
-        """Count as refused what cannot be sent, since the resource that it refers to was not taken."""
-        rows = [self._row(one, "refused", None, None) for one in wanted]
-        self.counts.update({"touched": len(rows), "refused": len(rows)})
+    def hold_back(self, wanted: Iterable[Wanted], state: State) -> None:
+        """Count as refused, or failed, what cannot be sent, since the resource that it refers to was not taken."""
+        rows = [self._row(one, state, None, None) for one in wanted]
+        self.counts.update({"touched": len(rows), state: len(rows)})
         self._record(rows)
 
     def delete(self, rows: Iterable[Sent]) -> None:
@@ -106,8 +120,8 @@ class Sender:
         if self.stands(one):
             self.counts["unchanged"] += 1
             return False
-        known = self.recorder.record.get((one.kind, one.key))
-        if known is not None and known.digest == one.digest and known.state == "refused" and not self.retry:
+        known = self._known(one)
+        if known is not None and known.state == "refused" and not self.retry:
             self.counts["refused"] += 1
             return False
         self.kinds[one.kind] += 1

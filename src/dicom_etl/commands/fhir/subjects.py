@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 from dicom_etl.outputs.fhir.facts import Json, MappingOptions, Resource, StudyFacts
@@ -15,7 +15,7 @@ from dicom_etl.outputs.fhir.sent import Record, Sent
 Word = Literal["matched", "own", "unmatched", "ambiguous", "without-system", "without-patient-id"]
 Search = Callable[[Collection[PatientKey]], Mapping[PatientKey, Found]]
 _WORDS: Final[dict[str, Word]] = {"none": "unmatched", "several": "ambiguous"}
-_NOBODY: Final = Found("none")
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,14 @@ class Subject:
 class Subjects:
     """The patients of some studies by key: ``own`` are those that we keep, ``found`` what the server has answered.
 
-    ``searches`` are the answers that are new.
+    ``searches`` are the answers that are new, ``unanswered`` the patients whose search the server did not answer.
     """
 
     options: MappingOptions
     own: Mapping[str, Resource] = field(default_factory=dict)
     found: Mapping[str, Sent] = field(default_factory=dict)
     searches: tuple[Sent, ...] = ()
+    unanswered: frozenset[str] = frozenset()
 
     def of(self, study: StudyFacts) -> Subject:
         """The subject of one of these studies."""
@@ -88,14 +89,24 @@ def resolved(
     known = {key: row for key in asked if (row := record.get(("PatientSearch", key))) and _holds(row, fresh_since)}
     wanted = {key: named for key, named in asked.items() if key not in known}
     answers = search(list(wanted.values()))
-    # A search that the server refuses has found nobody.
-    searches = tuple(_row(key, answers.get(named, _NOBODY), now) for key, named in sorted(wanted.items()))
-    found = known | {row.key: row for row in searches}
+    searches = tuple(_row(key, answers[named], now) for key, named in sorted(wanted.items()) if named in answers)
+    unanswered = frozenset(key for key, named in wanted.items() if named not in answers)
+    found = known | _believed(unanswered, record) | {row.key: row for row in searches}
     ours: dict[str, Resource] = {}
     if options.patients == "find_or_create":
-        missing = (key for key in patients if key not in found or found[key].state == "none")
-        ours = {key: patient(patients[key], options) for key in missing}
-    return Subjects(options, own=ours, found=found, searches=searches)
+        # Where the server did not answer, a Patient of ours stays, and none is made.
+        standing = {key for key in unanswered if (row := record.get(("Patient", key))) is not None and row.stands}
+        asked_for = (patients.keys() - unanswered) | standing
+        missing = (key for key in asked_for if key not in found or found[key].state == "none")
+        ours = {key: patient(patients[key], options) for key in sorted(missing)}
+    return Subjects(options, ours, found, searches, unanswered)
+
+
+def _believed(unanswered: Collection[str], record: Record) -> dict[str, Sent]:
+    """For patients whose search the server failed with: what it answered before, or that nobody was found yet."""
+    rows = {key: record.get(("PatientSearch", key)) for key in unanswered}
+    nobody = {key: Sent("PatientSearch", key, None, "none", _LONG_AGO) for key in unanswered}
+    return nobody | {key: row for key, row in rows.items() if row is not None and row.state != "deleted"}
 
 
 def _holds(row: Sent, fresh_since: datetime) -> bool:

@@ -19,10 +19,11 @@ from dicom_etl.commands.fhir.send import Sender
 from dicom_etl.core.clock import utc_now
 from dicom_etl.core.progress import NullProgress, Progress
 from dicom_etl.core.settings.model import Fhir, Settings
+from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake, refuse_incomplete
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.outputs import execution as ledger
-from dicom_etl.outputs.claim import claimed
+from dicom_etl.outputs.claim import claimed, last_between
 from dicom_etl.outputs.execution import Execution
 from dicom_etl.outputs.failures import failure_recorded, unrecorded_logged
 from dicom_etl.outputs.fhir import sent as sent_table
@@ -76,7 +77,7 @@ def update(
     Of a dry run the row that there would be. Raises ConfigurationError when there is no lake, no tag table or no FHIR
     R4 server, AnotherWriter when an execution is under way, and what the server raises (75, 77).
     """
-    snapshot = existing_lake(settings)
+    snapshot = existing_lake(settings, service_fingerprint(settings.dicom.base_url))
     refuse_incomplete(snapshot)
     tools = Tools(settings, progress or NullProgress(), clock, sleep)
     if asked.dry_run:
@@ -151,7 +152,9 @@ def _done(
     _return_memory()
     tally = Tally()
     recorder = Recorder(snapshot.lake, work.server, row.execution_id, work.record, tools.monotonic)
-    sender = Sender(tools.settings.fhir, None if asked.dry_run else server, recorder, tools.clock, asked.retry)
+    sends = None if asked.dry_run else server
+    trusted_from = 0 if asked.dry_run else _trusted_from(snapshot, work, row.execution_id)
+    sender = Sender(tools.settings.fhir, sends, recorder, tools.clock, asked.retry, trusted_from)
     tools.progress.step("send what differs")
     try:
         search = _search(server, tools.settings.fhir)
@@ -168,6 +171,16 @@ def _done(
         versions=_versions(snapshot, work),
         details=details,
     )
+
+
+def _trusted_from(snapshot: LakeSnapshot, work: Due, execution_id: int) -> int:
+    """The execution from which on rows of `fhir_sent` tell what the server has; 0: all of them do.
+
+    One that died has sent something, or not, and recorded only a part of it.
+    """
+    if work.distrusted:
+        return execution_id
+    return last_between(snapshot.lake, NAME, work.succeeded_id, execution_id) or 0
 
 
 def _return_memory() -> None:

@@ -9,6 +9,8 @@ from typing import Any, Final
 from dicom_etl.commands.fhir.marked import marked
 from dicom_etl.commands.fhir.options import mapping_options, server_fingerprint
 from dicom_etl.commands.fhir.update import Tools
+from dicom_etl.core.errors import ServiceUnavailable
+from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.outputs.fhir.bundle import Entry
 from dicom_etl.outputs.fhir.digest import digest
@@ -39,7 +41,7 @@ class KindVerified:
 
     @property
     def right(self) -> bool:
-        return not (self.differs or self.missing or self.unknown)
+        return not (self.differs or self.missing or self.unknown or self.unsent)
 
     def as_row(self) -> dict[str, Any]:
         """By name, as a command prints it."""
@@ -56,7 +58,7 @@ class KindVerified:
 
 def verify(tools: Tools) -> list[KindVerified]:
     """What the server has, by kind. Raises as ``update`` does; nothing is changed, and no claim taken."""
-    snapshot = existing_lake(tools.settings)
+    snapshot = existing_lake(tools.settings, service_fingerprint(tools.settings.dicom.base_url))
     options = mapping_options(tools.settings, snapshot.lake.identity)
     record = record_of(open_sent(snapshot.lake), server_fingerprint(tools.settings))
     with tools.server() as server:
@@ -76,8 +78,11 @@ def _compared(tools: Tools, server: FhirServer, record: Record, options: Mapping
     asked = (Entry("GET", row.kind, identity, None) for (_, identity), row in standing.items() if row.state == "sent")
     for entry, outcome in sent(server, asked, tools.settings.fhir):
         row = standing[entry.kind, entry.id]
-        there = outcome.status == 200 and outcome.body is not None
-        counts[entry.kind, _word(row, outcome.body, options) if there and outcome.body is not None else "missing"] += 1
+        if outcome.body is None and outcome.status not in (404, 410):
+            raise ServiceUnavailable(
+                f"the FHIR server did not give a {entry.kind} (status {outcome.status}): run again"
+            )
+        counts[entry.kind, "missing" if outcome.body is None else _word(row, outcome.body, options)] += 1
     return counts
 
 

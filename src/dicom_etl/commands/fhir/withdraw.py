@@ -10,6 +10,7 @@ from dicom_etl.commands.fhir.marked import DELETED_IN_ORDER, marked
 from dicom_etl.commands.fhir.options import NAME, mapping_options, options_digest, server_fingerprint
 from dicom_etl.commands.fhir.send import Sender
 from dicom_etl.commands.fhir.update import Tools
+from dicom_etl.lake.lake_id import service_fingerprint
 from dicom_etl.lake.open import existing_lake
 from dicom_etl.lake.snapshot import LakeSnapshot
 from dicom_etl.outputs import execution as ledger
@@ -28,7 +29,7 @@ def withdraw(tools: Tools) -> Execution:
     The next `dicom-etl fhir` sends everything again. What DICOMcast made and was adopted is deleted, too; a Patient
     that is not ours is not. Raises as ``update`` does.
     """
-    snapshot = existing_lake(tools.settings)
+    snapshot = existing_lake(tools.settings, service_fingerprint(tools.settings.dicom.base_url))
     lake = snapshot.lake
     known = ledger.executions(ledger.open_executions(lake))
     last_id = max(ledger.highest_id(known, NAME), last_execution(lake, open_sent(lake)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow.compute as pc
 from deltalake import DeltaTable
@@ -42,3 +42,11 @@ def dose_headers(change: DeltaTable, studies: Iterable[StudyFacts]) -> dict[Repo
             if fits and (key not in newest or newest[key][0] < row["runId"]):
                 newest[key] = (row["runId"], row["metadata"].encode())
     return {key: newest[key][1] if key in newest else None for key in wanted}
+
+
+def by_study(headers: Mapping[ReportKey, bytes | None]) -> dict[tuple[str, str], dict[ReportKey, bytes | None]]:
+    """The same by partition and Study UID."""
+    found: dict[tuple[str, str], dict[ReportKey, bytes | None]] = {}
+    for key, header in headers.items():
+        found.setdefault((key.partition, key.study), {})[key] = header
+    return found

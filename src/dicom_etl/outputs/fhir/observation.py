@@ -51,7 +51,8 @@ class Parts:
 def observation_id(report: Report, item: ContentItem) -> str:
     """The id of what the item becomes: of this report alone, and the same whenever it is computed."""
     key, source = report.options.key, report.options.source
-    return resource_id(key, "Observation", source, report.key.partition, report.key.instance, item.path)
+    whose = (report.key.partition, report.key.study, report.key.series, report.key.instance)
+    return resource_id(key, "Observation", source, *whose, item.path)
 
 
 def observation(report: Report, item: ContentItem, parts: Parts) -> Resource:

@@ -17,12 +17,14 @@ from dicom_etl.outputs.fhir.values import text
 def identifier(study: StudyFacts, options: MappingOptions) -> Json | None:
     """The patient's number (FHIR Identifier, type ``MR``); None without PatientID.
 
-    Its system is the URI that the settings have for IssuerOfPatientID, else the default one, else none.
+    Its system is the URI that the settings have for IssuerOfPatientID, or the default one where the header names none.
+    The number of an issuer that the settings do not name has none: it may be another person's here.
     """
     value = text(study.values.get("PatientID"), LeftOut())
     if value is None:
         return None
-    system = options.issuers.get(study.values.get("IssuerOfPatientID") or "", options.default_system)
+    issuer = study.values.get("IssuerOfPatientID")
+    system = options.issuers.get(issuer) if issuer else options.default_system
     return {"type": identifier_type("MR"), **({"system": system} if system else {}), "value": value}
 
 

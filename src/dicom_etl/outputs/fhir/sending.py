@@ -15,6 +15,9 @@ from dicom_etl.outputs.fhir.server import FhirServer
 from dicom_etl.outputs.fhir.verdicts import Verdicts
 from dicom_etl.remote.http.client import Cancelled
 
+# Nobody's id.
+PROBE = "dicom-etl-probe"
+
 
 @dataclass(frozen=True, slots=True)
 class _Done:
@@ -52,12 +55,26 @@ def sent(server: FhirServer, entries: Iterable[Entry], fhir: Fhir) -> Iterator[R
             if failure is not None:
                 stop.set()
         if failure is None:
+            if verdicts.undecided and _is_well(server):
+                verdicts.well()
             yield from verdicts.at_the_end()
         if failure := failure or verdicts.failure:
             raise failure
     finally:
         stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_well(server: FhirServer) -> bool:
+    """Whether the server takes the deletion of a resource that nobody has: then what it does not take is to blame.
+
+    Else one resource that it stumbles over, alone in its window, would be taken for a server that fails.
+    """
+    try:
+        (outcome,) = server.batch([Entry("DELETE", "ImagingStudy", PROBE)])
+    except DicomEtlError:
+        return False
+    return outcome.accepted(Entry("DELETE", "ImagingStudy", PROBE))
 
 
 class _Ahead:

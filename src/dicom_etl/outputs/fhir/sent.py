@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -62,6 +62,7 @@ class Sent:
     digest: str | None = None
     http_status: int | None = None
     issue_code: str | None = None
+    execution_id: int = 0
 
     @property
     def stands(self) -> bool:
@@ -97,6 +98,14 @@ def last_execution(lake: Lake, table: DeltaTable | None) -> int:
     return 0 if table is None else txn_version(table, lake.app_id(NAME)) // _MOST_COMMITS
 
 
+def put_back(lake: Lake, table: DeltaTable | None) -> bool:
+    """Whether the table was restored to an older version, so that it does not tell what was sent."""
+    if table is None:
+        return False
+    numbers = read_rows(table, ["number"])["number"]
+    return (pc.max(numbers).as_py() or 0) != txn_version(table, lake.app_id(NAME))
+
+
 def record_of(table: DeltaTable | None, server: str) -> Record:
     """What stands in this server; ``server`` is its fingerprint. Raises as ``read_rows`` does."""
     if table is None:
@@ -120,6 +129,7 @@ def _from_row(row: dict[str, Any]) -> Sent:
         digest=row["digest"],
         http_status=row["httpStatus"],
         issue_code=row["issueCode"],
+        execution_id=row["executionId"],
     )
 
 
@@ -142,7 +152,7 @@ class Recorder:
     def add(self, rows: Iterable[Sent]) -> None:
         """Take these rows; they are committed at the latest with the first call half a minute later."""
         for row in rows:
-            self.record[row.kind, row.key] = row
+            self.record[row.kind, row.key] = replace(row, execution_id=self.execution_id)
             self._waiting.append(row)
         self._since = self._since or self.monotonic()
         if len(self._waiting) >= _ROWS_A_COMMIT or self.monotonic() - self._since > _SECONDS_A_COMMIT:

@@ -45,6 +45,15 @@ class Verdicts:
                 self._held_at = submitted
             self._held += results
 
+    @property
+    def undecided(self) -> bool:
+        """Whether all that was answered is held back."""
+        return bool(self._held) and not self._ever_well
+
+    def well(self) -> None:
+        """The server has answered something else as it should."""
+        self._ever_well = True
+
     def at_the_end(self) -> Iterator[Result]:
         """What was held back and is about its resources after all."""
         if self._held and not self._ever_well:
