@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +150,9 @@ def bodies(lake: HandmadeLake, most: int) -> Iterator[Entry]:
     source: Source = source_of(snapshot, execution.executions(execution.open_executions(snapshot.lake)))
     tables = study_tables(snapshot, source)
     options = mapping_options(lake.settings, snapshot.lake.identity)
-    mapper = Mapper(options, {}, Subjects(options), Tally())
+    mapper = Mapper(options, {}, Subjects(options), Tally(), lambda *_: None)
+    if most:
+        yield from (Entry("PUT", one.kind, one.id, one.body) for one in mapper.endpoints(["Microsoft.Default"]))
     keys: Sequence[tuple[StudyKey, int]] = study_keys(tables.fixed["study"])[:most]
     for part in studies(tables, keys):
         for study in part:
@@ -162,21 +163,23 @@ def bodies(lake: HandmadeLake, most: int) -> Iterator[Entry]:
 def mapped(lake: HandmadeLake) -> float:
     """Instances a second that are read and mapped, nothing sent, on one core."""
     began, count = time.monotonic(), 0
-    for _ in bodies(lake, 10**9):
-        count += INSTANCES_A_STUDY
+    for one in bodies(lake, 10**9):
+        count += INSTANCES_A_STUDY if one.kind == "ImagingStudy" else 0
     return count / (time.monotonic() - began)
 
 
 def own_rate(lake: HandmadeLake, address: str, most: int, connections: int) -> float:
-    """Instances a second that the server takes of ready-made bundles."""
-    ready = [encode(bundle, address) for bundle in bundles(bodies(lake, most), 50)]
-    entries = sum(1 for _ in islice(bodies(lake, most), None))
+    """Instances a second that the server takes of ready-made bundles; what they refer to is sent before."""
+    endpoints, *entries = bodies(lake, most)
+    ready = [encode(bundle, address) for bundle in bundles(entries, 50)]
     headers = {"Content-Type": "application/fhir+json", "Accept": "application/fhir+json", "Prefer": "return=minimal"}
     with httpx.Client(headers=headers, timeout=300, trust_env=False) as client, ThreadPoolExecutor(connections) as pool:
+        client.post(address, content=encode([endpoints], address)).raise_for_status()
         began = time.monotonic()
         for answer in pool.map(lambda body: client.post(address, content=body), ready):
-            answer.raise_for_status()
-        return entries * INSTANCES_A_STUDY / (time.monotonic() - began)
+            taken = answer.raise_for_status().json()["entry"]
+            assert all(one["response"]["status"].startswith("20") for one in taken)
+        return len(entries) * INSTANCES_A_STUDY / (time.monotonic() - began)
 
 
 def fhir(lake: HandmadeLake, folder: Path, *words: str) -> dict[str, Any]:
@@ -194,23 +197,38 @@ def fhir(lake: HandmadeLake, folder: Path, *words: str) -> dict[str, Any]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--instances", type=int, default=100_080)
+    options.add_argument("--patients", default="find", help="fhir.patients")
     options.add_argument("--server", help="the address of a FHIR server")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as name, sink() as address:
         folder, server = Path(name), given.server or address
-        lake = grown(folder, given.instances, f"fhir.base_url={server}", "fhir.default_system=urn:oid:1.2.3")
+        lake = grown(
+            folder,
+            given.instances,
+            f"fhir.base_url={server}",
+            "fhir.default_system=urn:oid:1.2.3",
+            f"fhir.patients={given.patients}",
+        )
         _say("mapping alone", {"instancesPerSecond": round(mapped(lake))})
-        own = own_rate(lake, server, min(2_000, given.instances // INSTANCES_A_STUDY), 8)
-        _say("the server's own rate for ready-made bundles", {"instancesPerSecond": round(own)})
-        if given.server:
-            lake = grown(folder / "second", given.instances, f"fhir.base_url={server}")  # other ids
+        # Before and after, as a server gets slower while it fills; other ids each, and a first round to warm it.
+        rates = [_own(folder / str(number), given.instances, server) for number in range(2)]
         load = fhir(lake, folder)
+        rates = [rates[1], _own(folder / "after", given.instances, server)]
         rate = given.instances / load["seconds"]
-        _say("first load", load | {"instancesPerSecond": round(rate), "ofTheServersOwn": round(rate / own, 2)})
+        share = round(2 * rate / sum(rates), 2)
+        _say("first load", load | {"instancesPerSecond": round(rate), "ofTheServersOwn": share})
         _say("nothing changed", fhir(lake, folder))
         touched(lake, 6)
         _say("window of 6 studies, 1 080 instances", fhir(lake, folder))
         _say("everything compared", fhir(lake, folder, "--full"))
+
+
+def _own(folder: Path, instances: int, server: str) -> float:
+    """The server's own rate for a lake of the same size, said."""
+    lake = grown(folder, instances, f"fhir.base_url={server}")
+    rate = own_rate(lake, server, min(2_000, instances // INSTANCES_A_STUDY), 8)
+    _say("the server's own rate for ready-made bundles", {"instancesPerSecond": round(rate)})
+    return rate
 
 
 def _say(what: str, figures: dict[str, Any]) -> None:
