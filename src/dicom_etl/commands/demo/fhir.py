@@ -16,7 +16,9 @@ CORRECTED = "CORRECTED-4711"
 def found_study(server: str, study: str) -> dict[str, Any] | None:
     """The ImagingStudy with this Study UID, by a search over the server's own interface; None where there is none."""
     params = {"identifier": f"urn:dicom:uid|urn:oid:{study}"}
-    answer = httpx.get(f"{server}/ImagingStudy", params=params, headers={"Accept": "application/fhir+json"})
+    # HAPI answers a search as it did a minute ago, unless it is told not to.
+    headers = {"Accept": "application/fhir+json", "Cache-Control": "no-cache"}
+    answer = httpx.get(f"{server}/ImagingStudy", params=params, headers=headers, timeout=60)
     entries = answer.raise_for_status().json().get("entry", [])
     if len(entries) > 1:
         raise DemoFailed("the FHIR server has a study twice")
@@ -33,7 +35,7 @@ def print_study(server: str, study: str) -> None:
     print(json.dumps({**found, "series": [*series[:1], *(["..."] if len(series) > 1 else [])]}, indent=2))
     reference = found["subject"].get("reference")
     if reference is not None:
-        patient = httpx.get(f"{server}/{reference}").raise_for_status().json()
+        patient = httpx.get(f"{server}/{reference}", timeout=60).raise_for_status().json()
         print(f"its subject is the Patient with the number {patient['identifier'][0]['value']}", flush=True)
 
 
